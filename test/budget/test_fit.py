@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from timebill_ros.budget.errors import ProfileFitError
+from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
+
+SIZES = (64, 128, 256, 512, 1024, 2048, 3072, 4096)
+
+
+def points(**changes: list[Measurement]) -> ProfilePoints:
+    exact = {
+        "prefill": [Measurement(n, 1e-8 * n * n + 2e-5 * n + 3e-3) for n in SIZES],
+        "step": [Measurement(n, 1e-7 * n + 3e-4) for n in SIZES],
+        "evict": [Measurement(n, 1e-6 * n + 1e-4) for n in SIZES],
+        "predictor": [Measurement(n, 1e-9 * n * n + 1e-6 * n + 5e-4) for n in SIZES],
+    }
+    return ProfilePoints(**{**exact, **changes})
+
+
+def test_exact_points_give_their_coefficients_back() -> None:
+    fit = fit_time_model(points())
+    m = fit.model
+    assert (m.a, m.b, m.c) == pytest.approx((1e-8, 2e-5, 3e-3), rel=1e-6)
+    assert (m.p, m.q) == pytest.approx((1e-7, 3e-4), rel=1e-6)
+    assert (m.evict_rate, m.evict_base) == pytest.approx((1e-6, 1e-4), rel=1e-6)
+    assert m.predictor is not None
+    assert m.predictor(1000) == pytest.approx(1e-3 + 1e-3 + 5e-4, rel=1e-6)
+    assert max(fit.prefill_mape, fit.step_mape, fit.evict_mape) < 1e-9
+
+
+def test_error_is_reported_on_points_that_were_not_fitted() -> None:
+    # Every second size is off by a tenth: the fit never sees it, the error must.
+    step = [
+        Measurement(n, (1e-7 * n + 3e-4) * (1.1 if i % 2 else 1.0)) for i, n in enumerate(SIZES)
+    ]
+    fit = fit_time_model(points(step=step))
+    assert fit.model.p == pytest.approx(1e-7, rel=1e-6)
+    assert fit.step_mape == pytest.approx(0.1 / 1.1)
+
+
+def test_noise_never_makes_a_coefficient_negative() -> None:
+    rng = np.random.default_rng(7)
+    flat = [Measurement(n, 1e-3 * float(rng.uniform(0.9, 1.1))) for n in SIZES]
+    for seed_points in (flat, [Measurement(n, 2e-3 - 1e-7 * n) for n in SIZES]):
+        fit = fit_time_model(points(step=seed_points, prefill=seed_points))
+        assert min(fit.model.a, fit.model.b, fit.model.c, fit.model.p, fit.model.q) >= 0.0
+        assert fit.model.step(1024) == pytest.approx(1.5e-3, rel=0.5)
+
+
+def test_without_predictor_points_there_is_no_predictor_time() -> None:
+    assert fit_time_model(points(predictor=[])).model.predictor is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prefill": [Measurement(64, 0.01), Measurement(128, 0.02)]}, "prefill: 2 points"),
+        ({"step": [Measurement(64, 0.01)] * 6}, "step: 6 points are too few"),
+        ({"evict": [Measurement(n, math.nan) for n in SIZES]}, "evict: nan s"),
+        ({"step": [Measurement(n, 0.0) for n in SIZES]}, "step: 0.0 s"),
+    ],
+)
+def test_what_cannot_be_fitted_is_named(changes: dict, message: str) -> None:
+    with pytest.raises(ProfileFitError, match=message):
+        fit_time_model(points(**changes))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timebill_ros.budget.time_model import Quadratic, TimeModel
+
+MODEL = TimeModel(a=1e-8, b=1e-5, c=2e-3, p=1e-7, q=3e-4, evict_rate=1e-6, evict_base=1e-4)
+
+
+@given(kept=st.integers(0, 8192), response=st.integers(0, 600))
+def test_decode_is_the_sum_over_steps_of_equation_7(kept: int, response: int) -> None:
+    by_step = sum(MODEL.p * (kept + i - 1) + MODEL.q for i in range(1, response))
+    assert MODEL.decode(kept, response) == pytest.approx(by_step, rel=1e-9, abs=1e-15)
+
+
+def test_one_token_answer_needs_no_decoding() -> None:
+    assert MODEL.decode(4096, 1) == 0.0
+    assert MODEL.decode(4096, 0) == 0.0
+
+
+@given(a=st.floats(0, 1e-6), b=st.floats(1e-9, 1e-3), c=st.floats(0, 1e-2), limit=st.floats(0, 5.0))
+def test_largest_within_is_the_last_that_fits(a: float, b: float, c: float, limit: float) -> None:
+    time = Quadratic(a, b, c)
+    n = time.largest_within(limit)
+    assert time(n) <= limit or n == 0
+    assert time(n + 1) > limit
+
+
+def test_largest_within_refuses_a_time_that_does_not_grow() -> None:
+    with pytest.raises(ValueError, match="does not grow"):
+        Quadratic(0.0, 0.0, 1.0).largest_within(2.0)
+    assert Quadratic(0.0, 0.0, 3.0).largest_within(2.0) == 0
+
+
+def test_predictor_reads_everything_while_it_is_faster_than_prefill() -> None:
+    model = TimeModel(1e-8, 1e-5, 2e-3, 1e-7, 3e-4, predictor=Quadratic(0.0, 1e-6, 1e-4))
+    assert model.longest_predictor_input(4096) == 4096
+    assert model.predictor_excess(4096, 4096) == 0.0
+
+
+def test_slow_predictor_is_shortened_to_the_prefill_time() -> None:
+    model = TimeModel(0.0, 1e-5, 0.0, 1e-7, 3e-4, predictor=Quadratic(0.0, 4e-5, 0.0))
+    assert model.longest_predictor_input(1000) == 250
+    assert model.predictor_excess(1000, 250) == pytest.approx(0.0, abs=1e-12)
+    assert model.predictor_excess(1000, 1000) == pytest.approx(0.03)
+
+
+def test_predictor_slower_than_any_prefill_still_reads_one_token() -> None:
+    model = TimeModel(0.0, 1e-6, 0.0, 1e-7, 3e-4, predictor=Quadratic(0.0, 1e-5, 1.0))
+    assert model.longest_predictor_input(100) == 1
+    assert model.predictor_excess(100, 1) == pytest.approx(1.0 + 1e-5 - 1e-4)
+
+
+def test_without_a_predictor_there_is_no_excess() -> None:
+    assert MODEL.predictor_excess(1000, 1000) == 0.0
+    assert MODEL.longest_predictor_input(1000) == 1000

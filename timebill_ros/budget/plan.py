@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan is, what it is made from, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from timebill_ros.budget.time_model import TimeModel
+
+# Relative slack for whole-token rounding, so that (1 - 0.9) * 1000 keeps 100 tokens, not 99.
+_ROUNDING = 1e-9
+
+# Instants are whole nanoseconds, so a plan that misses by less than one is on time. A plan at the
+# exact alpha* uses its budget to the last bit, and rounding must not call it infeasible.
+_TICK = 1e-9
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known of a request when its plan is made: prefill and prediction lie behind it.
+
+    Attributes:
+        prompt_tokens: N_x.
+        max_tokens: N_max, at least 1.
+        predicted_tokens: N_hat; None where no prediction came in time.
+        window: observation window, the last prompt tokens that are never evicted.
+        spent: s since the request's execution started (prefill and the predictor's excess).
+        remaining: s from now to the deadline, T - t_prefill - delta; negative once it passed.
+    """
+
+    prompt_tokens: int
+    max_tokens: int
+    predicted_tokens: int | None
+    window: int
+    spent: float
+    remaining: float
+
+    def smallest_kept(self) -> int:
+        """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
+        return min(self.prompt_tokens, max(1, self.window))
+
+    def planned_tokens(self, pessimism: float) -> int:
+        """N_W = min(k N_hat, N_max), equation (8); N_max without a prediction."""
+        if self.predicted_tokens is None:
+            return self.max_tokens
+        return min(math.ceil(pessimism * self.predicted_tokens), self.max_tokens)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one request will meet its deadline.
+
+    Attributes:
+        planner: name of the planner that made it.
+        alpha: eviction ratio, share of the prompt's cache to drop.
+        feasible: whether decoding N_W tokens ends by the deadline.
+        prompt_tokens, predicted_tokens, planned_tokens: N_x, N_hat and N_W;
+            N_hat is 0 where no prediction came in time.
+        kept_tokens: whole prompt tokens that stay cached per KV head.
+        predicted_time: s of execution, start to end, for N_hat tokens (N_W without a prediction).
+        wcet: s of execution, start to end, for N_W tokens, equation (9).
+    """
+
+    planner: str
+    alpha: float
+    feasible: bool
+    prompt_tokens: int
+    kept_tokens: int
+    predicted_tokens: int
+    planned_tokens: int
+    predicted_time: float
+    wcet: float
+
+
+def kept_tokens(alpha: float, situation: Situation) -> int:
+    """Whole tokens kept at ratio alpha: floor((1 - alpha) N_x), at least the window or 1."""
+    kept = math.floor((1.0 - alpha) * situation.prompt_tokens * (1.0 + _ROUNDING))
+    return min(situation.prompt_tokens, max(kept, situation.smallest_kept()))
+
+
+def time_from_now(kept: int, response_tokens: int, situation: Situation, model: TimeModel) -> float:
+    """Seconds from the plan to the response's end: the eviction, if any, and decoding."""
+    evict = model.evict(situation.prompt_tokens) if kept < situation.prompt_tokens else 0.0
+    return evict + model.decode(kept, response_tokens)
+
+
+def fits(seconds: float, situation: Situation) -> bool:
+    """Whether ``seconds`` of work from now end by the deadline, to the nanosecond."""
+    return seconds <= situation.remaining + _TICK
+
+
+def plan_with(
+    planner: str, alpha: float, planned: int, situation: Situation, model: TimeModel
+) -> Plan:
+    """The plan that evicts at ``alpha``, rechecked by equation (9) on whole tokens."""
+    kept = kept_tokens(alpha, situation)
+    worst = time_from_now(kept, planned, situation, model)
+    likely_tokens = situation.predicted_tokens or planned
+    return Plan(
+        planner=planner,
+        alpha=alpha if kept < situation.prompt_tokens else 0.0,
+        feasible=fits(worst, situation),
+        prompt_tokens=situation.prompt_tokens,
+        kept_tokens=kept,
+        predicted_tokens=situation.predicted_tokens or 0,
+        planned_tokens=planned,
+        predicted_time=situation.spent + time_from_now(kept, likely_tokens, situation, model),
+        wcet=situation.spent + worst,
+    )

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The planners: TimeBill's minimal eviction ratio, and the two that it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from timebill_ros.budget.errors import PlannerSettingError
+from timebill_ros.budget.plan import Plan, Situation, fits, plan_with, time_from_now
+from timebill_ros.budget.time_model import TimeModel
+
+PLANNERS = ("timebill", "fixed", "vanilla")
+
+
+class Planner(Protocol):
+    """Chooses the eviction ratio of one request."""
+
+    def plan(self, situation: Situation, model: TimeModel) -> Plan:
+        """The plan for this request; never raises for a budget that cannot be met."""
+
+
+@dataclass(frozen=True)
+class TimeBillPlanner:
+    """The smallest alpha whose worst case meets the budget, equations (10) and (11).
+
+    Raises:
+        PlannerSettingError: alpha_max outside [0, 1) or pessimism below 1.
+    """
+
+    alpha_max: float = 0.95
+    pessimism: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check the settings once, so that planning needs no checks of its own."""
+        _check_pessimism(self.pessimism)
+        if not 0.0 <= self.alpha_max < 1.0:
+            raise PlannerSettingError("alpha_max", self.alpha_max, "in [0, 1)")
+
+    def plan(self, situation: Situation, model: TimeModel) -> Plan:
+        """alpha* clipped to [0, alpha_max]; 0 where evicting buys no time."""
+        planned = situation.planned_tokens(self.pessimism)
+        alpha = min(minimal_alpha(planned, situation, model), self.alpha_max)
+        return plan_with("timebill", alpha, planned, situation, model)
+
+
+@dataclass(frozen=True)
+class FixedPlanner:
+    """The same ratio for every request, whatever its budget.
+
+    Raises:
+        PlannerSettingError: alpha outside [0, 1) or pessimism below 1.
+    """
+
+    alpha: float
+    pessimism: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check the settings once, so that planning needs no checks of its own."""
+        _check_pessimism(self.pessimism)
+        if not 0.0 <= self.alpha < 1.0:
+            raise PlannerSettingError("fixed_alpha", self.alpha, "in [0, 1)")
+
+    def plan(self, situation: Situation, model: TimeModel) -> Plan:
+        """The set ratio, with the worst case that it leads to."""
+        planned = situation.planned_tokens(self.pessimism)
+        return plan_with("fixed", self.alpha, planned, situation, model)
+
+
+@dataclass(frozen=True)
+class VanillaPlanner:
+    """No eviction: what inference does without a time budget.
+
+    Raises:
+        PlannerSettingError: pessimism below 1.
+    """
+
+    pessimism: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check the settings once, so that planning needs no checks of its own."""
+        _check_pessimism(self.pessimism)
+
+    def plan(self, situation: Situation, model: TimeModel) -> Plan:
+        """alpha = 0, with the worst case that it leads to."""
+        planned = situation.planned_tokens(self.pessimism)
+        return plan_with("vanilla", 0.0, planned, situation, model)
+
+
+def minimal_alpha(planned: int, situation: Situation, model: TimeModel) -> float:
+    """alpha* >= 0 of equation (11), corrected, unclipped above: may exceed alpha_max and 1.
+
+    Solving delta + t_WCET <= T for alpha gives
+
+        alpha* = 1 - (T - t_prefill - delta - t_evict) / (p N_x (N_W - 1))
+                 + (N_W - 2) / (2 N_x) + q / (p N_x)
+
+    (the paper prints the middle term as (N_W - 2) / (2 p N_x), which is not dimensionless).
+    t_evict counts only where something is evicted, so alpha = 0 is tried first. Where alpha has
+    no effect (N_W <= 1, p <= 0, or a prompt that is all window) it is 0: evicting would cost
+    quality and buy nothing.
+    """
+    n_x, steps = situation.prompt_tokens, planned - 1
+    if fits(time_from_now(n_x, planned, situation, model), situation):
+        return 0.0
+    if steps <= 0 or model.p <= 0.0 or situation.smallest_kept() == n_x:
+        return 0.0
+    decode_time = situation.remaining - model.evict(n_x)
+    per_prompt_token = model.p * n_x
+    alpha = (
+        1.0
+        - decode_time / (per_prompt_token * steps)
+        + (planned - 2) / (2.0 * n_x)
+        + model.q / per_prompt_token
+    )
+    return max(0.0, alpha)
+
+
+def make_planner(name: str, *, alpha_max: float, pessimism: float, fixed_alpha: float) -> Planner:
+    """The planner of that name with the settings that concern it.
+
+    Raises:
+        PlannerSettingError: an unknown name or a setting out of its bounds.
+    """
+    if name == "timebill":
+        return TimeBillPlanner(alpha_max=alpha_max, pessimism=pessimism)
+    if name == "fixed":
+        return FixedPlanner(alpha=fixed_alpha, pessimism=pessimism)
+    if name == "vanilla":
+        return VanillaPlanner(pessimism=pessimism)
+    raise PlannerSettingError("planner", name, f"one of {', '.join(PLANNERS)}")
+
+
+def _check_pessimism(pessimism: float) -> None:
+    if not pessimism >= 1.0:
+        raise PlannerSettingError("pessimism", pessimism, "at least 1")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The execution time estimator (ETE): how long each stage of one request takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """t(n) = a n^2 + b n + c, in seconds for n tokens, with non-negative coefficients."""
+
+    a: float
+    b: float
+    c: float
+
+    def __call__(self, tokens: int) -> float:
+        """Seconds for ``tokens`` tokens."""
+        return (self.a * tokens + self.b) * tokens + self.c
+
+    def largest_within(self, limit: float) -> int:
+        """Most tokens n >= 0 with t(n) <= ``limit`` seconds; 0 where even t(0) is above it.
+
+        Raises:
+            ValueError: the time does not grow with n, so that no n is the largest.
+        """
+        if self.c > limit:
+            return 0
+        if self.a <= 0.0 and self.b <= 0.0:
+            raise ValueError("a time that does not grow with its input has no largest input")
+        # The root in the form that neither divides by a = 0 nor cancels for a small a.
+        spare = limit - self.c
+        root = 2.0 * spare / (self.b + math.sqrt(self.b * self.b + 4.0 * self.a * spare))
+        tokens = math.floor(root)
+        # The rounding of the root may be off by one token either way.
+        if self(tokens + 1) <= limit:
+            return tokens + 1
+        return tokens if self(tokens) <= limit else max(0, tokens - 1)
+
+
+@dataclass(frozen=True)
+class TimeModel:
+    """Seconds per stage of the loaded model on this machine, fitted to profiled points.
+
+    The names are the paper's: prefill a N_x^2 + b N_x + c and one decoding step p N_kv + q
+    (equation 4). Eviction and the length predictor take real time too: an eviction costs
+    ``evict_rate`` N_x + ``evict_base``, the predictor ``predictor(N_p)``.
+
+    Attributes:
+        a, b, c: prefill coefficients, s/token^2, s/token and s.
+        p, q: decoding step coefficients, s/token of cache and s.
+        evict_rate, evict_base: scoring and compacting the cache, s/token of prompt and s.
+        predictor: the length predictor's time over its own input; None without a predictor.
+    """
+
+    a: float
+    b: float
+    c: float
+    p: float
+    q: float
+    evict_rate: float = 0.0
+    evict_base: float = 0.0
+    predictor: Quadratic | None = None
+
+    def prefill(self, prompt_tokens: int) -> float:
+        """Seconds to prefill N_x tokens, equation (4)."""
+        return Quadratic(self.a, self.b, self.c)(prompt_tokens)
+
+    def step(self, cache_tokens: int) -> float:
+        """Seconds of one decoding step over a cache of N_kv tokens, equation (4)."""
+        return self.p * cache_tokens + self.q
+
+    def evict(self, prompt_tokens: int) -> float:
+        """Seconds to score N_x prompt positions and compact the cache."""
+        return self.evict_rate * prompt_tokens + self.evict_base
+
+    def decode(self, kept_tokens: int, response_tokens: int) -> float:
+        """Seconds of decoding response tokens 2..N over ``kept_tokens`` of the prompt's cache.
+
+        The sum of equation (7) in closed form: step i = 1..N-1 sees kept + i - 1 cached tokens
+        (equation 5).
+        """
+        steps = max(0, response_tokens - 1)
+        return steps * self.step(kept_tokens) + self.p * steps * (steps - 1) / 2.0
+
+    def predictor_excess(self, prompt_tokens: int, predictor_tokens: int) -> float:
+        """delta = max(0, t_predict - t_prefill): the predictor runs beside prefill."""
+        if self.predictor is None:
+            return 0.0
+        return max(0.0, self.predictor(predictor_tokens) - self.prefill(prompt_tokens))
+
+    def longest_predictor_input(self, prompt_tokens: int) -> int:
+        """Longest predictor input N_p whose time does not exceed the prefill's.
+
+        Never above N_x, never below 1: a predictor that is slower than any prefill still reads
+        something, and its excess is then part of the plan.
+        """
+        if self.predictor is None:
+            return prompt_tokens
+        if self.predictor(prompt_tokens) <= self.prefill(prompt_tokens):
+            return prompt_tokens
+        longest = self.predictor.largest_within(self.prefill(prompt_tokens))
+        return max(1, min(prompt_tokens, longest))
