@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything for a machine without ROS: a virtual environment in .venv holds ROS 2 as wheels, torch
+# and this package. Only the clone is written to (and pip's caches).
+# On a machine with ROS 2, `colcon build` needs none of this.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STATE := $(CURDIR)/build/state
+
+# The first Python that really runs (a version manager's shim may not) and has a fitting version.
+RUNS = $(shell $(1) -c 'import sys; sys.version_info[:2] in {(3, 11), (3, 12)} and print("$(1)")' 2>/dev/null)
+PYTHONS := python3.12 python3.11 python3
+PYTHON ?= $(firstword $(foreach name,$(PYTHONS),$(call RUNS,$(name))))
+
+# A sourced ROS installation must not mix with the one in .venv.
+SOURCED := $(addsuffix /%,$(subst :, ,$(AMENT_PREFIX_PATH)))
+EMPTY :=
+export LD_LIBRARY_PATH := $(subst $(EMPTY) $(EMPTY),:,$(filter-out $(SOURCED),$(subst :, ,$(LD_LIBRARY_PATH))))
+unexport CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH PYTHONHOME _ROS_WHEELS_BOOTSTRAP_COMPLETE
+export AMENT_PREFIX_PATH := $(CURDIR)/$(VENV)
+export RMW_IMPLEMENTATION := rmw_fastrtps_cpp
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+# Logs and caches of what runs here stay in the clone.
+export ROS_HOME := $(STATE)/ros
+export MPLCONFIGDIR := $(STATE)/matplotlib
+# The installed package is used, never the source folder beside this file: it has no messages.
+export PYTHONSAFEPATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+REQUIREMENTS := requirements/ros.txt requirements/runtime.txt requirements/dev.txt
+# Folders too: their time stamps tell of deleted files.
+SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg setup.py \
+	config launch msg resource timebill_ros -name '*.pyc' -prune -o -name __pycache__ -prune \
+	-o -print 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup tools demo test test-slow lint bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/package.stamp ## create .venv with ROS 2, torch and this package
+
+demo: setup ## start the node and send it instructions with deadlines; results in out/
+	$(RUN) $(BIN)/timebill_ros demo --out out
+
+test: setup ## run the tests but the slow ones
+	$(RUN) $(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+
+# pytest says 5 where the marker selects nothing.
+test-slow: setup ## run the slow tests
+	$(RUN) $(BIN)/pytest -m slow $(PYTEST_ARGS) || [ $$? -eq 5 ]
+
+lint: $(VENV)/requirements.stamp ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## run the benchmarks
+	@set -e; for script in benchmarks/*.py; do \
+		echo "== $$script"; $(RUN) $(BIN)/python "$$script"; done
+
+clean: ## remove what was built and written, but not .venv
+	rm -rf build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# XDG_CACHE_HOME is not exported: it would move pip's cache as well.
+RUN := XDG_CACHE_HOME=$(STATE)/cache
+
+$(BIN)/python:
+	@$(MAKE) --no-print-directory tools
+	$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/requirements.stamp: $(BIN)/python $(wildcard requirements/*.txt)
+	@echo "Installing ROS 2, torch and the tools into $(VENV): some minutes the first time."
+	$(BIN)/python -m pip install -q $(addprefix -r ,$(REQUIREMENTS))
+	$(BIN)/python -m pip check
+	@touch $@
+
+# build/lib would carry files that were deleted since into the next wheel.
+$(VENV)/package.stamp: $(VENV)/requirements.stamp $(SOURCES)
+	@rm -rf build/lib* build/bdist*
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+tools: # say what is missing before anything is installed
+	@fail() { printf 'timebill_ros: %s\n' "$$@" >&2; exit 1; }; \
+	[ -n "$(if $(PYTHON),$(call RUNS,$(PYTHON)))" ] || \
+		fail "no working Python 3.11 or 3.12 (tried $(or $(PYTHON),$(PYTHONS)))" \
+		"install python3.12 or python3.11 with its -venv and -dev packages, or name one: make PYTHON=..."; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || fail "$(PYTHON) cannot create virtual environments" \
+		"install its -venv package, as in: apt install python3-venv"; \
+	header=$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h; \
+	[ -e "$$header" ] || fail "the headers of $(PYTHON) are missing ($$header)" \
+		"install its -dev package, as in: apt install python3-dev"; \
+	command -v cmake >/dev/null || fail "cmake is missing; install it, as in: apt install cmake"; \
+	command -v $${CXX:-c++} >/dev/null || fail "no C++ compiler ($${CXX:-c++}); install one, as in: apt install g++"
