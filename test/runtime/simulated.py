@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server on simulated parts, with times that are easy to add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from timebill_ros.budget.planners import Planner, VanillaPlanner
+from timebill_ros.budget.time_model import Quadratic, TimeModel
+from timebill_ros.runtime.execution import Pipeline
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import Outcome, Overrun, Response
+from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.simulation import (
+    SimulatedEngine,
+    SimulatedPredictor,
+    SimulatedRequest,
+    VirtualClock,
+    simulate,
+)
+
+MS = 1_000_000
+
+# Prefill 1 ms per 100 tokens, a step 1 ms whatever the cache, no eviction time.
+FLAT = TimeModel(a=0.0, b=1e-5, c=0.0, p=0.0, q=1e-3)
+
+
+@dataclass
+class Scene:
+    """Runs jobs in virtual time and keeps what came of them."""
+
+    time_model: TimeModel = FLAT
+    planner: Planner = field(default_factory=VanillaPlanner)
+    policy: OverrunPolicy = OverrunPolicy.KILL
+    predictor_time: Quadratic | None = None
+    queue_capacity: int = 16
+    predictor_grace: float = 0.05
+    chunk: int = 100
+    default_max_tokens: int = 400
+
+    def __post_init__(self) -> None:
+        self.clock = VirtualClock()
+        self.requests: dict[str, SimulatedRequest] = {}
+        self.jobs: list[Job] = []
+        self.outcomes: list[Outcome] = []
+        self.instants: list[int] = []
+        engine = SimulatedEngine(self.clock, self.time_model, self.requests, chunk=self.chunk)
+        timed = TimeModel(**{**vars(self.time_model), "predictor": self.predictor_time})
+        predictor = None
+        if self.predictor_time is not None:
+            predictor = SimulatedPredictor(self.clock, timed, self.requests)
+        self.engine = engine
+        self.server = Server(
+            Pipeline(
+                engine=engine,
+                planner=self.planner,
+                time_model=timed,
+                predictor=predictor,
+                clock=self.clock,
+                stopwatch=self.clock,
+                default_max_tokens=self.default_max_tokens,
+                predictor_grace=self.predictor_grace,
+            ),
+            policy=self.policy,
+            queue_capacity=self.queue_capacity,
+            emit=self._emit,
+        )
+
+    def job(
+        self,
+        id: str,
+        *,
+        release_ms: int = 0,
+        budget_ms: int = 1000,
+        prompt_tokens: int = 1000,
+        response_tokens: int = 11,
+        predicted_tokens: int = 16,
+        max_tokens: int | None = None,
+    ) -> Job:
+        self.requests[id] = SimulatedRequest(prompt_tokens, response_tokens, predicted_tokens)
+        release_ns = release_ms * MS
+        job = Job(id, "", id, release_ns, release_ns + budget_ms * MS, max_tokens)
+        self.jobs.append(job)
+        return job
+
+    def run(self) -> list[Outcome]:
+        simulate(self.server, self.clock, self.jobs)
+        return self.outcomes
+
+    def story(self) -> list[tuple[str, str, float]]:
+        """(id, what, instant in ms) of each outcome, in order."""
+        self.run()
+        return [
+            (o.job.id, o.reason.value if isinstance(o, Overrun) else "response", at / MS)
+            for o, at in zip(self.outcomes, self.instants, strict=True)
+        ]
+
+    def response(self, id: str) -> Response:
+        found = [o for o in self.outcomes if o.job.id == id and isinstance(o, Response)]
+        assert len(found) == 1
+        return found[0]
+
+    def overrun(self, id: str) -> Overrun:
+        found = [o for o in self.outcomes if o.job.id == id and isinstance(o, Overrun)]
+        assert len(found) == 1
+        return found[0]
+
+    def _emit(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.instants.append(self.clock.now_ns())

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from timebill_ros.runtime.admission import BudgetLimits, Instruction, Refused, admit
+from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import Reason
+
+LIMITS = BudgetLimits(default_s=2.0, max_s=600.0)
+NOW_ROS = 1_700_000_000 * NS_PER_S
+NOW_CLOCK = 5 * NS_PER_S
+
+
+def instruction(**changes: object) -> Instruction:
+    fields: dict = {
+        "id": "a",
+        "system": "a scene",
+        "prompt": "stop",
+        "stamp_ns": NOW_ROS - NS_PER_S // 10,
+        "budget_ns": NS_PER_S,
+        "deadline_ns": 0,
+        "max_tokens": 0,
+    }
+    return Instruction(**{**fields, **changes})
+
+
+def admitted(**changes: object) -> Job:
+    return admit(instruction(**changes), received_ns=NOW_ROS, clock_ns=NOW_CLOCK, limits=LIMITS)
+
+
+def test_release_and_deadline_become_instants_of_the_server_s_clock() -> None:
+    job = admitted()
+    assert job.release_ns == NOW_CLOCK - NS_PER_S // 10
+    assert job.deadline_ns == job.release_ns + NS_PER_S
+
+
+def test_zero_stamp_means_the_moment_of_reception() -> None:
+    job = admitted(stamp_ns=0)
+    assert (job.release_ns, job.deadline_ns) == (NOW_CLOCK, NOW_CLOCK + NS_PER_S)
+
+
+def test_zero_budget_means_the_default() -> None:
+    assert admitted(stamp_ns=0, budget_ns=0).deadline_ns == NOW_CLOCK + 2 * NS_PER_S
+
+
+def test_an_absolute_deadline_wins_over_the_budget() -> None:
+    job = admitted(deadline_ns=NOW_ROS + 3 * NS_PER_S, budget_ns=-1)
+    assert job.deadline_ns == NOW_CLOCK + 3 * NS_PER_S
+
+
+def test_a_deadline_in_the_past_is_left_to_the_server_to_announce() -> None:
+    assert admitted(deadline_ns=NOW_ROS - 1).deadline_ns == NOW_CLOCK - 1
+
+
+def test_zero_max_tokens_means_the_default() -> None:
+    assert admitted().max_tokens is None
+    assert admitted(max_tokens=7).max_tokens == 7
+
+
+def test_the_context_is_handed_through() -> None:
+    token = object()
+    assert admitted(context=token).context is token
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"id": ""}, "id: it is empty"),
+        ({"prompt": ""}, "prompt: it is empty"),
+        ({"prompt": " \n\t"}, "prompt: it is empty"),
+        ({"prompt": "st\ufffdp"}, "prompt: character 2 is U\\+FFFD"),
+        ({"system": "\ufffd"}, "system: character 0"),
+        ({"id": "a\ufffd"}, "id: character 1"),
+        ({"budget_ns": -NS_PER_S}, "budget: -1.000 s is negative"),
+        ({"budget_ns": 10**9 * NS_PER_S}, "budget: .* exceed the max_budget of 600.000 s"),
+        ({"deadline_ns": NOW_ROS + 700 * NS_PER_S}, "deadline: 700.000 s from now exceed"),
+        ({"stamp_ns": NOW_ROS + 10**6 * NS_PER_S}, "budget: .* exceed"),
+    ],
+)
+def test_a_refusal_names_the_field_and_the_bound(changes: dict, detail: str) -> None:
+    with pytest.raises(Refused, match=f"^{detail}") as refused:
+        admitted(**changes)
+    assert refused.value.reason is Reason.REJECTED
+    assert refused.value.job.id == instruction(**changes).id

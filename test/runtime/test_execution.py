@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prediction beside prefill, the plan's inputs and the bounds on an instruction."""
+
+from __future__ import annotations
+
+import pytest
+
+from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
+from timebill_ros.budget.time_model import Quadratic, TimeModel
+from timebill_ros.runtime.outcome import Reason, Stage
+
+from .simulated import Scene
+
+# A step of 1 ms over an empty cache, 2 ms more per 1,000 cached tokens.
+GROWING = TimeModel(a=0.0, b=1e-5, c=0.0, p=2e-6, q=1e-3, evict_rate=1e-6, evict_base=0.0)
+
+
+def test_a_fast_predictor_costs_nothing() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 1e-6, 0.0))
+    scene.job("a", predicted_tokens=32)
+    scene.run()
+    response = scene.response("a")
+    assert response.plan.predicted_tokens == 32
+    assert response.timing.predict == pytest.approx(0.001)
+    assert response.timing.total == pytest.approx(0.020)
+
+
+def test_a_slow_predictor_reads_less_so_that_prefill_hides_it() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 4e-5, 0.0))
+    scene.job("a", predicted_tokens=32)
+    scene.run()
+    assert scene.response("a").plan.predicted_tokens == 32
+    assert scene.response("a").timing.predict == pytest.approx(0.010)
+    assert scene.response("a").timing.total == pytest.approx(0.020)
+
+
+def test_the_predictor_s_excess_is_waited_for_and_counts() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.030))
+    scene.job("a", predicted_tokens=32)
+    scene.run()
+    response = scene.response("a")
+    assert response.plan.predicted_tokens == 32
+    assert response.timing.total == pytest.approx(0.040)
+    assert response.plan.predicted_time == pytest.approx(0.030 + 0.031)
+
+
+def test_a_prediction_that_does_not_come_in_time_plans_for_n_max() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.500), predictor_grace=0.005)
+    scene.job("a", max_tokens=60)
+    scene.run()
+    plan = scene.response("a").plan
+    assert (plan.predicted_tokens, plan.planned_tokens) == (0, 60)
+    assert scene.response("a").timing.total == pytest.approx(0.025)
+
+
+def test_waiting_for_a_prediction_never_outlasts_the_deadline() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 10.0), predictor_grace=1.0)
+    scene.job("a", budget_ms=50)
+    assert scene.story() == [("a", "killed", 50.0)]
+
+
+def test_without_a_predictor_the_plan_is_for_n_max() -> None:
+    scene = Scene()
+    scene.job("a", max_tokens=100)
+    scene.run()
+    assert scene.response("a").plan.planned_tokens == 100
+
+
+def test_a_one_token_answer_waits_for_no_prediction_and_evicts_nothing() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.040), planner=FixedPlanner(alpha=0.5))
+    scene.job("a", response_tokens=1)
+    scene.run()
+    assert scene.response("a").timing.total == pytest.approx(0.010)
+    assert scene.response("a").timing.evict == 0.0
+
+
+def test_the_plan_counts_from_the_time_that_is_really_left() -> None:
+    scene = Scene(time_model=GROWING, planner=TimeBillPlanner(pessimism=1.0))
+    scene.job("blocks", response_tokens=51, max_tokens=51)
+    # Waits 152 ms behind the first; the same budget on an idle server would evict nothing.
+    scene.job("waits", release_ms=1, budget_ms=280, response_tokens=51, max_tokens=51)
+    scene.job("idle", release_ms=900, budget_ms=280, response_tokens=51, max_tokens=51)
+    scene.run()
+    waits, idle = scene.response("waits"), scene.response("idle")
+    assert idle.plan.alpha == 0.0
+    assert 0.0 < waits.plan.alpha < 0.95
+    assert waits.plan.feasible
+    assert 0.0 <= waits.timing.slack < 0.001
+    assert waits.timing.queued + waits.plan.wcet == pytest.approx(waits.timing.total, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.9])
+def test_eviction_makes_steps_as_cheap_as_the_time_model_says(alpha: float) -> None:
+    scene = Scene(time_model=GROWING, planner=FixedPlanner(alpha=alpha))
+    scene.job("a", response_tokens=11)
+    scene.run()
+    kept = round((1 - alpha) * 1000)
+    assert scene.response("a").timing.decode == pytest.approx(GROWING.decode(kept, 11), abs=1e-8)
+    assert scene.response("a").timing.evict == pytest.approx(0.001)
+    assert scene.response("a").plan.kept_tokens == kept
+
+
+@pytest.mark.parametrize(
+    ("settings", "detail"),
+    [
+        ({"prompt_tokens": 0}, "prompt: it is empty after tokenising"),
+        ({"prompt_tokens": 16384}, "prompt: 16384 tokens leave no room"),
+        ({"prompt_tokens": 16000, "max_tokens": 385}, "max_tokens: 385 exceed the 384"),
+    ],
+)
+def test_what_exceeds_the_model_is_rejected_with_the_bound(settings: dict, detail: str) -> None:
+    scene = Scene()
+    scene.job("a", **settings)
+    scene.run()
+    overrun = scene.overrun("a")
+    assert (overrun.reason, overrun.stage) == (Reason.REJECTED, Stage.QUEUED)
+    assert overrun.detail.startswith(detail)
+
+
+def test_the_default_cap_shrinks_to_what_the_context_leaves() -> None:
+    scene = Scene(default_max_tokens=400)
+    scene.job("a", prompt_tokens=16380, response_tokens=300)
+    scene.run()
+    assert scene.response("a").response_tokens == 4
+
+
+def test_a_predictor_that_raises_fails_the_job_and_not_the_server() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 1e-6, 0.0))
+    scene.job("a")
+    scene.job("b", release_ms=1)
+    pipeline = scene.server._pipeline
+    start = pipeline.predictor.start  # type: ignore[union-attr]
+
+    class Broken:
+        elapsed = 0.0
+
+        def wait(self, timeout: float) -> None:
+            raise ValueError("NaN in the logits")
+
+    def start_broken_once(*args: object) -> object:
+        pipeline.predictor.start = start  # type: ignore[union-attr, method-assign]
+        return Broken()
+
+    pipeline.predictor.start = start_broken_once  # type: ignore[union-attr, method-assign]
+    assert [s[:2] for s in scene.story()] == [("a", "failed"), ("b", "response")]
+    assert scene.overrun("a").detail == "ValueError: NaN in the logits"

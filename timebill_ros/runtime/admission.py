@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the fields of an instruction to a job, or to a refusal that names field and bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from timebill_ros.runtime.clock import NS_PER_S, seconds
+from timebill_ros.runtime.errors import JobStopped
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import Reason
+
+# What DDS middleware puts in the place of bytes that are not UTF-8.
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """The fields of an instruction as they arrived; 0 or "" is "not set" for each.
+
+    Attributes:
+        id, system, prompt: text.
+        stamp_ns: release instant on the sender's clock, which is the node's.
+        budget_ns: from the release to the deadline.
+        deadline_ns: absolute deadline on the same clock as the stamp; wins over the budget.
+        max_tokens: N_max.
+        context: handed through to the outcome.
+    """
+
+    id: str
+    system: str
+    prompt: str
+    stamp_ns: int
+    budget_ns: int
+    deadline_ns: int
+    max_tokens: int
+    context: object = None
+
+
+@dataclass(frozen=True)
+class BudgetLimits:
+    """``default_s`` where neither budget nor deadline is set; above ``max_s`` is refused."""
+
+    default_s: float
+    max_s: float
+
+
+def admit(
+    instruction: Instruction, *, received_ns: int, clock_ns: int, limits: BudgetLimits
+) -> Job:
+    """The job, its release and deadline converted once to the server's clock.
+
+    Args:
+        instruction: the fields as they arrived.
+        received_ns: now, on the clock of the instruction's stamps.
+        clock_ns: the same moment on the server's clock.
+        limits: budgets that are filled in and refused.
+
+    Raises:
+        Refused: REJECTED with the field and the bound, beside a job to report it on.
+    """
+    stamp_ns = instruction.stamp_ns or received_ns
+    deadline_ns = instruction.deadline_ns or stamp_ns + (
+        instruction.budget_ns or round(limits.default_s * NS_PER_S)
+    )
+    offset_ns = clock_ns - received_ns
+    job = Job(
+        id=instruction.id,
+        system=instruction.system,
+        prompt=instruction.prompt,
+        release_ns=stamp_ns + offset_ns,
+        deadline_ns=deadline_ns + offset_ns,
+        max_tokens=instruction.max_tokens or None,
+        context=instruction.context,
+    )
+    fault = _fault(instruction, deadline_ns - received_ns, limits)
+    if fault is not None:
+        raise Refused(job, fault)
+    return job
+
+
+class Refused(JobStopped):
+    """An instruction that never becomes a running job.
+
+    Attributes:
+        job: what could be made of it, to report the refusal on.
+    """
+
+    def __init__(self, job: Job, detail: str) -> None:
+        """REJECTED, with the field and its bound in ``detail``."""
+        super().__init__(Reason.REJECTED, detail)
+        self.job = job
+
+
+def _fault(instruction: Instruction, ahead_ns: int, limits: BudgetLimits) -> str | None:
+    """The first field that is out of its bounds, with the bound; None where all are within."""
+    if not instruction.id:
+        return "id: it is empty, so that no outcome could be told from another's"
+    for name in ("id", "system", "prompt"):
+        position = getattr(instruction, name).find(_REPLACEMENT)
+        if position >= 0:
+            return f"{name}: character {position} is U+FFFD, the text was not valid UTF-8"
+    if not instruction.prompt.strip():
+        return "prompt: it is empty"
+    if instruction.deadline_ns == 0 and instruction.budget_ns < 0:
+        return f"budget: {seconds(instruction.budget_ns):.3f} s is negative"
+    if seconds(ahead_ns) > limits.max_s:
+        field = "deadline" if instruction.deadline_ns else "budget"
+        return (
+            f"{field}: {seconds(ahead_ns):.3f} s from now exceed the max_budget of "
+            f"{limits.max_s:.3f} s"
+        )
+    return None

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a job ends without a response, raised where it is known and mapped once by the server."""
+
+from __future__ import annotations
+
+from timebill_ros.runtime.outcome import Reason
+
+
+class JobStopped(Exception):  # noqa: N818 - it carries an outcome, not an error
+    """The job ends here with an overrun.
+
+    Attributes:
+        reason: the overrun's reason.
+        detail: one sentence for the user: the field or the cause, and the bound.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        """Keep the reason beside the message."""
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail

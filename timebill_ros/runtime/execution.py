@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request's way: predict | prefill -> plan -> evict -> decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from timebill_ros.budget.plan import Plan, Situation
+from timebill_ros.budget.planners import Planner
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.runtime.clock import Clock, seconds
+from timebill_ros.runtime.errors import JobStopped
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
+from timebill_ros.runtime.protocols import Engine, PendingPrediction, PredictionService
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The parts that every request goes through, and the clocks that time it.
+
+    Attributes:
+        engine, planner, time_model: see their rooms.
+        predictor: None where none is configured; then N_W = N_max.
+        clock: deadlines are instants of this clock.
+        stopwatch: execution is measured with this one, which never jumps.
+        default_max_tokens: N_max where the job sets none.
+        predictor_grace: s that a finished prefill waits for a prediction that is not there yet.
+    """
+
+    engine: Engine
+    planner: Planner
+    time_model: TimeModel
+    predictor: PredictionService | None
+    clock: Clock
+    stopwatch: Clock
+    default_max_tokens: int
+    predictor_grace: float
+
+
+class Execution:
+    """Runs one job, and knows at any moment how far it has come.
+
+    ``checkpoint`` is called between any two pieces of engine work; it raises ``JobStopped`` to
+    end the job there.
+    """
+
+    def __init__(self, job: Job, pipeline: Pipeline, checkpoint: Callable[[], None]) -> None:
+        """A job that is about to start: its queueing ends now."""
+        self.job = job
+        self.stage = Stage.QUEUED
+        self._parts = pipeline
+        self._checkpoint = checkpoint
+        self._queued = seconds(pipeline.clock.now_ns() - job.release_ns)
+        self._started_ns = pipeline.stopwatch.now_ns()
+        self._prefilled_ns: int | None = None
+        self._planned_ns: int | None = None
+        self._evicted_ns: int | None = None
+        self._prediction: PendingPrediction | None = None
+        self._plan: Plan | None = None
+        self._predicted_prefill = 0.0
+
+    def run(self) -> Response:
+        """The finished response; whether it is late is for the server to say.
+
+        Raises:
+            JobStopped: the checkpoint or a bound on the instruction ended it.
+            Exception: whatever the engine or the predictor raised.
+        """
+        engine, stopwatch = self._parts.engine, self._parts.stopwatch
+        prompt_tokens, max_tokens = self._begin()
+        self.stage = Stage.PREFILL
+        while not engine.prefill_chunk():
+            self._checkpoint()
+        self._prefilled_ns = stopwatch.now_ns()
+        plan = self._plan = self._make_plan(prompt_tokens, max_tokens)
+        self._planned_ns = stopwatch.now_ns()
+        self.stage = Stage.DECODE
+        finish = engine.finish_reason
+        if finish is None and plan.kept_tokens < prompt_tokens:
+            self._checkpoint()
+            engine.evict(plan.kept_tokens)
+        self._evicted_ns = stopwatch.now_ns()
+        while finish is None:
+            self._checkpoint()
+            engine.step()
+            finish = engine.finish_reason
+        return self._response(plan, finish)
+
+    def overrun(self, reason: Reason, detail: str) -> Overrun:
+        """The overrun that ends (or, for LATE, accompanies) this execution now."""
+        decoding = self.stage is Stage.DECODE
+        return Overrun(
+            job=self.job,
+            reason=reason,
+            stage=self.stage,
+            detail=detail,
+            timing=self._timing_now(),
+            partial_text=self._parts.engine.text() if decoding else "",
+            response_tokens=self._parts.engine.response_tokens if decoding else 0,
+            plan=self._plan,
+            predicted_prefill=self._predicted_prefill,
+        )
+
+    def _begin(self) -> tuple[int, int]:
+        """Tokenise, check the bounds, start the predictor; N_x and N_max."""
+        job, parts = self.job, self._parts
+        prompt_ids = parts.engine.encode(job.system, job.prompt)
+        max_tokens = checked_max_tokens(job, len(prompt_ids), parts)
+        parts.engine.begin(prompt_ids, max_tokens)
+        self._predicted_prefill = parts.time_model.prefill(len(prompt_ids))
+        if parts.predictor is not None:
+            longest = parts.time_model.longest_predictor_input(len(prompt_ids))
+            text = f"{job.system}\n{job.prompt}" if job.system else job.prompt
+            self._prediction = parts.predictor.start(text, prompt_ids, longest)
+        return len(prompt_ids), max_tokens
+
+    def _make_plan(self, prompt_tokens: int, max_tokens: int) -> Plan:
+        """Take the prediction and plan from the time that is really left."""
+        predicted = self._predicted_tokens(max_tokens)
+        parts = self._parts
+        situation = Situation(
+            prompt_tokens=prompt_tokens,
+            max_tokens=max_tokens,
+            predicted_tokens=predicted,
+            window=parts.engine.window,
+            spent=seconds(parts.stopwatch.now_ns() - self._started_ns),
+            remaining=self._remaining(),
+        )
+        return parts.planner.plan(situation, parts.time_model)
+
+    def _predicted_tokens(self, max_tokens: int) -> int | None:
+        """N_hat; None where there is no prediction, or none in time."""
+        if self._prediction is None:
+            return None
+        finished = self._parts.engine.finish_reason is not None
+        grace = 0.0 if finished else min(self._parts.predictor_grace, self._remaining())
+        lengths = self._prediction.wait(max(0.0, grace))
+        return None if lengths is None else lengths.predicted_tokens(max_tokens)
+
+    def _response(self, plan: Plan, finish: FinishReason) -> Response:
+        return Response(
+            job=self.job,
+            text=self._parts.engine.text(),
+            finish_reason=finish,
+            late=False,
+            response_tokens=self._parts.engine.response_tokens,
+            plan=plan,
+            predicted_prefill=self._predicted_prefill,
+            timing=self._timing_now(),
+        )
+
+    def _remaining(self) -> float:
+        return seconds(self.job.deadline_ns - self._parts.clock.now_ns())
+
+    def _timing_now(self) -> Timing:
+        """Seconds per stage up to now; the stage under way counts as far as it has come."""
+        clock_ns, now_ns = self._parts.clock.now_ns(), self._parts.stopwatch.now_ns()
+
+        def between(start_ns: int | None, end_ns: int | None) -> float:
+            return 0.0 if start_ns is None else seconds((end_ns or now_ns) - start_ns)
+
+        return Timing(
+            queued=self._queued,
+            predict=self._prediction.elapsed if self._prediction is not None else 0.0,
+            prefill=between(self._started_ns, self._prefilled_ns),
+            evict=between(self._planned_ns, self._evicted_ns),
+            decode=between(self._evicted_ns, None),
+            total=seconds(clock_ns - self.job.release_ns),
+            slack=seconds(self.job.deadline_ns - clock_ns),
+        )
+
+
+def checked_max_tokens(job: Job, prompt_tokens: int, parts: Pipeline) -> int:
+    """N_max of this job: its own, or the default shortened to the context that is left.
+
+    Raises:
+        JobStopped: REJECTED, with the bound that the prompt or max_tokens exceeds.
+    """
+    context = parts.engine.max_context
+    if prompt_tokens == 0:
+        raise JobStopped(Reason.REJECTED, "prompt: it is empty after tokenising")
+    if prompt_tokens >= context:
+        raise JobStopped(
+            Reason.REJECTED,
+            f"prompt: {prompt_tokens} tokens leave no room for a response in the model's context "
+            f"of {context}",
+        )
+    room = context - prompt_tokens
+    if job.max_tokens is None:
+        return min(parts.default_max_tokens, room)
+    if job.max_tokens > room:
+        raise JobStopped(
+            Reason.REJECTED,
+            f"max_tokens: {job.max_tokens} exceed the {room} that a prompt of {prompt_tokens} "
+            f"tokens leaves in the model's context of {context}",
+        )
+    return job.max_tokens

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One instruction, once its deadline is an instant of the runtime's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the server is to answer, and by when.
+
+    Attributes:
+        id: the caller's name for it; unique among the jobs in flight.
+        system, prompt: the two parts of the chat template.
+        release_ns, deadline_ns: instants of the server's clock.
+        max_tokens: N_max; None for the server's default.
+        context: what the caller wants back with the outcome; never looked at.
+    """
+
+    id: str
+    system: str
+    prompt: str
+    release_ns: int
+    deadline_ns: int
+    max_tokens: int | None = None
+    context: object = None

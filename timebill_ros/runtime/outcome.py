@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a job ended: a response, or an overrun with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.runtime.job import Job
+
+
+class Reason(Enum):
+    """Why there is no timely response. All but LATE are terminal."""
+
+    KILLED = "killed"
+    LATE = "late"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    CANCELED = "canceled"
+    FAILED = "failed"
+
+
+class Stage(Enum):
+    """How far a job had come."""
+
+    QUEUED = "queued"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds spent per stage; 0 for a stage that was not reached.
+
+    Attributes:
+        queued: release to the start of execution.
+        predict: the length predictor, beside prefill on a thread of its own.
+        prefill: tokenising the prompt and filling the cache.
+        evict, decode: eviction, and response tokens 2..N.
+        total: release to the outcome.
+        slack: deadline minus the outcome's instant; negative where it was missed.
+    """
+
+    queued: float = 0.0
+    predict: float = 0.0
+    prefill: float = 0.0
+    evict: float = 0.0
+    decode: float = 0.0
+    total: float = 0.0
+    slack: float = 0.0
+
+
+@dataclass(frozen=True)
+class Response:
+    """A finished answer; ``late`` where Skip-Next let it run past its deadline."""
+
+    job: Job
+    text: str
+    finish_reason: FinishReason
+    late: bool
+    response_tokens: int
+    plan: Plan
+    predicted_prefill: float
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class Overrun:
+    """No timely answer: the reason, how far it came, and what there was of the text.
+
+    ``plan`` is None where the job ended before one was made.
+    """
+
+    job: Job
+    reason: Reason
+    stage: Stage
+    detail: str
+    timing: Timing
+    partial_text: str = ""
+    response_tokens: int = 0
+    plan: Plan | None = None
+    predicted_prefill: float = 0.0
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more will be heard of this job."""
+        return self.reason is not Reason.LATE
+
+
+Outcome = Response | Overrun

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The waiting jobs, earliest deadline first."""
+
+from __future__ import annotations
+
+import heapq
+
+from timebill_ros.runtime.job import Job
+
+
+class DeadlineQueue:
+    """A bounded priority queue by deadline; equal deadlines keep their order of arrival.
+
+    Not thread-safe: the server guards it with its own lock.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """An empty queue for at most ``capacity`` waiting jobs."""
+        self._capacity = capacity
+        self._heap: list[tuple[int, int, Job]] = []
+        self._arrivals = 0
+
+    def __len__(self) -> int:
+        """Number of waiting jobs."""
+        return len(self._heap)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next push has no room."""
+        return len(self._heap) >= self._capacity
+
+    def push(self, job: Job) -> None:
+        """Add a job; the caller has checked that there is room."""
+        heapq.heappush(self._heap, (job.deadline_ns, self._arrivals, job))
+        self._arrivals += 1
+
+    def pop(self) -> Job | None:
+        """Remove the most urgent job; None where nothing waits."""
+        return heapq.heappop(self._heap)[2] if self._heap else None
+
+    def pop_expired(self, now_ns: int) -> list[Job]:
+        """Remove every job whose deadline has been reached, most urgent first."""
+        expired = []
+        while self._heap and self._heap[0][0] <= now_ns:
+            expired.append(heapq.heappop(self._heap)[2])
+        return expired
+
+    def pop_all(self) -> list[Job]:
+        """Remove every job, most urgent first."""
+        jobs = [entry[2] for entry in sorted(self._heap, key=lambda entry: entry[:2])]
+        self._heap.clear()
+        return jobs

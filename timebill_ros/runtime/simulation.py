@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same server in virtual time: an engine that only takes time, exact to the nanosecond."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.runtime.clock import NS_PER_S, seconds
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.server import Server
+
+
+class VirtualClock:
+    """A clock that moves only when simulated work is done, firing what is due on its way."""
+
+    def __init__(self) -> None:
+        """Instant 0, nothing scheduled."""
+        self._now_ns = 0
+        self._due: list[tuple[int, int, Callable[[], None]]] = []
+        self._scheduled = 0
+
+    def now_ns(self) -> int:
+        """The present virtual instant, ns."""
+        return self._now_ns
+
+    def at(self, instant_ns: int, event: Callable[[], None]) -> None:
+        """Have ``event`` called when the clock reaches ``instant_ns``."""
+        heapq.heappush(self._due, (instant_ns, self._scheduled, event))
+        self._scheduled += 1
+
+    def advance(self, duration_ns: int) -> None:
+        """Let ``duration_ns`` pass, calling the events that fall due, each at its instant."""
+        end_ns = self._now_ns + duration_ns
+        while self._due and self._due[0][0] <= end_ns:
+            instant_ns, _, event = heapq.heappop(self._due)
+            self._now_ns = max(self._now_ns, instant_ns)
+            event()
+        self._now_ns = end_ns
+
+    def advance_to_next_event(self) -> bool:
+        """Jump to the next event and call it; False where none is scheduled."""
+        if not self._due:
+            return False
+        self.advance(max(0, self._due[0][0] - self._now_ns))
+        return True
+
+
+@dataclass(frozen=True)
+class SimulatedRequest:
+    """What the simulated engine and predictor make of one prompt.
+
+    Attributes:
+        prompt_tokens: N_x.
+        response_tokens: N, where nothing cuts it off.
+        predicted_tokens: upper edge of the bucket that the predictor finds likeliest.
+    """
+
+    prompt_tokens: int
+    response_tokens: int
+    predicted_tokens: int
+
+
+class SimulatedEngine:
+    """Takes the time that the time model says, and makes as many tokens as the request says."""
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        time_model: TimeModel,
+        requests: Mapping[str, SimulatedRequest],
+        *,
+        window: int = 16,
+        max_context: int = 16384,
+        chunk: int = 512,
+    ) -> None:
+        """``requests`` are found by the job's prompt; prefill runs ``chunk`` tokens a piece."""
+        self.window = window
+        self.max_context = max_context
+        self._clock = clock
+        self._time_model = time_model
+        self._requests = requests
+        self._chunk = chunk
+        self._request = SimulatedRequest(0, 0, 0)
+        self._max_tokens = 0
+        self._prefilled = 0
+        self._kept = 0
+        self._response_tokens = 0
+
+    def encode(self, system: str, prompt: str) -> list[int]:
+        """As many tokens as the request has; takes no time."""
+        self._request = self._requests[prompt]
+        return [0] * self._request.prompt_tokens
+
+    def begin(self, prompt_ids: Sequence[int], max_tokens: int) -> None:
+        """Forget the previous request and take this one."""
+        self._max_tokens = max_tokens
+        self._kept = len(prompt_ids)
+        self._prefilled = 0
+        self._response_tokens = 0
+
+    def prefill_chunk(self) -> bool:
+        """Let the time of one chunk pass; True after the last."""
+        done = min(self._prefilled + self._chunk, self._kept)
+        # The chunk's own time is the difference of the whole's: the time model knows only wholes.
+        before = self._time_model.prefill(self._prefilled) if self._prefilled else 0.0
+        self._spend(self._time_model.prefill(done) - before)
+        self._prefilled = done
+        if done < self._kept:
+            return False
+        self._response_tokens = 1
+        return True
+
+    def evict(self, kept_tokens: int) -> None:
+        """Let the eviction's time pass."""
+        self._spend(self._time_model.evict(self._request.prompt_tokens))
+        self._kept = kept_tokens
+
+    def step(self) -> None:
+        """Let one decoding step's time pass; one response token more."""
+        self._spend(self._time_model.step(self._kept + self._response_tokens - 1))
+        self._response_tokens += 1
+
+    @property
+    def response_tokens(self) -> int:
+        """Response tokens so far, EOS included."""
+        return self._response_tokens
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """EOS at the request's own length, LENGTH at N_max, None before."""
+        if self._response_tokens >= self._request.response_tokens:
+            return FinishReason.EOS
+        return FinishReason.LENGTH if self._response_tokens >= self._max_tokens else None
+
+    def text(self) -> str:
+        """One letter for each token so far."""
+        return "x" * self._response_tokens
+
+    def _spend(self, duration: float) -> None:
+        self._clock.advance(round(duration * NS_PER_S))
+
+
+@dataclass(frozen=True)
+class SimulatedPrediction:
+    """A prediction that is ready at a set virtual instant."""
+
+    clock: VirtualClock
+    started_ns: int
+    ready_ns: int
+    lengths: LengthDistribution
+
+    def wait(self, timeout: float) -> LengthDistribution | None:
+        """The distribution, letting at most ``timeout`` s pass."""
+        missing_ns = max(0, self.ready_ns - self.clock.now_ns())
+        allowed_ns = round(timeout * NS_PER_S)
+        self.clock.advance(min(missing_ns, allowed_ns))
+        return self.lengths if missing_ns <= allowed_ns else None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start, at most until it was ready."""
+        return seconds(min(self.ready_ns, self.clock.now_ns()) - self.started_ns)
+
+
+class SimulatedPredictor:
+    """A ``PredictionService`` that takes the time model's time and says what the request says."""
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        time_model: TimeModel,
+        requests: Mapping[str, SimulatedRequest],
+        *,
+        bucket_size: int = 16,
+    ) -> None:
+        """``requests`` are found by the job's prompt text."""
+        self._clock = clock
+        self._time_model = time_model
+        self._requests = requests
+        self._bucket_size = bucket_size
+
+    def start(self, text: str, prompt_ids: Sequence[int], max_input: int) -> SimulatedPrediction:
+        """Begin to predict; the result is ready when the predictor's time has passed."""
+        tokens = min(len(prompt_ids), max_input)
+        model = self._time_model.predictor
+        duration = model(tokens) if model is not None else 0.0
+        buckets = -(-self._requests[text].predicted_tokens // self._bucket_size)
+        lengths = LengthDistribution(np.eye(buckets)[-1], self._bucket_size)
+        now_ns = self._clock.now_ns()
+        return SimulatedPrediction(
+            self._clock, now_ns, now_ns + round(duration * NS_PER_S), lengths
+        )
+
+
+def simulate(server: Server, clock: VirtualClock, jobs: Iterable[Job]) -> None:
+    """Submit every job at its release and serve until nothing is left to do."""
+    for job in jobs:
+        clock.at(job.release_ns, lambda job=job: server.submit(job))  # type: ignore[misc]
+    while server.serve_next() or clock.advance_to_next_event():
+        pass
