@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from timebill_ros.budget.errors import PlannerSettingError
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.plan import Situation
 from timebill_ros.budget.planners import (
     FixedPlanner,
@@ -193,5 +193,5 @@ def test_planners_are_made_by_name(name: str) -> None:
 )
 def test_bad_settings_name_the_parameter_and_the_bound(settings: dict, named: str) -> None:
     good = {"name": "timebill", "alpha_max": 0.95, "pessimism": 5.0, "fixed_alpha": 0.0}
-    with pytest.raises(PlannerSettingError, match=named):
+    with pytest.raises(SettingError, match=named):
         make_planner(**{**good, **settings})

@@ -67,7 +67,6 @@ def test_the_context_is_handed_through() -> None:
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
-        ({"id": ""}, "id: it is empty"),
         ({"prompt": ""}, "prompt: it is empty"),
         ({"prompt": " \n\t"}, "prompt: it is empty"),
         ({"prompt": "st\ufffdp"}, "prompt: character 2 is U\\+FFFD"),

@@ -11,7 +11,7 @@ import pytest
 
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.runtime.prediction import ThreadedPredictor
-from timebill_ros.runtime.worker import Worker
+from timebill_ros.runtime.worker import EngineThread
 
 from .simulated import Scene
 
@@ -83,12 +83,15 @@ def test_a_predictor_s_exception_reaches_who_waits(stub: StubPredictor) -> None:
     service.close()
 
 
-def test_a_worker_serves_what_is_submitted_from_other_threads_and_ends() -> None:
+def test_the_engine_s_thread_loads_and_serves_what_other_threads_submit() -> None:
     scene = Scene(queue_capacity=1000)
-    bound: list[str] = []
-    worker = Worker(scene.server, bind_thread=lambda: bound.append(threading.current_thread().name))
+    served_on: set[str] = set()
+    emit = scene.server._emit
+    scene.server._emit = lambda o: (served_on.add(threading.current_thread().name), emit(o))
+    thread = EngineThread()
+    loaded_on = thread.call(lambda: threading.current_thread().name)
     jobs = [scene.job(f"j{i}", budget_ms=10**9) for i in range(200)]
-    worker.start()
+    thread.serve(scene.server)
     senders = [
         threading.Thread(target=lambda part=part: [scene.server.submit(j) for j in part])
         for part in (jobs[::2], jobs[1::2])
@@ -98,15 +101,26 @@ def test_a_worker_serves_what_is_submitted_from_other_threads_and_ends() -> None
     for sender in senders:
         sender.join(PATIENCE)
     assert scene.server.wait_until_idle(PATIENCE)
-    assert worker.stop(PATIENCE)
-    assert bound == ["engine"]
+    assert thread.stop(PATIENCE)
+    assert served_on == {loaded_on}
     assert sorted(o.job.id for o in scene.outcomes) == sorted(j.id for j in jobs)
+
+
+def test_an_exception_while_loading_reaches_the_caller_and_the_thread_still_ends() -> None:
+    thread = EngineThread()
+
+    def load() -> None:
+        raise FileNotFoundError("no such model")
+
+    with pytest.raises(FileNotFoundError, match="no such model"):
+        thread.call(load)
+    assert thread.stop(PATIENCE)
 
 
 def test_closing_while_jobs_run_leaves_none_without_an_outcome() -> None:
     scene = Scene(queue_capacity=1000)
-    worker = Worker(scene.server)
-    worker.start()
+    thread = EngineThread()
+    thread.serve(scene.server)
     jobs = [scene.job(f"j{i}", budget_ms=10**9, response_tokens=300) for i in range(100)]
     for job in jobs[:60]:
         scene.server.submit(job)
@@ -114,5 +128,5 @@ def test_closing_while_jobs_run_leaves_none_without_an_outcome() -> None:
     for job in jobs[60:]:
         scene.server.submit(job)
     assert scene.server.wait_until_idle(PATIENCE)
-    assert worker.stop(PATIENCE)
+    assert thread.stop(PATIENCE)
     assert sorted(o.job.id for o in scene.outcomes) == sorted(j.id for j in jobs)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 
-class PlannerSettingError(ValueError):
-    """A planner parameter outside its bounds.
+class SettingError(ValueError):
+    """A parameter that nothing can work with.
 
     Attributes:
         setting: the parameter's name, as the node declares it.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from timebill_ros.budget.errors import PlannerSettingError
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.plan import Plan, Situation, fits, plan_with, time_from_now
 from timebill_ros.budget.time_model import TimeModel
 
@@ -25,7 +25,7 @@ class TimeBillPlanner:
     """The smallest alpha whose worst case meets the budget, equations (10) and (11).
 
     Raises:
-        PlannerSettingError: alpha_max outside [0, 1) or pessimism below 1.
+        SettingError: alpha_max outside [0, 1) or pessimism below 1.
     """
 
     alpha_max: float = 0.95
@@ -35,7 +35,7 @@ class TimeBillPlanner:
         """Check the settings once, so that planning needs no checks of its own."""
         _check_pessimism(self.pessimism)
         if not 0.0 <= self.alpha_max < 1.0:
-            raise PlannerSettingError("alpha_max", self.alpha_max, "in [0, 1)")
+            raise SettingError("alpha_max", self.alpha_max, "in [0, 1)")
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """alpha* clipped to [0, alpha_max]; 0 where evicting buys no time."""
@@ -49,7 +49,7 @@ class FixedPlanner:
     """The same ratio for every request, whatever its budget.
 
     Raises:
-        PlannerSettingError: alpha outside [0, 1) or pessimism below 1.
+        SettingError: alpha outside [0, 1) or pessimism below 1.
     """
 
     alpha: float
@@ -59,7 +59,7 @@ class FixedPlanner:
         """Check the settings once, so that planning needs no checks of its own."""
         _check_pessimism(self.pessimism)
         if not 0.0 <= self.alpha < 1.0:
-            raise PlannerSettingError("fixed_alpha", self.alpha, "in [0, 1)")
+            raise SettingError("fixed_alpha", self.alpha, "in [0, 1)")
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """The set ratio, with the worst case that it leads to."""
@@ -72,7 +72,7 @@ class VanillaPlanner:
     """No eviction: what inference does without a time budget.
 
     Raises:
-        PlannerSettingError: pessimism below 1.
+        SettingError: pessimism below 1.
     """
 
     pessimism: float = 5.0
@@ -120,7 +120,7 @@ def make_planner(name: str, *, alpha_max: float, pessimism: float, fixed_alpha: 
     """The planner of that name with the settings that concern it.
 
     Raises:
-        PlannerSettingError: an unknown name or a setting out of its bounds.
+        SettingError: an unknown name or a setting out of its bounds.
     """
     if name == "timebill":
         return TimeBillPlanner(alpha_max=alpha_max, pessimism=pessimism)
@@ -128,9 +128,9 @@ def make_planner(name: str, *, alpha_max: float, pessimism: float, fixed_alpha: 
         return FixedPlanner(alpha=fixed_alpha, pessimism=pessimism)
     if name == "vanilla":
         return VanillaPlanner(pessimism=pessimism)
-    raise PlannerSettingError("planner", name, f"one of {', '.join(PLANNERS)}")
+    raise SettingError("planner", name, f"one of {', '.join(PLANNERS)}")
 
 
 def _check_pessimism(pessimism: float) -> None:
     if not pessimism >= 1.0:
-        raise PlannerSettingError("pessimism", pessimism, "at least 1")
+        raise SettingError("pessimism", pessimism, "at least 1")

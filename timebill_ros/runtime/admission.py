@@ -94,8 +94,6 @@ class Refused(JobStopped):
 
 def _fault(instruction: Instruction, ahead_ns: int, limits: BudgetLimits) -> str | None:
     """The first field that is out of its bounds, with the bound; None where all are within."""
-    if not instruction.id:
-        return "id: it is empty, so that no outcome could be told from another's"
     for name in ("id", "system", "prompt"):
         position = getattr(instruction, name).find(_REPLACEMENT)
         if position >= 0:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from timebill_ros.runtime.outcome import Reason
 
 
-class JobStopped(Exception):  # noqa: N818 - it carries an outcome, not an error
+class JobStopped(Exception):
     """The job ends here with an overrun.
 
     Attributes:

@@ -79,10 +79,11 @@ class Execution:
         self._planned_ns = stopwatch.now_ns()
         self.stage = Stage.DECODE
         finish = engine.finish_reason
+        self._evicted_ns = self._planned_ns
         if finish is None and plan.kept_tokens < prompt_tokens:
             self._checkpoint()
             engine.evict(plan.kept_tokens)
-        self._evicted_ns = stopwatch.now_ns()
+            self._evicted_ns = stopwatch.now_ns()
         while finish is None:
             self._checkpoint()
             engine.step()

@@ -63,6 +63,10 @@ class Server:
         if refusal is not None:
             self._emit(self._never_started(job, *refusal))
 
+    def reject(self, job: Job, detail: str) -> None:
+        """Emit REJECTED for a job that was found wanting before it could be submitted."""
+        self._emit(self._never_started(job, Reason.REJECTED, detail))
+
     def wait_for_job(self, timeout: float) -> bool:
         """Whether a job waits, after at most ``timeout`` s."""
         with self._changed:

@@ -1,30 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that owns the engine."""
+"""The thread that owns the engine, from loading it to its last job."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from timebill_ros.runtime.server import Server
 
-# How often an idle worker looks whether it is to end; an arriving job wakes it at once.
+T = TypeVar("T")
+
+# How often an idle worker looks whether it is to end, s; an arriving job wakes it at once.
 _IDLE_POLL = 0.2
 
 
-class Worker:
-    """Serves a server's jobs on one thread of its own, from ``start`` to ``stop``."""
+class EngineThread:
+    """One thread for everything that the engine does.
 
-    def __init__(self, server: Server, *, bind_thread: Callable[[], None] | None = None) -> None:
-        """``bind_thread`` is called once on the thread, to set its number of compute threads."""
-        self._server = server
-        self._bind_thread = bind_thread
+    Loading and profiling run here too: compute threads are set and warmed per thread, so a
+    profile taken on another one would be of another engine.
+    """
+
+    def __init__(self) -> None:
+        """The thread starts with its first work."""
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+        self._serving: Future[None] | None = None
 
-    def start(self) -> None:
-        """Begin to serve."""
-        self._thread.start()
+    def call(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on the thread and wait for its result; not while it serves.
+
+        Raises:
+            Exception: whatever ``work`` raised.
+        """
+        return self._pool.submit(work).result()
+
+    def serve(self, server: Server) -> None:
+        """Serve the server's jobs from now on, until ``stop``."""
+        self._serving = self._pool.submit(self._serve, server)
 
     def stop(self, timeout: float) -> bool:
         """End after the running job; whether it ended within ``timeout`` s.
@@ -32,12 +47,10 @@ class Worker:
         The caller cancels what is in flight first, if it does not want to wait for it.
         """
         self._ending.set()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        self._pool.shutdown(wait=False)
+        return self._serving is None or not wait([self._serving], timeout).not_done
 
-    def _serve(self) -> None:
-        if self._bind_thread is not None:
-            self._bind_thread()
+    def _serve(self, server: Server) -> None:
         while not self._ending.is_set():
-            if self._server.wait_for_job(_IDLE_POLL):
-                self._server.serve_next()
+            if server.wait_for_job(_IDLE_POLL):
+                server.serve_next()

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a user sets, once, validated where it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one server, under the names of the node's parameters.
+
+    Their meaning, unit and range stand with the parameters' declarations. Bounds are checked by
+    the part that a setting concerns (planner, engine, predictor), which names it in its error.
+    """
+
+    model: str = "embedded"
+    device: str = "cpu"
+    dtype: str = "auto"
+    threads: int = 0
+    max_context: int = 0
+    chunk: int = 512
+    window: int = 16
+    kernel: int = 5
+    max_tokens: int = 400
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    predictor: str = "auto"
+    predictor_threads: int = 1
+    predictor_grace: float = 0.05
+    planner: str = "timebill"
+    alpha_max: float = 0.95
+    pessimism: float = 5.0
+    fixed_alpha: float = 0.5
+    overrun_policy: str = "kill"
+    default_budget: float = 2.0
+    max_budget: float = 3600.0
+    queue_capacity: int = 16
+    profile_cache: str = ""
+    profile_seconds: float = 30.0
+    diagnostics_period: float = 1.0
