@@ -13,7 +13,7 @@ class FinishReason(Enum):
     """The model generated an end-of-sequence token."""
 
     LENGTH = "LENGTH"
-    """The response reached the request's `max_tokens`."""
+    """The response reached the request's ``max_tokens``."""
 
     STOP = "STOP"
     """The response's text came to contain a stop string."""

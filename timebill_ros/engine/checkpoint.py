@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading a checkpoint: safetensors only, no remote code, full rotary attention only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from timebill_ros.engine.attention import IMPLEMENTATION
+from timebill_ros.engine.errors import (
+    CheckpointIncomplete,
+    CheckpointNotFound,
+    DeviceUnavailable,
+    InvalidSetting,
+    NotSafetensors,
+    UnsupportedModel,
+)
+
+_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_TIMEOUT = 5.0  # s; a robot without a network should hear so soon
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded causal language model with its tokenizer.
+
+    ``eos_tokens`` are the tokens that end a response (``generation_config`` first, then
+    ``config``); ``max_positions`` is the longest sequence that the model was made for.
+    """
+
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    eos_tokens: frozenset[int]
+    max_positions: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and of the cache."""
+        return self.model.dtype
+
+
+def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Checkpoint:
+    """Load a causal language model.
+
+    Args:
+        model: a checkpoint's directory, or a hub id, of which only configuration, tokenizer and
+            safetensors are downloaded.
+        device: "cpu", "cuda", "cuda:1", ...
+        dtype: "float32", "bfloat16", "float16", or "auto" (float32 on CPU, bfloat16 elsewhere).
+
+    Raises:
+        CheckpointNotFound: no such directory, and no reachable hub id.
+        CheckpointIncomplete: a file is missing or damaged.
+        NotSafetensors: only pickled weights.
+        UnsupportedModel: not a causal language model with full rotary attention in every layer.
+        DeviceUnavailable, InvalidSetting: ``device`` or ``dtype`` is not usable.
+    """
+    target = _device(device)
+    element = _dtype(dtype, target)
+    folder = _folder(model)
+    _check_files(folder)
+    with _reading(folder, "config.json"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    check_config(config, folder)
+    with _reading(folder, "the tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    network = _load_model(folder, config, element, target)
+    positions = int(config.max_position_embeddings)
+    return Checkpoint(folder, network, tokenizer, _eos_tokens(network), positions)
+
+
+def check_config(config: PreTrainedConfig, model: object) -> None:
+    """Raise ``UnsupportedModel`` unless every layer is full rotary attention of a causal LM."""
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    architectures = config.architectures or [str(causal)]
+    if causal not in architectures:
+        kind = config.model_type if causal is None else architectures[0]
+        raise UnsupportedModel(model, f"{kind} is not a causal language model")
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(model, "it is an encoder-decoder")
+    other = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if other:
+        kinds = ", ".join(sorted(other))
+        raise UnsupportedModel(model, f"it has {kinds} layers; only full_attention is supported")
+    rope = getattr(config, "rope_parameters", None)
+    if not rope or "rope_type" not in rope:
+        raise UnsupportedModel(model, "its positions are not rotary (no rope_parameters)")
+
+
+def sliding_window(config: PreTrainedConfig) -> int | None:
+    """Tokens that the model's attention reaches back, if limited."""
+    window = getattr(config, "sliding_window", None)
+    if not getattr(config, "use_sliding_window", True):
+        return None
+    return None if window is None else int(window)
+
+
+def _load_model(
+    folder: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    with _reading(folder, "the weights"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=IMPLEMENTATION,
+            output_loading_info=True,
+        )
+    model, report = loaded
+    # transformers would fill these with random numbers and go on.
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise CheckpointIncomplete(folder, f"{len(absent)} weights are missing, first {absent[0]}")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceUnavailable(name, str(error).splitlines()[0]) from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in _DTYPES:
+        raise InvalidSetting("dtype", name, f"one of auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _folder(model: str | Path) -> Path:
+    """The checkpoint's directory; a hub id is downloaded into the hub's cache first."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointNotFound(str(model), "it is a file, not a checkpoint's directory")
+    if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise CheckpointNotFound(str(model), "no such directory")
+    try:
+        return Path(
+            snapshot_download(model, allow_patterns=list(_FILES), etag_timeout=_HUB_TIMEOUT)
+        )
+    except (HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = f"no such directory, and not available from the hub ({type(error).__name__})"
+        raise CheckpointNotFound(model, reason) from error
+
+
+def _check_files(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise CheckpointIncomplete(folder, "config.json is missing")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(
+            p.name for p in folder.glob("*.pt*")
+        )
+        if pickled:
+            raise NotSafetensors(folder, ", ".join(pickled))
+        raise CheckpointIncomplete(folder, "no *.safetensors weights")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise CheckpointIncomplete(folder, f"no tokenizer (none of {', '.join(_TOKENIZERS)})")
+
+
+@contextmanager
+def _reading(folder: Path, what: str) -> Iterator[None]:
+    """Name the checkpoint and the part when transformers cannot read it."""
+    try:
+        yield
+    except Exception as error:  # the libraries below raise many kinds, down to plain Exception
+        reason = str(error).strip().splitlines()
+        detail = f"{type(error).__name__}: {reason[0] if reason else ''}"
+        raise CheckpointIncomplete(folder, f"{what} cannot be read ({detail})") from error
+
+
+def _eos_tokens(model: PreTrainedModel) -> frozenset[int]:
+    for config in (model.generation_config, model.config):
+        eos = getattr(config, "eos_token_id", None)
+        if eos is not None:
+            return frozenset([eos] if isinstance(eos, int) else eos)
+    return frozenset()

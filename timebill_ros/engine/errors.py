@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong in the engine: checkpoints, requests, arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EngineError(Exception):
+    """Base of every error that the engine raises on purpose."""
+
+
+class InvalidSetting(EngineError, ValueError):
+    """A parameter of the engine is outside its range."""
+
+    def __init__(self, name: str, value: object, bound: str) -> None:
+        super().__init__(f"{name} is {value!r}, but must be {bound}")
+        self.name = name
+
+
+class DeviceUnavailable(EngineError):
+    """The requested device does not exist on this machine."""
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(f"device {device!r} cannot be used: {reason}")
+
+
+class CheckpointError(EngineError):
+    """Base of the errors of a model checkpoint."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """Neither a directory nor a reachable hub id."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"model {model!r} was not found: {reason}")
+
+
+class CheckpointIncomplete(CheckpointError):
+    """A file of the checkpoint is missing or cannot be read."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"checkpoint {folder} is incomplete: {reason}")
+
+
+class NotSafetensors(CheckpointError):
+    """The checkpoint holds pickled weights only; unpickling can run code, so it is refused."""
+
+    def __init__(self, folder: Path, found: str) -> None:
+        super().__init__(
+            f"checkpoint {folder} has no *.safetensors weights (found {found}); "
+            "convert it with ``save_pretrained(..., safe_serialization=True)``"
+        )
+
+
+class UnsupportedModel(CheckpointError):
+    """The model is not a causal language model with full rotary attention in every layer."""
+
+    def __init__(self, model: object, reason: str) -> None:
+        super().__init__(f"model {model} is not supported: {reason}")
+
+
+class RequestError(EngineError, ValueError):
+    """Base of the errors of one request; the engine stays usable."""
+
+
+class PromptEmpty(RequestError):
+    """The prompt has no tokens."""
+
+    def __init__(self) -> None:
+        super().__init__("the prompt is empty; it must hold at least one token")
+
+
+class ContextExceeded(RequestError):
+    """Prompt and response together do not fit the context."""
+
+    def __init__(self, prompt_tokens: int, max_tokens: int, max_context: int) -> None:
+        super().__init__(
+            f"prompt of {prompt_tokens} tokens + max_tokens {max_tokens} = "
+            f"{prompt_tokens + max_tokens} exceeds max_context {max_context}; "
+            "shorten the prompt or lower max_tokens"
+        )
+        self.prompt_tokens = prompt_tokens
+        self.max_tokens = max_tokens
+        self.max_context = max_context
+
+
+class NonFiniteLogits(EngineError, ArithmeticError):
+    """The model produced NaN or infinite logits; the request cannot go on."""
+
+    def __init__(self, response_tokens: int) -> None:
+        super().__init__(
+            f"the model's logits are not finite after {response_tokens} response tokens; "
+            "the checkpoint may be damaged or its dtype too narrow"
+        )
+
+
+class EngineMisuse(EngineError, RuntimeError):
+    """A method was called in a phase of the request that does not allow it."""

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evicting a prompt's tokens from the cache, once or step by step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from timebill_ros.engine.attention import QueryWindow
+from timebill_ros.engine.errors import InvalidSetting
+from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.snapkv import keep_indices, window_scores
+
+
+class PromptEviction:
+    """Evicts the prompt tokens of one request that its observation window looks at least.
+
+    The scores are computed at the first eviction and follow the kept tokens, so later evictions of
+    the same request are nested: they drop from what is left, by the same scores.
+    """
+
+    def __init__(self, cache: KVCache, queries: QueryWindow, window: int, kernel: int) -> None:
+        self._cache = cache
+        self._queries = queries
+        self._window = window
+        self._kernel = kernel
+        self._scores: list[Tensor] | None = None
+        self._prompt_tokens = 0
+        self.kept_tokens = 0
+
+    def begin(self, prompt_tokens: int) -> None:
+        """Take a new prompt, whose tokens will all be in the cache before ``evict`` is called."""
+        self._scores = None
+        self._prompt_tokens = prompt_tokens
+        self.kept_tokens = prompt_tokens
+
+    def evict(self, kept_tokens: int) -> None:
+        """Shrink the prompt's part of the cache to ``kept_tokens`` per head.
+
+        Raises:
+            InvalidSetting: less than the observation window or more than what is cached.
+        """
+        window = min(self._window, self._prompt_tokens)
+        if not window <= kept_tokens <= self.kept_tokens:
+            bound = f"from {window} (observation window) to {self.kept_tokens} (cached prompt)"
+            raise InvalidSetting("kept_tokens", kept_tokens, bound)
+        if kept_tokens == self.kept_tokens:
+            return
+        if self._scores is None:
+            self._scores = self._score()
+        kept = [keep_indices(scores, kept_tokens - window) for scores in self._scores]
+        self._cache.compact(kept, end=self.kept_tokens - window)
+        self._scores = [
+            scores.gather(1, indices) for scores, indices in zip(self._scores, kept, strict=True)
+        ]
+        self.kept_tokens = kept_tokens
+
+    def _score(self) -> list[Tensor]:
+        return [
+            window_scores(
+                self._queries.queries(layer),
+                self._cache.keys(layer)[:, : self._prompt_tokens],
+                self._kernel,
+            )
+            for layer in range(self._cache.layers)
+        ]

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Preallocated key-value cache: written in place, compacted in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class KVCache:
+    """Keys and values of one sequence in one buffer, allocated once.
+
+    ``length`` counts the cached tokens (the same for every layer and head), ``position`` the tokens
+    that the sequence has had. They are equal until tokens are evicted: keys stay rotated to the
+    position at which they were computed, and new tokens go on counting from ``position``.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        capacity: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        # [layers, key|value, KV, capacity, D]: one token's keys and values are written by one copy.
+        self.buffer = torch.empty(
+            (layers, 2, kv_heads, capacity, head_dim), dtype=dtype, device=device
+        )
+        self.length = 0
+        self.position = 0
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit."""
+        return self.buffer.shape[3]
+
+    @property
+    def layers(self) -> int:
+        """Layers that the cache serves."""
+        return self.buffer.shape[0]
+
+    def reset(self) -> None:
+        """Forget the sequence; the memory stays."""
+        self.length = 0
+        self.position = 0
+
+    def append(self, layer: int, new: Tensor) -> Tensor:
+        """Write the next tokens' keys and values of one layer behind the cached ones.
+
+        ``new`` is [2, KV, n, D]; the result [2, KV, length + n, D] is a view of the buffer. The
+        tokens count only once ``advance(n)`` is called, after the last layer.
+        """
+        end = self.length + new.shape[2]
+        self.buffer[layer, :, :, self.length : end] = new
+        return self.buffer[layer, :, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens that every layer has appended."""
+        self.length += tokens
+        self.position += tokens
+
+    def keys(self, layer: int) -> Tensor:
+        """Cached keys of one layer, [KV, length, D], a view."""
+        return self.buffer[layer, 0, :, : self.length]
+
+    def compact(self, kept: Sequence[Tensor], end: int) -> None:
+        """Keep only the rows in ``kept`` of the first ``end`` tokens; move the rest up to them.
+
+        ``kept[layer]`` is [KV, m], ascending token indices below ``end``, m equal in all layers.
+        Each layer is gathered in turn, so the transient memory is one layer's kept rows.
+        """
+        rows_per_head, head_dim = self.buffer.shape[3:]
+        kept_tokens = kept[0].shape[1]
+        tail = self.length - end
+        heads = torch.arange(self.buffer.shape[2], device=self.buffer.device)[:, None]
+        for layer, indices in enumerate(kept):
+            # Whole rows of a flat [KV * capacity, D] view: several times faster than ``gather`` on
+            # CPU, which moves single elements.
+            rows = (indices + heads * rows_per_head).flatten()
+            for half in self.buffer[layer]:
+                half[:, :kept_tokens] = (
+                    half.view(-1, head_dim).index_select(0, rows).view(-1, kept_tokens, head_dim)
+                )
+                # The clone: source and target may overlap.
+                half[:, kept_tokens : kept_tokens + tail] = half[:, end : end + tail].clone()
+        self.length = kept_tokens + tail
+
+
+class _CacheLayer(CacheLayerMixin):
+    """One layer of a ``KVCache`` as transformers' modules see it."""
+
+    is_sliding = False
+
+    def __init__(self, cache: KVCache, layer: int) -> None:
+        super().__init__()
+        self._cache = cache
+        self._layer = layer
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """The buffer exists already."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values [1, KV, n, D]; return all cached ones [1, KV, length + n, D]."""
+        cached = self._cache.append(self._layer, torch.cat((key_states, value_states)))
+        return cached[0, None], cached[1, None]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Keys that the mask spans, and the index of the first."""
+        return self._cache.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Cached tokens."""
+        return self._cache.length
+
+    def get_max_length(self) -> int:
+        """Tokens that fit."""
+        return self._cache.capacity
+
+
+def transformers_view(cache: KVCache) -> Cache:
+    """``past_key_values`` for a transformers model that reads and writes ``cache``.
+
+    The caller counts the tokens with ``cache.advance`` after the model's forward.
+    """
+    return Cache(layers=[_CacheLayer(cache, layer) for layer in range(cache.layers)])

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turning response tokens into text as they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+
+class ResponseText:
+    """Decodes tokens piece by piece and watches for stop strings.
+
+    A character may span tokens, and a tokenizer may decode a token differently after another one.
+    So tokens are decoded together with the ones of the last complete piece, and a text that ends in
+    half a character waits for the rest. Special tokens leave no text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._longest_stop = max(map(len, self._stop), default=0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new response."""
+        self._tokens: list[int] = []
+        self._text = ""
+        self._context = 0  # first token decoded together with the new ones
+        self._done = 0  # tokens whose text is in ``_text``
+        self.stopped = False
+
+    def append(self, token: int) -> None:
+        """Take the next token; sets ``stopped`` when the text comes to contain a stop string."""
+        self._tokens.append(token)
+        if self._stop:
+            self._settle()
+
+    @property
+    def text(self) -> str:
+        """The text so far, whole characters only, cut before the first stop string."""
+        self._settle()
+        return self._text
+
+    def _settle(self) -> None:
+        """Move the pending tokens' text into ``_text`` if it ends in a whole character."""
+        if self.stopped or self._done == len(self._tokens):
+            return
+        known = self._decode(self._tokens[self._context : self._done])
+        longer = self._decode(self._tokens[self._context :])
+        if longer.endswith("\ufffd"):
+            return
+        searched = max(0, len(self._text) - self._longest_stop + 1)
+        self._text += longer[len(known) :]
+        self._context, self._done = self._done, len(self._tokens)
+        hits = [at for stop in self._stop if (at := self._text.find(stop, searched)) >= 0]
+        if hits:
+            self._text = self._text[: min(hits)]
+            self.stopped = True
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(
+            self._tokenizer.decode(
+                tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request at a time through a transformers model: prefill, evict, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from timebill_ros.engine.attention import QueryWindow
+from timebill_ros.engine.checkpoint import Checkpoint, sliding_window
+from timebill_ros.engine.decoder import Decoder, ModuleDecoder
+from timebill_ros.engine.errors import (
+    ContextExceeded,
+    EngineMisuse,
+    InvalidSetting,
+    NonFiniteLogits,
+    PromptEmpty,
+    RequestError,
+    UnsupportedModel,
+)
+from timebill_ros.engine.eviction import PromptEviction
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.lean_decoder import LeanDecoder, supports
+from timebill_ros.engine.prompt import encode_prompt, render_prompt
+from timebill_ros.engine.sampling import Sampler, Sampling
+from timebill_ros.engine.text import ResponseText
+
+
+class TransformerEngine:
+    """Runs one request after another, on one thread, over a cache that is allocated once.
+
+    Args:
+        checkpoint: the loaded model.
+        max_context: prompt and response tokens that fit together.
+        window: observation window, the last prompt tokens that are never evicted; it should cover
+            the instruction at the prompt's end.
+        kernel: width of the pooling that smooths SnapKV's scores, odd.
+        chunk: prompt tokens per ``prefill_chunk``: how soon a deadline can stop prefill.
+        threads: CPU threads of one operation.
+        sampling: how tokens are chosen, greedily by default. The checkpoint's own sampling defaults
+            do not apply.
+        stop: strings that end the response and are no part of its text.
+        lean: use the lean decoder where it supports the model, else the modules' own forward.
+
+    Raises:
+        InvalidSetting: a parameter is out of range.
+        UnsupportedModel: the model's attention does not reach over ``max_context``, or its layers
+        do
+            not run over the engine's cache.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        max_context: int,
+        window: int = 16,
+        kernel: int = 5,
+        chunk: int = 512,
+        threads: int = 1,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        lean: bool = True,
+    ) -> None:
+        _require("max_context", max_context, 2, checkpoint.max_positions)
+        _require("chunk", chunk, 1, max_context)
+        _require("window", window, 1, chunk)
+        _require("threads", threads, 1, None)
+        if kernel < 1 or kernel % 2 == 0:
+            raise InvalidSetting("kernel", kernel, "odd and >= 1")
+        if "" in stop:
+            raise InvalidSetting("stop", list(stop), "without empty strings")
+        reach = sliding_window(checkpoint.model.config)
+        if reach is not None and reach < max_context:
+            reason = f"its sliding window of {reach} tokens is shorter than max_context"
+            raise UnsupportedModel(checkpoint.folder, f"{reason} {max_context}")
+        self.window = window
+        self.max_context = max_context
+        self.chunk = chunk
+        self.threads = threads
+        self._checkpoint = checkpoint
+        self._sampler = Sampler(sampling or Sampling())
+        self._text = ResponseText(checkpoint.tokenizer, stop)
+        self._prompt = torch.empty(0, dtype=torch.long)
+        self._max_tokens = 0
+        self._last_token = -1
+        self._response_tokens = 0
+        self._finish_reason: FinishReason | None = None
+        self._allocate(kernel, lean)
+
+    @property
+    def response_tokens(self) -> int:
+        """N so far, the end-of-sequence token included."""
+        return self._response_tokens
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the response is complete; None while it is not."""
+        return self._finish_reason
+
+    def render(self, system: str, prompt: str) -> str:
+        """The prompt's text after the chat template. Raises ``PromptEmpty`` if it is blank."""
+        return render_prompt(self._checkpoint.tokenizer, system, prompt)
+
+    def encode(self, system: str, prompt: str) -> list[int]:
+        """The rendered prompt's tokens. Raises ``PromptEmpty`` if the prompt is blank."""
+        return encode_prompt(self._checkpoint.tokenizer, self.render(system, prompt))
+
+    def begin(self, prompt_ids: Sequence[int], max_tokens: int) -> None:
+        """Forget the previous request and take this one; runs nothing yet.
+
+        Raises:
+            PromptEmpty, ContextExceeded, RequestError: the request cannot be run.
+        """
+        self._forget()
+        _check_request(prompt_ids, max_tokens, self.max_context, self._vocabulary)
+        self._bind_thread()
+        self._prompt = torch.tensor(prompt_ids, device=self._checkpoint.device)
+        self._max_tokens = max_tokens
+        self._eviction.begin(len(prompt_ids))
+
+    @torch.inference_mode()
+    def prefill_chunk(self) -> bool:
+        """Run the next chunk of the prompt; True once response token 1 exists.
+
+        The remainder comes first: so every later chunk is full, and the last one holds the whole
+        observation window.
+        """
+        done, total = self._cache.position, len(self._prompt)
+        if done >= total:
+            raise EngineMisuse("prefill_chunk needs a request whose prompt is not prefilled yet")
+        size = (total - done) % self.chunk or self.chunk
+        last = done + size == total
+        logits = self._decoder.prefill(
+            self._prompt[done : done + size], self._queries if last else None
+        )
+        if last:
+            self._accept(logits)
+        return last
+
+    @torch.inference_mode()
+    def evict(self, kept_tokens: int) -> None:
+        """Shrink the prompt's part of the cache to ``kept_tokens`` per head, for good.
+
+        May be called again while decoding, with fewer tokens.
+
+        Raises:
+            InvalidSetting: below the observation window, or above what is cached.
+        """
+        if not self._response_tokens:
+            raise EngineMisuse("evict needs a prefilled prompt")
+        self._eviction.evict(kept_tokens)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Generate one more response token. Returns with it on the host, so the device is idle.
+
+        Raises:
+            NonFiniteLogits: the model's output is not a number.
+        """
+        if not self._response_tokens or self._finish_reason is not None:
+            raise EngineMisuse("step needs a prefilled prompt and an unfinished response")
+        self._accept(self._decoder.step(self._last_token))
+
+    def text(self) -> str:
+        """The response so far: whole characters, no special tokens, cut before a stop string."""
+        return self._text.text
+
+    def close(self) -> None:
+        """Give back the cache and the model; the engine cannot be used any more."""
+        del self._decoder, self._eviction, self._queries, self._cache, self._checkpoint
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _accept(self, logits: Tensor) -> None:
+        """Take the next response token from ``logits``."""
+        token = self._sampler.pick(logits)
+        if token is None:
+            raise NonFiniteLogits(self._response_tokens)
+        self._last_token = token
+        self._response_tokens += 1
+        if token in self._checkpoint.eos_tokens:
+            self._finish_reason = FinishReason.EOS
+            return
+        self._text.append(token)
+        if self._text.stopped:
+            self._finish_reason = FinishReason.STOP
+        elif self._response_tokens == self._max_tokens:
+            self._finish_reason = FinishReason.LENGTH
+
+    def _forget(self) -> None:
+        self._response_tokens = 0
+        self._finish_reason = None
+        self._cache.reset()
+        self._queries.reset()
+        self._sampler.begin()
+        self._text.reset()
+
+    @torch.inference_mode()
+    def _allocate(self, kernel: int, lean: bool) -> None:
+        model, config = self._checkpoint.model, self._checkpoint.model.config
+        heads = config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        layers, dtype, device = config.num_hidden_layers, model.dtype, model.device
+        self._vocabulary = config.vocab_size
+        self._cache = KVCache(
+            layers, kv_heads, head_dim, self.max_context, dtype=dtype, device=device
+        )
+        self._queries = QueryWindow(
+            layers, heads, head_dim, self.window, dtype=dtype, device=device
+        )
+        self._decoder = self._choose_decoder(lean)
+        self._eviction = PromptEviction(self._cache, self._queries, self.window, kernel)
+
+    def _choose_decoder(self, lean: bool) -> Decoder:
+        model = self._checkpoint.model
+        if lean and supports(model):
+            return LeanDecoder(model, self._cache)
+        decoder = ModuleDecoder(model, self._cache)
+        try:
+            decoder.prefill(torch.zeros(1, dtype=torch.long, device=model.device), self._queries)
+        except (RuntimeError, TypeError) as error:
+            raise UnsupportedModel(self._checkpoint.folder, str(error).splitlines()[0]) from error
+        if not self._queries.complete:
+            reason = "some layers do not attend through transformers' attention interface"
+            raise UnsupportedModel(self._checkpoint.folder, reason)
+        return decoder
+
+    def _bind_thread(self) -> None:
+        # OpenMP keeps its number of threads per calling thread: a thread takes over the number last
+        # set anywhere when it first uses torch, and only its own calls change it from then on.
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+
+
+def _require(name: str, value: int, least: int, most: int | None) -> None:
+    if value < least or (most is not None and value > most):
+        bound = f">= {least}" if most is None else f"from {least} to {most}"
+        raise InvalidSetting(name, value, bound)
+
+
+def _check_request(
+    prompt_ids: Sequence[int], max_tokens: int, max_context: int, vocabulary: int
+) -> None:
+    if not prompt_ids:
+        raise PromptEmpty
+    if max_tokens < 1:
+        raise RequestError(f"max_tokens is {max_tokens}, but must be >= 1")
+    if len(prompt_ids) + max_tokens > max_context:
+        raise ContextExceeded(len(prompt_ids), max_tokens, max_context)
+    if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocabulary:
+        raise RequestError(f"prompt tokens must be from 0 to {vocabulary - 1}")
