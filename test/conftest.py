@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where every test runs: against the installed package, on a ROS domain of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+SOURCE_TREE = Path(__file__).resolve().parents[1]
+
+# `python -m pytest`, which `colcon test` calls, puts the working directory first on the path: there
+# the source tree, which has no generated messages, would hide the installed package.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != SOURCE_TREE]
+os.environ["PYTHONSAFEPATH"] = "1"  # the same for the processes that tests start
+
+os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+# Runs on one machine or network must not hear each other; 1 to 100 are free on every platform.
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

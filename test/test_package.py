@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed package as ROS sees it: messages, shared files, executables."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ament_index_python import get_package_prefix, get_package_share_directory, get_resource
+from builtin_interfaces.msg import Duration, Time
+from catkin_pkg.package import parse_package
+from rclpy.serialization import deserialize_message, serialize_message
+
+from timebill_ros.__main__ import MODULES
+from timebill_ros.msg import Instruction, Overrun, Plan, Response, Timing
+
+SOURCE_TREE = Path(__file__).resolve().parents[1]
+DURATION = "builtin_interfaces/Duration"
+
+FIELDS = {
+    Instruction: {
+        "header": "std_msgs/Header",
+        "id": "string",
+        "system": "string",
+        "prompt": "string",
+        "budget": DURATION,
+        "deadline": "builtin_interfaces/Time",
+        "max_tokens": "uint32",
+    },
+    Plan: {
+        "planner": "string",
+        "alpha": "double",
+        "feasible": "boolean",
+        "prompt_tokens": "uint32",
+        "kept_tokens": "uint32",
+        "predicted_tokens": "uint32",
+        "planned_tokens": "uint32",
+        "predicted_prefill": DURATION,
+        "predicted_time": DURATION,
+        "wcet": DURATION,
+    },
+    Timing: dict.fromkeys(
+        ("queued", "predict", "prefill", "evict", "decode", "total", "slack"), DURATION
+    ),
+    Response: {
+        "header": "std_msgs/Header",
+        "id": "string",
+        "text": "string",
+        "finish_reason": "uint8",
+        "late": "boolean",
+        "response_tokens": "uint32",
+        "plan": "timebill_ros/Plan",
+        "timing": "timebill_ros/Timing",
+    },
+    Overrun: {
+        "header": "std_msgs/Header",
+        "id": "string",
+        "reason": "uint8",
+        "stage": "uint8",
+        "detail": "string",
+        "partial_text": "string",
+        "response_tokens": "uint32",
+        "plan": "timebill_ros/Plan",
+        "timing": "timebill_ros/Timing",
+    },
+}
+ENUMS = [
+    (Response, ["EOS", "LENGTH", "STOP"]),
+    (Overrun, ["KILLED", "LATE", "SKIPPED", "EXPIRED", "REJECTED", "CANCELED", "FAILED"]),
+    (Overrun, ["QUEUED", "PREFILL", "DECODE"]),
+]
+MESSAGES = [message.__name__ for message in FIELDS]
+
+
+def prefix() -> Path:
+    return Path(get_package_prefix("timebill_ros"))
+
+
+def share() -> Path:
+    return Path(get_package_share_directory("timebill_ros"))
+
+
+@pytest.mark.parametrize("message", FIELDS, ids=MESSAGES)
+def test_messages_have_the_documented_fields(message: type) -> None:
+    assert message.get_fields_and_field_types() == FIELDS[message]
+
+
+@pytest.mark.parametrize(("message", "names"), ENUMS)
+def test_enums_count_from_one_so_that_zero_is_unset(message: type, names: list[str]) -> None:
+    assert [getattr(message, name) for name in names] == list(range(1, len(names) + 1))
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_every_field_is_commented(name: str) -> None:
+    lines = (SOURCE_TREE / "msg" / f"{name}.msg").read_text().splitlines()
+    declarations = [line for line in lines if line and not line.startswith("#")]
+    assert len(declarations) >= len(FIELDS[globals()[name]])
+    assert not [line for line in declarations if not line.partition("#")[2].strip()]
+
+
+def test_messages_survive_serialization() -> None:
+    overrun = Overrun(id="a", reason=Overrun.KILLED, stage=Overrun.DECODE, partial_text="Größe")
+    overrun.header.stamp = Time(sec=12, nanosec=34)
+    overrun.plan = Plan(planner="timebill", alpha=0.25, feasible=True, prompt_tokens=4000)
+    overrun.timing = Timing(slack=Duration(sec=-1, nanosec=999_999_999))
+    assert deserialize_message(serialize_message(overrun), Overrun) == overrun
+
+
+@pytest.mark.parametrize(
+    "typesupport",
+    [
+        f"rosidl_{kind}_{language}"
+        for kind in ("typesupport", "typesupport_fastrtps", "typesupport_introspection")
+        for language in ("c", "cpp")
+    ],
+)
+def test_type_supports_of_both_languages_load(typesupport: str) -> None:
+    """rosbag2 and C++ nodes load them by name from lib/."""
+    ctypes.CDLL(str(prefix() / "lib" / f"libtimebill_ros__{typesupport}.so"))
+
+
+def test_the_ament_index_lists_the_package_and_its_messages() -> None:
+    get_resource("packages", "timebill_ros")
+    interfaces, _ = get_resource("rosidl_interfaces", "timebill_ros")
+    assert {f"msg/{name}.msg" for name in MESSAGES} <= set(interfaces.split())
+
+
+@pytest.mark.parametrize("folder", ["msg", "config", "launch"])
+def test_shared_files_are_installed(folder: str) -> None:
+    patterns = {"msg": "*.msg", "config": "*.yaml", "launch": "*.launch.py"}
+    sources = sorted((SOURCE_TREE / folder).glob(patterns[folder]))
+    assert sources
+    for path in sources:
+        assert (share() / folder / path.name).read_text() == path.read_text()
+
+
+def test_the_manifest_is_valid_and_names_the_installed_version() -> None:
+    manifest = parse_package(SOURCE_TREE / "package.xml")
+    assert manifest.name == "timebill_ros"
+    assert manifest.version == importlib.metadata.version("timebill_ros")
+    assert manifest.get_build_type() == "ament_python"
+    assert "rosidl_interface_packages" in {group.name for group in manifest.member_of_groups}
+    assert (share() / "package.xml").read_text() == (SOURCE_TREE / "package.xml").read_text()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_executables_are_where_ros2_run_looks(name: str) -> None:
+    assert importlib.util.find_spec(MODULES[name])
+    assert os.access(prefix() / "lib" / "timebill_ros" / name, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [(["--help"], 0, "llm_node"), (["nonsense"], 2, "no executable 'nonsense'")],
+)
+def test_the_command_names_its_executables(arguments: list[str], status: int, text: str) -> None:
+    command = [sys.executable, "-m", "timebill_ros", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert text in done.stdout + done.stderr
