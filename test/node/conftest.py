@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS contexts that neither see nor disturb another test's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import rclpy
+from rclpy.context import Context
+
+
+@pytest.fixture
+def ros_context() -> Iterator[Context]:
+    """An initialised context; tests inside one process share its domain."""
+    context = Context()
+    rclpy.init(context=context)
+    yield context
+    rclpy.shutdown(context=context)

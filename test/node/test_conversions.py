@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from builtin_interfaces.msg import Duration, Time
+from std_msgs.msg import Header
+
+from timebill_ros import msg
+from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.node.conversions import (
+    FINISH_REASONS,
+    REASONS,
+    STAGES,
+    duration_msg,
+    instruction_from,
+    nanoseconds,
+    overrun_msg,
+    response_msg,
+)
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
+
+HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="base_link")
+JOB = Job("a", "", "stop", 0, 10, context=HEADER)
+PLAN = Plan("timebill", 0.25, True, 1000, 750, 32, 160, 0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "parts"),
+    [(0.0, (0, 0)), (1.5, (1, 500_000_000)), (-0.25, (-1, 750_000_000)), (-2.0, (-2, 0))],
+)
+def test_durations_keep_their_sign_to_the_nanosecond(
+    seconds: float, parts: tuple[int, int]
+) -> None:
+    message = duration_msg(seconds)
+    assert (message.sec, message.nanosec) == parts
+    assert nanoseconds(message) == round(seconds * 1e9)
+
+
+def test_an_instruction_s_fields_are_taken_over() -> None:
+    message = msg.Instruction(
+        header=HEADER,
+        id="a",
+        system="scene",
+        prompt="stop",
+        budget=Duration(sec=1, nanosec=250_000_000),
+        deadline=Time(sec=9, nanosec=1),
+        max_tokens=12,
+    )
+    instruction = instruction_from(message, id="a", received_ns=8_000_000_000)
+    assert (instruction.system, instruction.prompt, instruction.max_tokens) == ("scene", "stop", 12)
+    assert instruction.stamp_ns == 7_000_000_005
+    assert instruction.budget_ns == 1_250_000_000
+    assert instruction.deadline_ns == 9_000_000_001
+    assert instruction.context == HEADER
+
+
+def test_an_instruction_without_a_stamp_is_released_on_reception() -> None:
+    message = msg.Instruction(header=Header(frame_id="map"))
+    instruction = instruction_from(message, id="llm-1", received_ns=8_000_000_003)
+    assert instruction.stamp_ns == 8_000_000_003
+    assert instruction.context == Header(stamp=Time(sec=8, nanosec=3), frame_id="map")
+    assert instruction.id == "llm-1"
+
+
+def test_a_response_carries_predicted_beside_actual() -> None:
+    timing = Timing(0.01, 0.02, 0.03, 0.04, 0.05, 0.15, -0.05)
+    message = response_msg(Response(JOB, "done", FinishReason.STOP, True, 20, PLAN, 0.125, timing))
+    assert message.header == HEADER
+    assert (message.id, message.text, message.late) == ("a", "done", True)
+    assert (message.finish_reason, message.response_tokens) == (msg.Response.STOP, 20)
+    assert (message.plan.planner, message.plan.alpha, message.plan.feasible) == (
+        "timebill",
+        0.25,
+        True,
+    )
+    assert (message.plan.prompt_tokens, message.plan.kept_tokens) == (1000, 750)
+    assert (message.plan.predicted_tokens, message.plan.planned_tokens) == (32, 160)
+    assert message.plan.predicted_prefill == duration_msg(0.125)
+    assert message.plan.predicted_time == duration_msg(0.25)
+    assert message.plan.wcet == duration_msg(0.75)
+    assert message.timing.queued == duration_msg(0.01)
+    assert message.timing.predict == duration_msg(0.02)
+    assert message.timing.prefill == duration_msg(0.03)
+    assert message.timing.evict == duration_msg(0.04)
+    assert message.timing.decode == duration_msg(0.05)
+    assert message.timing.total == duration_msg(0.15)
+    assert message.timing.slack == duration_msg(-0.05)
+
+
+def test_an_overrun_without_a_plan_says_so() -> None:
+    message = overrun_msg(Overrun(JOB, Reason.EXPIRED, Stage.QUEUED, "deadline: passed", Timing()))
+    assert message.header == HEADER
+    assert (message.reason, message.stage) == (msg.Overrun.EXPIRED, msg.Overrun.QUEUED)
+    assert message.detail == "deadline: passed"
+    assert message.plan == msg.Plan()
+
+
+def test_an_overrun_in_decoding_carries_what_there_was() -> None:
+    message = overrun_msg(
+        Overrun(JOB, Reason.KILLED, Stage.DECODE, "late", Timing(), "part", 5, PLAN, 0.125)
+    )
+    assert (message.partial_text, message.response_tokens) == ("part", 5)
+    assert message.plan.alpha == 0.25
+
+
+@pytest.mark.parametrize(
+    ("table", "enum"), [(FINISH_REASONS, FinishReason), (REASONS, Reason), (STAGES, Stage)]
+)
+def test_every_member_has_a_constant_of_its_own_that_is_not_the_unset_zero(
+    table: dict, enum: type
+) -> None:
+    assert set(table) == set(enum)
+    assert len(set(table.values())) == len(table)
+    assert 0 not in table.values()

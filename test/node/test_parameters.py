@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+
+import pytest
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.node.parameters import SPECS, Parameters
+from timebill_ros.runtime.settings import Settings
+
+Declare = Callable[..., tuple[Node, Parameters]]
+
+
+@pytest.fixture
+def declare(ros_context: Context) -> Iterator[Declare]:
+    """Declares the parameters on a node with the given overrides."""
+    nodes = []
+
+    def make(**overrides: object) -> tuple[Node, Parameters]:
+        given = [Parameter(name, value=value) for name, value in overrides.items()]
+        node = Node("parameters", context=ros_context, parameter_overrides=given)
+        nodes.append(node)
+        return node, Parameters(node)
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+
+
+def test_without_overrides_the_settings_are_the_defaults(declare: Declare) -> None:
+    assert declare()[1].read() == Settings()
+
+
+def test_every_setting_is_described_and_nothing_else_is(declare: Declare) -> None:
+    assert set(SPECS) == {f.name for f in fields(Settings)}
+    node, _ = declare()
+    for name in SPECS:
+        assert node.describe_parameter(name).description
+
+
+def test_numbers_have_ranges_that_ros_enforces(declare: Declare) -> None:
+    node, _ = declare()
+    for field in fields(Settings):
+        value = getattr(Settings(), field.name)
+        descriptor = node.describe_parameter(field.name)
+        if isinstance(value, float):
+            assert descriptor.floating_point_range, field.name
+        elif isinstance(value, int):
+            assert descriptor.integer_range, field.name
+    [result] = node.set_parameters([Parameter("pessimism", value=0.5)])
+    assert not result.successful
+    assert "pessimism" in result.reason
+
+
+def test_overrides_are_read(declare: Declare) -> None:
+    _, parameters = declare(alpha_max=0.5, stop=["", "<end>"], model="/models/qwen")
+    settings = parameters.read()
+    assert settings.alpha_max == 0.5
+    assert settings.stop == ("<end>",)
+    assert settings.model == "/models/qwen"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"alpha_max": 1.5}, "alpha_max"),
+        ({"alpha_max": -0.1}, "alpha_max"),
+        ({"pessimism": 0.0}, "pessimism"),
+        ({"chunk": 0}, "chunk"),
+        ({"threads": "many"}, "threads"),
+        ({"default_budget": 2}, "default_budget"),
+        ({"model": " "}, "model must be not empty"),
+    ],
+)
+def test_a_bad_override_lets_the_node_come_up_and_fails_the_reading_by_name(
+    declare: Declare, overrides: dict, named: str
+) -> None:
+    _, parameters = declare(**overrides)
+    with pytest.raises(SettingError, match=named):
+        parameters.read()
+
+
+def test_setting_a_good_value_mends_a_bad_override(declare: Declare) -> None:
+    node, parameters = declare(alpha_max=1.5)
+    node.set_parameters([Parameter("alpha_max", value=0.8)])
+    assert parameters.read().alpha_max == 0.8

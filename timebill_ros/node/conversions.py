@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between ROS messages and the runtime's values."""
+
+from __future__ import annotations
+
+from builtin_interfaces.msg import Duration as DurationMsg
+from builtin_interfaces.msg import Time as TimeMsg
+from std_msgs.msg import Header
+
+from timebill_ros import msg
+from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.runtime.admission import Instruction
+from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
+
+FINISH_REASONS = {
+    FinishReason.EOS: msg.Response.EOS,
+    FinishReason.LENGTH: msg.Response.LENGTH,
+    FinishReason.STOP: msg.Response.STOP,
+}
+REASONS = {
+    Reason.KILLED: msg.Overrun.KILLED,
+    Reason.LATE: msg.Overrun.LATE,
+    Reason.SKIPPED: msg.Overrun.SKIPPED,
+    Reason.EXPIRED: msg.Overrun.EXPIRED,
+    Reason.REJECTED: msg.Overrun.REJECTED,
+    Reason.CANCELED: msg.Overrun.CANCELED,
+    Reason.FAILED: msg.Overrun.FAILED,
+}
+STAGES = {
+    Stage.QUEUED: msg.Overrun.QUEUED,
+    Stage.PREFILL: msg.Overrun.PREFILL,
+    Stage.DECODE: msg.Overrun.DECODE,
+}
+
+
+def duration_msg(duration_s: float) -> DurationMsg:
+    """A duration in seconds, negative ones included, to the nanosecond."""
+    sec, nanosec = divmod(round(duration_s * NS_PER_S), NS_PER_S)
+    return DurationMsg(sec=sec, nanosec=nanosec)
+
+
+def nanoseconds(moment: DurationMsg | TimeMsg) -> int:
+    """A duration or an instant, ns."""
+    return moment.sec * NS_PER_S + moment.nanosec
+
+
+def time_msg(instant_ns: int) -> TimeMsg:
+    """An instant in ns as a message."""
+    sec, nanosec = divmod(instant_ns, NS_PER_S)
+    return TimeMsg(sec=sec, nanosec=nanosec)
+
+
+def instruction_from(message: msg.Instruction, *, id: str, received_ns: int) -> Instruction:
+    """The fields of an instruction; its header, stamped, goes with it as the context.
+
+    Args:
+        message: as it arrived.
+        id: the message's own, or the one that the node made where that is empty.
+        received_ns: now in ROS time, the release of an instruction without a stamp.
+    """
+    stamp_ns = nanoseconds(message.header.stamp) or received_ns
+    header = Header(stamp=time_msg(stamp_ns), frame_id=message.header.frame_id)
+    return Instruction(
+        id=id,
+        system=message.system,
+        prompt=message.prompt,
+        stamp_ns=stamp_ns,
+        budget_ns=nanoseconds(message.budget),
+        deadline_ns=nanoseconds(message.deadline),
+        max_tokens=message.max_tokens,
+        context=header,
+    )
+
+
+def response_msg(response: Response) -> msg.Response:
+    """The message of a response."""
+    return msg.Response(
+        header=response.job.context,
+        id=response.job.id,
+        text=response.text,
+        finish_reason=FINISH_REASONS[response.finish_reason],
+        late=response.late,
+        response_tokens=response.response_tokens,
+        plan=plan_msg(response.plan, response.predicted_prefill),
+        timing=timing_msg(response.timing),
+    )
+
+
+def overrun_msg(overrun: Overrun) -> msg.Overrun:
+    """The message of an overrun."""
+    return msg.Overrun(
+        header=overrun.job.context,
+        id=overrun.job.id,
+        reason=REASONS[overrun.reason],
+        stage=STAGES[overrun.stage],
+        detail=overrun.detail,
+        partial_text=overrun.partial_text,
+        response_tokens=overrun.response_tokens,
+        plan=plan_msg(overrun.plan, overrun.predicted_prefill),
+        timing=timing_msg(overrun.timing),
+    )
+
+
+def plan_msg(plan: Plan | None, predicted_prefill: float) -> msg.Plan:
+    """The message of a plan; all zero but the prefill's estimate where none was made."""
+    prefill = duration_msg(predicted_prefill)
+    if plan is None:
+        return msg.Plan(predicted_prefill=prefill)
+    return msg.Plan(
+        planner=plan.planner,
+        alpha=plan.alpha,
+        feasible=plan.feasible,
+        prompt_tokens=plan.prompt_tokens,
+        kept_tokens=plan.kept_tokens,
+        predicted_tokens=plan.predicted_tokens,
+        planned_tokens=plan.planned_tokens,
+        predicted_prefill=prefill,
+        predicted_time=duration_msg(plan.predicted_time),
+        wcet=duration_msg(plan.wcet),
+    )
+
+
+def timing_msg(timing: Timing) -> msg.Timing:
+    """The message of a timing."""
+    return msg.Timing(**{name: duration_msg(value) for name, value in vars(timing).items()})

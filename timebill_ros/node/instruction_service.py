@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a configured node holds: its topics and the server behind them."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from timebill_ros.msg import Instruction, Overrun, Response
+from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
+from timebill_ros.node.diagnostics import OutcomeStatistics, diagnostic_array
+from timebill_ros.node.ros_clock import RosClock
+from timebill_ros.runtime.admission import BudgetLimits, Refused, admit
+from timebill_ros.runtime.assembly import Progress, assemble
+from timebill_ros.runtime.clock import Clock, MonotonicClock
+from timebill_ros.runtime.outcome import Outcome
+from timebill_ros.runtime.outcome import Response as ResponseOutcome
+from timebill_ros.runtime.settings import Settings
+
+# Instructions and outcomes are single events that nobody repeats: reliable, and deep enough for a
+# burst while the other side is busy. Volatile: an answer to a node that is gone helps nobody.
+EVENT_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+
+# Longest wait for the engine's present piece of work, a chunk or a step, when closing, s.
+_PIECE_TIMEOUT = 10.0
+_INACTIVE = "the node is inactive"
+
+
+class InstructionService:
+    """Takes instructions from a topic and publishes their outcomes.
+
+    Overruns go out through an ordinary publisher, so that an instruction to an inactive node is
+    answered too; responses through a managed one.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: Settings, progress: Progress) -> None:
+        """Load everything, telling ``progress``, then open the topics; closed until ``open``.
+
+        Raises:
+            Exception: the setting or file that cannot be worked with, by name.
+        """
+        self._node = node
+        self._ros_clock = RosClock(node.get_clock())
+        simulated = node.get_parameter("use_sim_time").value
+        self._clock: Clock = self._ros_clock if simulated else MonotonicClock()
+        self._limits = BudgetLimits(settings.default_budget, settings.max_budget)
+        self._statistics = OutcomeStatistics()
+        self._unnamed = count(1)
+        self._assembly = assemble(
+            settings, clock=self._clock, emit=self._publish, progress=progress
+        )
+        self._assembly.server.close(_INACTIVE)
+        self._responses = node.create_lifecycle_publisher(Response, "~/output/response", EVENT_QOS)
+        self._overruns = node.create_publisher(Overrun, "~/output/overrun", EVENT_QOS)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._timer = node.create_timer(settings.diagnostics_period, self._publish_diagnostics)
+        self._subscription = node.create_subscription(
+            Instruction, "~/input/instruction", self._receive, EVENT_QOS
+        )
+
+    def open(self) -> None:
+        """Accept instructions from now on."""
+        self._assembly.server.open()
+
+    def close(self) -> None:
+        """Reject instructions from now on, and announce those in flight as canceled."""
+        self._assembly.server.close(_INACTIVE)
+        if not self._assembly.server.wait_until_idle(_PIECE_TIMEOUT):
+            self._node.get_logger().error(f"the engine did not stop within {_PIECE_TIMEOUT} s")
+
+    def destroy(self) -> None:
+        """Close, give the memory back, remove the topics."""
+        self.close()
+        self._assembly.release(_PIECE_TIMEOUT)
+        self._node.destroy_subscription(self._subscription)
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_lifecycle_publisher(self._responses)
+        self._node.destroy_publisher(self._overruns)
+        self._node.destroy_publisher(self._diagnostics)
+
+    def _receive(self, message: Instruction) -> None:
+        """Turn an instruction into a job; ROS time is converted here and nowhere else."""
+        received_ns, clock_ns = self._ros_clock.now_ns(), self._clock.now_ns()
+        name = message.id or f"{self._node.get_name()}-{next(self._unnamed)}"
+        instruction = instruction_from(message, id=name, received_ns=received_ns)
+        server = self._assembly.server
+        try:
+            job = admit(
+                instruction, received_ns=received_ns, clock_ns=clock_ns, limits=self._limits
+            )
+        except Refused as refused:
+            server.reject(refused.job, refused.detail)
+        else:
+            server.submit(job)
+
+    def _publish(self, outcome: Outcome) -> None:
+        """Called on the engine's thread, or on the executor's for what never starts."""
+        self._statistics.add(outcome)
+        try:
+            if isinstance(outcome, ResponseOutcome):
+                self._responses.publish(response_msg(outcome))
+            else:
+                self._overruns.publish(overrun_msg(outcome))
+        except rclpy_implementation.RCLError as gone:
+            # The context was shut down from outside: there is nobody left to tell.
+            self._node.get_logger().warning(f"{outcome.job.id}: outcome not published: {gone}")
+
+    def _publish_diagnostics(self) -> None:
+        node = self._node
+        status = self._statistics.status(
+            name=f"{node.get_fully_qualified_name().lstrip('/')}: deadlines",
+            hardware_id=self._assembly.device,
+            queue_depth=self._assembly.server.queue_depth,
+        )
+        self._diagnostics.publish(diagnostic_array(node.get_clock().now(), status))

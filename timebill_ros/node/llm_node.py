@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The managed node: instructions in, responses and overruns out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from timebill_ros.node.instruction_service import InstructionService
+from timebill_ros.node.logging_bridge import PACKAGE_LOGGER, NodeLogHandler
+from timebill_ros.node.parameters import Parameters
+
+
+class LlmNode(LifecycleNode):
+    """Answers instructions in time, while it is active.
+
+    Configuring loads, profiles and warms up before it returns, as rclpy's transitions are
+    synchronous; no other callback runs meanwhile. Everything after that is instant: callbacks
+    hand work to the engine's thread and never compute.
+
+    Attributes:
+        ending: set from outside to have the process end; a configuration under way gives up.
+    """
+
+    def __init__(self, **node_options: Any) -> None:
+        """An unconfigured node: parameters are declared, nothing is loaded."""
+        super().__init__("llm", **node_options)
+        PACKAGE_LOGGER.setLevel(logging.INFO)
+        self._log_handler = NodeLogHandler(self.get_logger())
+        PACKAGE_LOGGER.addHandler(self._log_handler)
+        self.ending = threading.Event()
+        self._parameters = Parameters(self)
+        self._service: InstructionService | None = None
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and the predictor, profile, warm up, open the topics."""
+        try:
+            self._service = InstructionService(self, self._parameters.read(), self._report)
+        except Exception as failure:
+            # The node's edge: whatever a room below found wrong is told here, once, by name.
+            self.get_logger().error(f"configuring failed: {failure}")
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Accept instructions."""
+        result = super().on_activate(state)
+        if self._service is not None:
+            self._service.open()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Announce what is in flight as canceled, then accept no more."""
+        if self._service is not None:
+            self._service.close()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give the memory back."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Announce what is in flight and give the memory back, from whatever state."""
+        self._release()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured, with nothing held."""
+        self._release()
+        return super().on_error(state)
+
+    def destroy_node(self) -> None:
+        """Release what a shutdown without transition left behind."""
+        self._release()
+        PACKAGE_LOGGER.removeHandler(self._log_handler)
+        super().destroy_node()
+
+    def _report(self, share: float, doing: str) -> None:
+        """Log how far configuring has come."""
+        if self.ending.is_set():
+            raise InterruptedError("the node is ending")
+        self.get_logger().info(f"[{share:4.0%}] {doing}")
+
+    def _release(self) -> None:
+        service, self._service = self._service, None
+        if service is not None:
+            service.destroy()

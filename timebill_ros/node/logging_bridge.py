@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rooms below log through Python's logging, in the node's own log."""
+
+from __future__ import annotations
+
+import logging
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+PACKAGE_LOGGER = logging.getLogger("timebill_ros")
+
+
+class NodeLogHandler(logging.Handler):
+    """Hands records to a node's logger, at their level."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        """Hand records to ``logger``."""
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record."""
+        text = self.format(record)
+        # rclpy ties a severity to the place of the call, so each level needs a line of its own.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)

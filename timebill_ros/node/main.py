@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executable ``llm_node``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from timebill_ros.node.llm_node import LlmNode
+
+# How soon a signal is noticed while no message comes, s.
+_SIGNAL_POLL = 0.1
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the node until it is interrupted; its lifecycle is driven from outside.
+
+    rclpy's own signal handlers would shut the context down at once, and with it the publishers
+    that are to announce what was in flight. So the signals only ask the node to end.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = LlmNode()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: node.ending.set())
+    # Single-threaded: messages wait for nothing here, and the engine has a thread of its own.
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not node.ending.is_set():
+            executor.spin_once(timeout_sec=_SIGNAL_POLL)
+    finally:
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.shutdown()
+
+
+if __name__ == "__main__":
+    main()
