@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""References are checked against answers that are worked out from the prompt's text alone."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from timebill_ros.workload.tasks import Family, Task, sample_family, sample_task
+from timebill_ros.workload.vocabulary import COMMANDS, FIELD_WORDS, MANOEUVRES, domain_words
+
+LENGTHS = (200, 777, 2048)
+
+
+def tasks(family: Family, count: int = 12) -> list[Task]:
+    rng = np.random.default_rng(7)
+    return [sample_task(rng, family, LENGTHS[i % len(LENGTHS)]) for i in range(count)]
+
+
+def records(task: Task) -> dict[str, str]:
+    found = re.findall(r"(o\d+) s\d+ \w+ d\d+ v\d+ h\d+ l\d+ ;", task.system)
+    return {name: re.search(rf"{name} [^;]*;", task.system).group() for name in found}
+
+
+def named(task: Task) -> list[str]:
+    return re.findall(r"\bo\d+", task.instruction)
+
+
+def section(task: Task) -> str:
+    sector = re.findall(r"\bs\d+", task.instruction)[-1]
+    return re.search(rf"sector {sector} count .*?(?= sector |$)", task.system).group()
+
+
+@pytest.mark.parametrize("task", tasks(Family.REPORT))
+def test_a_report_gives_the_records_in_the_order_asked(task: Task) -> None:
+    table = records(task)
+    assert task.reference == " ".join(table[name] for name in named(task))
+
+
+@pytest.mark.parametrize("task", tasks(Family.LIST))
+def test_a_list_gives_the_section(task: Task) -> None:
+    assert task.reference == section(task)
+    assert task.reference.count(";") == int(re.search(r"count n(\d+)", task.reference).group(1))
+
+
+@pytest.mark.parametrize("task", tasks(Family.COUNT))
+def test_a_count_gives_the_header(task: Task) -> None:
+    assert section(task).startswith(task.reference)
+    assert task.reference.endswith(":")
+
+
+@pytest.mark.parametrize("task", tasks(Family.FIELD))
+def test_a_field_is_that_of_the_record(task: Task) -> None:
+    table = records(task)
+    field = next(i for i, word in enumerate(FIELD_WORDS) if word in task.instruction.split())
+    values = {name: table[name].split()[1 + field] for name in named(task)}
+    if len(values) == 1:
+        assert task.reference == f"{next(iter(values.values()))} ;"
+    else:
+        assert task.reference == " ".join(f"{name} {value} ;" for name, value in values.items())
+
+
+@pytest.mark.parametrize("task", tasks(Family.PLAN))
+def test_a_plan_gives_target_and_numbered_steps(task: Task) -> None:
+    manoeuvre = next(word for word in task.instruction.split() if word in MANOEUVRES)
+    head, *steps = task.reference.split(" ; ")
+    assert f"{head} ;" == f"plan {manoeuvre} target {records(task)[named(task)[0]]}"
+    expected = [f"{manoeuvre} {i} {s}" for i, s in enumerate(MANOEUVRES[manoeuvre], start=1)]
+    assert [step.removesuffix(" ;") for step in steps] == expected
+
+
+@pytest.mark.parametrize("task", tasks(Family.COMMAND))
+def test_a_command_has_its_answer(task: Task) -> None:
+    assert task.reference == COMMANDS[task.instruction.split()[-1]]
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_a_seed_fixes_the_task(family: Family) -> None:
+    assert tasks(family) == tasks(family)
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("length", [64, 200, 512, 8192])
+def test_prompts_have_the_length_that_was_asked_for(family: Family, length: int) -> None:
+    task = sample_task(np.random.default_rng(length), family, length)
+    assert length - 24 <= task.prompt_tokens <= length
+    if family is not Family.UNCLEAR:
+        words = f"{task.system} {task.instruction} {task.reference}".split()
+        assert set(words) <= set(domain_words())
+
+
+def test_answers_span_three_to_almost_four_hundred_tokens() -> None:
+    rng = np.random.default_rng(0)
+    lengths = [sample_task(rng, sample_family(rng), 1024).reference_tokens for _ in range(600)]
+    assert min(lengths) == 3
+    assert 330 < max(lengths) <= 385
+
+
+def test_a_prompt_too_short_for_a_scene_is_refused() -> None:
+    with pytest.raises(ValueError, match="one object needs"):
+        sample_task(np.random.default_rng(0), Family.REPORT, 16)

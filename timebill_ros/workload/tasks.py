@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Task families over a scene: an instruction and its one right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from timebill_ros.workload.scene import RECORD_WORDS, Scene, sample_scene
+from timebill_ros.workload.vocabulary import (
+    COMMAND_PHRASES,
+    COMMANDS,
+    COUNT_PHRASES,
+    FIELD_PHRASES,
+    FIELD_WORDS,
+    LIST_PHRASES,
+    MANOEUVRES,
+    PLAN_PHRASES,
+    REPORT_PHRASES,
+    UNCLEAR_ANSWER,
+)
+
+MAX_NAMED_OBJECTS = 48
+MAX_FIELD_OBJECTS = 12
+# Special tokens that the chat template puts around the scene and the instruction.
+TEMPLATE_TOKENS = 3
+
+
+class Family(StrEnum):
+    """What an instruction asks for."""
+
+    REPORT = "report"
+    """The records of 1 to 48 named objects; the long answer, up to 384 words."""
+    LIST = "list"
+    """The section of a sector, header first."""
+    COUNT = "count"
+    """The header of a sector's section."""
+    FIELD = "field"
+    """One field of 1 to 12 named objects; the shortest answer has 3 tokens with its end token."""
+    PLAN = "plan"
+    """A manoeuvre around a named object: its data, then numbered steps."""
+    COMMAND = "command"
+    """A short driving command that needs no scene."""
+    UNCLEAR = "unclear"
+    """Words that the vehicle does not know; answered by one sentence."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task as text; ``system`` and ``instruction`` are the two parts of the prompt."""
+
+    family: Family
+    system: str
+    instruction: str
+    reference: str
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length N_x of the prompt in tokens of the embedded model (letters count one each)."""
+        return TEMPLATE_TOKENS + len(self.system.split()) + len(self.instruction.split())
+
+    @property
+    def reference_tokens(self) -> int:
+        """Length N of the reference in tokens of the embedded model, the end token included."""
+        return len(self.reference.split()) + 1
+
+
+DEFAULT_MIX = {
+    Family.REPORT: 0.46,
+    Family.LIST: 0.14,
+    Family.COUNT: 0.06,
+    Family.FIELD: 0.12,
+    Family.PLAN: 0.10,
+    Family.COMMAND: 0.09,
+    Family.UNCLEAR: 0.03,
+}
+
+
+def sample_family(rng: np.random.Generator, mix: dict[Family, float] | None = None) -> Family:
+    """Draw a family with the probabilities of ``mix`` (default ``DEFAULT_MIX``)."""
+    mix = DEFAULT_MIX if mix is None else mix
+    weights = np.array(list(mix.values()))
+    return list(mix)[rng.choice(len(mix), p=weights / weights.sum())]
+
+
+def sample_task(rng: np.random.Generator, family: Family, prompt_tokens: int) -> Task:
+    """Draw a scene and a task over it whose prompt has close to ``prompt_tokens`` tokens.
+
+    The prompt is never longer, and up to 24 tokens shorter. Raises
+    ``ValueError`` when the scene cannot be that short or that long.
+    """
+    names = _sample_names(rng, family, most=max(1, (prompt_tokens - 32) // (RECORD_WORDS + 1)))
+    # Four words hold the longest phrase before the names.
+    scene = sample_scene(rng, prompt_tokens - TEMPLATE_TOKENS - 4 - names)
+    instruction, reference = pose(rng, family, scene, names)
+    return Task(family, scene.text, instruction, reference)
+
+
+def pose(
+    rng: np.random.Generator, family: Family, scene: Scene, names: int | None = None
+) -> tuple[str, str]:
+    """Draw an instruction of a family over a given scene, with its reference answer.
+
+    ``names`` is how many objects the instruction names, where the family names objects; drawn
+    when None, and never more than the scene has.
+    """
+    if names is None:
+        names = _sample_names(rng, family, most=len(scene.objects))
+    return _POSERS[family](rng, scene, min(names, len(scene.objects)))
+
+
+def _sample_names(rng: np.random.Generator, family: Family, most: int) -> int:
+    """Numbers of named objects are log-uniform, so that short answers are as common as long."""
+    bound = {Family.REPORT: MAX_NAMED_OBJECTS, Family.FIELD: MAX_FIELD_OBJECTS}.get(family, 1)
+    return int(np.exp(rng.uniform(0.0, np.log(min(bound, most) + 1.0))))
+
+
+def _pick(rng: np.random.Generator, phrases: tuple[str, ...], **words: str) -> str:
+    return phrases[rng.integers(len(phrases))].format(**words)
+
+
+def _report(rng: np.random.Generator, scene: Scene, names: int) -> tuple[str, str]:
+    chosen = [scene.objects[i] for i in rng.permutation(len(scene.objects))[:names]]
+    instruction = " ".join((_pick(rng, REPORT_PHRASES), *(item.name for item in chosen)))
+    return instruction, " ".join(item.record for item in chosen)
+
+
+def _list(rng: np.random.Generator, scene: Scene, _names: int) -> tuple[str, str]:
+    section = scene.sections[rng.integers(len(scene.sections))]
+    return f"{_pick(rng, LIST_PHRASES)} {section.sector}", section.text
+
+
+def _count(rng: np.random.Generator, scene: Scene, _names: int) -> tuple[str, str]:
+    section = scene.sections[rng.integers(len(scene.sections))]
+    return f"{_pick(rng, COUNT_PHRASES)} {section.sector}", section.header
+
+
+def _field(rng: np.random.Generator, scene: Scene, names: int) -> tuple[str, str]:
+    field = int(rng.integers(len(FIELD_WORDS)))
+    chosen = [scene.objects[i] for i in rng.permutation(len(scene.objects))[:names]]
+    phrase = _pick(rng, FIELD_PHRASES, field=FIELD_WORDS[field])
+    instruction = " ".join((phrase, *(item.name for item in chosen)))
+    if names == 1:
+        return instruction, f"{chosen[0].fields[field]} ;"
+    return instruction, " ".join(f"{item.name} {item.fields[field]} ;" for item in chosen)
+
+
+def _plan(rng: np.random.Generator, scene: Scene, _names: int) -> tuple[str, str]:
+    manoeuvre = list(MANOEUVRES)[rng.integers(len(MANOEUVRES))]
+    target = scene.objects[rng.integers(len(scene.objects))]
+    steps = (f"{manoeuvre} {i} {step} ;" for i, step in enumerate(MANOEUVRES[manoeuvre], start=1))
+    answer = " ".join((f"plan {manoeuvre} target", target.record, *steps))
+    return f"{_pick(rng, PLAN_PHRASES, manoeuvre=manoeuvre)} {target.name}", answer
+
+
+def _command(rng: np.random.Generator, _scene: Scene, _names: int) -> tuple[str, str]:
+    command = list(COMMANDS)[rng.integers(len(COMMANDS))]
+    return _pick(rng, COMMAND_PHRASES, command=command), COMMANDS[command]
+
+
+def _unclear(rng: np.random.Generator, _scene: Scene, _names: int) -> tuple[str, str]:
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789?!,'"
+    words = (
+        "".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(2, 8)))
+        for _ in range(rng.integers(1, 5))
+    )
+    return " ".join(words), UNCLEAR_ANSWER
+
+
+_POSERS: dict[Family, Callable[[np.random.Generator, Scene, int], tuple[str, str]]] = {
+    Family.REPORT: _report,
+    Family.LIST: _list,
+    Family.COUNT: _count,
+    Family.FIELD: _field,
+    Family.PLAN: _plan,
+    Family.COMMAND: _command,
+    Family.UNCLEAR: _unclear,
+}
