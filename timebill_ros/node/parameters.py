@@ -50,11 +50,11 @@ SPECS: dict[str, Spec] = {
     "max_context": Spec(
         "Longest prompt and response together, tokens; the KV cache is allocated for it. "
         "0: the model's own limit.",
-        Range(0, 1 << 24),
+        Range(0, 10_000_000),
     ),
     "chunk": Spec(
         "Prompt tokens that prefill runs at a time: a deadline stops prefill within one chunk.",
-        Range(1, 1 << 20),
+        Range(1, 1_000_000),
     ),
     "window": Spec(
         "Observation window: the last prompt tokens, which score the others and are never "
@@ -63,11 +63,11 @@ SPECS: dict[str, Spec] = {
     ),
     "kernel": Spec("Width of the pooling that smooths SnapKV's scores, odd.", Range(1, 63)),
     "max_tokens": Spec(
-        "N_max, longest response of an instruction that sets none, tokens.", Range(1, 1 << 20)
+        "N_max, longest response of an instruction that sets none, tokens.", Range(1, 1_000_000)
     ),
     "temperature": Spec("Sampling temperature; 0: greedy.", Range(0.0, 10.0)),
     "top_p": Spec("Share of probability that sampling draws from.", Range(0.0, 1.0)),
-    "seed": Spec("Seed of sampling, the same for every instruction.", Range(0, (1 << 53) - 1)),
+    "seed": Spec("Seed of sampling, the same for every instruction.", Range(0, 2**31 - 1)),
     "stop": Spec("Strings that end a response; they are cut from its text. '' entries are none."),
     "predictor": Spec(
         "The response length predictor: 'auto' for the one that comes with the embedded model, "

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's table of parameters: ``python -m timebill_ros.node.parameter_table``."""
+
+from __future__ import annotations
+
+from timebill_ros.node.parameters import DEFAULTS, SPECS, Spec
+
+
+def parameter_table() -> str:
+    """Markdown: name, type, default, bounds and meaning of every parameter."""
+    rows = ["| parameter | type | default | range | meaning |", "|---|---|---|---|---|"]
+    for name, spec in SPECS.items():
+        default = getattr(DEFAULTS, name)
+        kind = "string array" if default == () else _TYPES[type(default)]
+        shown = "[]" if default == () else repr(default).replace("'", '"')
+        rows.append(f"| `{name}` | {kind} | `{shown}` | {_bounds(spec)} | {spec.description} |")
+    return "\n".join(rows)
+
+
+_TYPES = {str: "string", int: "integer", float: "double"}
+
+
+def _bounds(spec: Spec) -> str:
+    parts = []
+    if spec.range is not None:
+        parts.append(f"{spec.range.low} .. {spec.range.high}")
+    if spec.constraints:
+        parts.append(spec.constraints)
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    print(parameter_table())
