@@ -59,7 +59,7 @@ lint: $(VENV)/requirements.stamp ## check style and types
 
 bench: setup ## run the benchmarks
 	@set -e; for script in benchmarks/*.py; do \
-		echo "== $$script"; $(RUN) $(BIN)/python "$$script"; done
+		echo "== $$script"; $(RUN) PYTHONPATH=benchmarks $(BIN)/python "$$script"; done
 
 clean: ## remove what was built and written, but not .venv
 	rm -rf build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
