@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pytest
+
 from timebill_ros.workload.metrics import exact_match, token_f1
 
 

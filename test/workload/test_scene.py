@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from timebill_ros.workload.scene import HEADER_WORDS, RECORD_WORDS, sample_scene
 from timebill_ros.workload.vocabulary import domain_words
 

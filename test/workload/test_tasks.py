@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+
 from timebill_ros.workload.tasks import Family, Task, sample_family, sample_task
 from timebill_ros.workload.vocabulary import COMMANDS, FIELD_WORDS, MANOEUVRES, domain_words
 
