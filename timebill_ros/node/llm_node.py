@@ -32,13 +32,13 @@ class LlmNode(LifecycleNode):
         self._log_handler = NodeLogHandler(self.get_logger())
         PACKAGE_LOGGER.addHandler(self._log_handler)
         self.ending = threading.Event()
-        self._parameters = Parameters(self)
+        self._settings = Parameters(self)
         self._service: InstructionService | None = None
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and the predictor, profile, warm up, open the topics."""
         try:
-            self._service = InstructionService(self, self._parameters.read(), self._report)
+            self._service = InstructionService(self, self._settings.read(), self._report)
         except Exception as failure:
             # The node's edge: whatever a room below found wrong is told here, once, by name.
             self.get_logger().error(f"configuring failed: {failure}")
