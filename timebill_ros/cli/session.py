@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ROS node for a command: its own context and domain, spun only while somebody waits."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+# How soon a condition is looked at again while no message comes, s.
+_POLL = 0.02
+
+# RTPS maps domains to UDP ports; above 101 they may meet ports that Linux hands out.
+_PORT_BASE, _PORTS_PER_DOMAIN, _FIRST_UNICAST = 7400, 250, 10
+_LAST_DOMAIN = 101
+
+
+class Session:
+    """One node and a single-threaded executor, in a context of its own.
+
+    Callbacks run inside ``spin_until`` and nowhere else, so nothing here needs a lock.
+
+    Attributes:
+        node: create publishers, subscriptions and clients on it.
+    """
+
+    def __init__(self, name: str, domain: int | None = None) -> None:
+        """Join ``domain``, or the one that ROS_DOMAIN_ID names."""
+        self._context = Context()
+        rclpy.init(
+            args=[],
+            context=self._context,
+            domain_id=domain,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self.node = Node(name, context=self._context, use_global_arguments=False)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+
+    def spin_until(self, done: Callable[[], bool], timeout: float) -> bool:
+        """Handle messages until ``done()`` or for ``timeout`` s; whether it is done."""
+        end = time.monotonic() + timeout
+        while not done():
+            left = end - time.monotonic()
+            if left <= 0.0:
+                return False
+            self._executor.spin_once(timeout_sec=min(left, _POLL))
+        return True
+
+    def close(self) -> None:
+        """Leave the domain."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def __enter__(self) -> Self:
+        """The session itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the domain."""
+        self.close()
+
+
+def free_domain() -> int:
+    """The highest ROS domain that no process on this machine takes part in.
+
+    From above, because people count theirs from 0. Another process may take it before its first
+    node comes up: good enough to keep demos and tests apart, no reservation.
+
+    Raises:
+        RuntimeError: every domain is taken.
+    """
+    for domain in range(_LAST_DOMAIN, -1, -1):
+        port = _PORT_BASE + _PORTS_PER_DOMAIN * domain + _FIRST_UNICAST
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return domain
+    raise RuntimeError(f"no ROS domain from 0 to {_LAST_DOMAIN} is free on this machine")
