@@ -9,15 +9,12 @@ from timebill_ros.engine.lean_decoder import LeanDecoder
 
 def respond(engine, prompt, max_tokens):
     """Run a request to its end; the response tokens."""
-    tokens = []
     engine.begin(prompt, max_tokens)
     while not engine.prefill_chunk():
         pass
-    tokens.append(engine._last_token)
     while engine.finish_reason is None:
         engine.step()
-        tokens.append(engine._last_token)
-    return tokens
+    return engine.response_ids
 
 
 def generate(model, prompt, max_tokens):

@@ -22,12 +22,12 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import IMPLEMENTATION
 from timebill_ros.engine.errors import (
     CheckpointIncomplete,
     CheckpointNotFound,
     DeviceUnavailable,
-    InvalidSetting,
     NotSafetensors,
     UnsupportedModel,
 )
@@ -77,7 +77,7 @@ def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "aut
         CheckpointIncomplete: a file is missing or damaged.
         NotSafetensors: only pickled weights.
         UnsupportedModel: not a causal language model with full rotary attention in every layer.
-        DeviceUnavailable, InvalidSetting: ``device`` or ``dtype`` is not usable.
+        DeviceUnavailable, SettingError: ``device`` or ``dtype`` is not usable.
     """
     target = _device(device)
     element = _dtype(dtype, target)
@@ -153,7 +153,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in _DTYPES:
-        raise InvalidSetting("dtype", name, f"one of auto, {', '.join(_DTYPES)}")
+        raise SettingError("dtype", name, f"one of auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 

@@ -10,14 +10,6 @@ class EngineError(Exception):
     """Base of every error that the engine raises on purpose."""
 
 
-class InvalidSetting(EngineError, ValueError):
-    """A parameter of the engine is outside its range."""
-
-    def __init__(self, name: str, value: object, bound: str) -> None:
-        super().__init__(f"{name} is {value!r}, but must be {bound}")
-        self.name = name
-
-
 class DeviceUnavailable(EngineError):
     """The requested device does not exist on this machine."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import QueryWindow
-from timebill_ros.engine.errors import InvalidSetting
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.snapkv import keep_indices, window_scores
 
@@ -37,12 +37,12 @@ class PromptEviction:
         """Shrink the prompt's part of the cache to ``kept_tokens`` per head.
 
         Raises:
-            InvalidSetting: less than the observation window or more than what is cached.
+            SettingError: less than the observation window or more than what is cached.
         """
         window = min(self._window, self._prompt_tokens)
         if not window <= kept_tokens <= self.kept_tokens:
             bound = f"from {window} (observation window) to {self.kept_tokens} (cached prompt)"
-            raise InvalidSetting("kept_tokens", kept_tokens, bound)
+            raise SettingError("kept_tokens", kept_tokens, bound)
         if kept_tokens == self.kept_tokens:
             return
         if self._scores is None:

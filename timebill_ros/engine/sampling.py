@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from timebill_ros.engine.errors import InvalidSetting
+from timebill_ros.budget.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise InvalidSetting("temperature", self.temperature, "finite and >= 0")
+            raise SettingError("temperature", self.temperature, "finite and >= 0")
         if not 0 < self.top_p <= 1:
-            raise InvalidSetting("top_p", self.top_p, "in (0, 1]")
+            raise SettingError("top_p", self.top_p, "in (0, 1]")
 
 
 class Sampler:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import QueryWindow
 from timebill_ros.engine.checkpoint import Checkpoint, sliding_window
 from timebill_ros.engine.decoder import Decoder, ModuleDecoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
-    InvalidSetting,
     NonFiniteLogits,
     PromptEmpty,
     RequestError,
@@ -23,7 +23,8 @@ from timebill_ros.engine.errors import (
 from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.lean_decoder import LeanDecoder, supports
+from timebill_ros.engine.lean_decoder import LeanDecoder
+from timebill_ros.engine.lean_weights import supports
 from timebill_ros.engine.prompt import encode_prompt, render_prompt
 from timebill_ros.engine.sampling import Sampler, Sampling
 from timebill_ros.engine.text import ResponseText
@@ -46,7 +47,7 @@ class TransformerEngine:
         lean: use the lean decoder where it supports the model, else the modules' own forward.
 
     Raises:
-        InvalidSetting: a parameter is out of range.
+        SettingError: a parameter is out of range.
         UnsupportedModel: the model's attention does not reach over ``max_context``, or its layers
         do
             not run over the engine's cache.
@@ -66,13 +67,13 @@ class TransformerEngine:
         lean: bool = True,
     ) -> None:
         _require("max_context", max_context, 2, checkpoint.max_positions)
-        _require("chunk", chunk, 1, max_context)
+        _require("chunk", chunk, 1, None)
         _require("window", window, 1, chunk)
         _require("threads", threads, 1, None)
         if kernel < 1 or kernel % 2 == 0:
-            raise InvalidSetting("kernel", kernel, "odd and >= 1")
+            raise SettingError("kernel", kernel, "odd and >= 1")
         if "" in stop:
-            raise InvalidSetting("stop", list(stop), "without empty strings")
+            raise SettingError("stop", list(stop), "without empty strings")
         reach = sliding_window(checkpoint.model.config)
         if reach is not None and reach < max_context:
             reason = f"its sliding window of {reach} tokens is shorter than max_context"
@@ -86,15 +87,20 @@ class TransformerEngine:
         self._text = ResponseText(checkpoint.tokenizer, stop)
         self._prompt = torch.empty(0, dtype=torch.long)
         self._max_tokens = 0
-        self._last_token = -1
-        self._response_tokens = 0
+        self._ignore_eos = False
+        self._response: list[int] = []
         self._finish_reason: FinishReason | None = None
         self._allocate(kernel, lean)
 
     @property
+    def response_ids(self) -> Sequence[int]:
+        """The response's tokens so far, the end-of-sequence token included."""
+        return self._response
+
+    @property
     def response_tokens(self) -> int:
         """N so far, the end-of-sequence token included."""
-        return self._response_tokens
+        return len(self._response)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -109,8 +115,12 @@ class TransformerEngine:
         """The rendered prompt's tokens. Raises ``PromptEmpty`` if the prompt is blank."""
         return encode_prompt(self._checkpoint.tokenizer, self.render(system, prompt))
 
-    def begin(self, prompt_ids: Sequence[int], max_tokens: int) -> None:
+    def begin(
+        self, prompt_ids: Sequence[int], max_tokens: int, *, ignore_eos: bool = False
+    ) -> None:
         """Forget the previous request and take this one; runs nothing yet.
+
+        With ``ignore_eos`` only ``max_tokens`` ends the response, for measuring.
 
         Raises:
             PromptEmpty, ContextExceeded, RequestError: the request cannot be run.
@@ -120,6 +130,7 @@ class TransformerEngine:
         self._bind_thread()
         self._prompt = torch.tensor(prompt_ids, device=self._checkpoint.device)
         self._max_tokens = max_tokens
+        self._ignore_eos = ignore_eos
         self._eviction.begin(len(prompt_ids))
 
     @torch.inference_mode()
@@ -148,11 +159,13 @@ class TransformerEngine:
         May be called again while decoding, with fewer tokens.
 
         Raises:
-            InvalidSetting: below the observation window, or above what is cached.
+            SettingError: below the observation window, or above what is cached.
         """
-        if not self._response_tokens:
+        if not self._response:
             raise EngineMisuse("evict needs a prefilled prompt")
         self._eviction.evict(kept_tokens)
+        if self._checkpoint.device.type == "cuda":
+            torch.cuda.synchronize(self._checkpoint.device)  # its time is the eviction's own
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -161,9 +174,9 @@ class TransformerEngine:
         Raises:
             NonFiniteLogits: the model's output is not a number.
         """
-        if not self._response_tokens or self._finish_reason is not None:
+        if not self._response or self._finish_reason is not None:
             raise EngineMisuse("step needs a prefilled prompt and an unfinished response")
-        self._accept(self._decoder.step(self._last_token))
+        self._accept(self._decoder.step(self._response[-1]))
 
     def text(self) -> str:
         """The response so far: whole characters, no special tokens, cut before a stop string."""
@@ -179,20 +192,21 @@ class TransformerEngine:
         """Take the next response token from ``logits``."""
         token = self._sampler.pick(logits)
         if token is None:
-            raise NonFiniteLogits(self._response_tokens)
-        self._last_token = token
-        self._response_tokens += 1
-        if token in self._checkpoint.eos_tokens:
-            self._finish_reason = FinishReason.EOS
-            return
-        self._text.append(token)
-        if self._text.stopped:
-            self._finish_reason = FinishReason.STOP
-        elif self._response_tokens == self._max_tokens:
+            raise NonFiniteLogits(len(self._response))
+        self._response.append(token)
+        if not self._ignore_eos:
+            if token in self._checkpoint.eos_tokens:
+                self._finish_reason = FinishReason.EOS
+                return
+            self._text.append(token)
+            if self._text.stopped:
+                self._finish_reason = FinishReason.STOP
+                return
+        if len(self._response) == self._max_tokens:
             self._finish_reason = FinishReason.LENGTH
 
     def _forget(self) -> None:
-        self._response_tokens = 0
+        self._response = []
         self._finish_reason = None
         self._cache.reset()
         self._queries.reset()
@@ -240,7 +254,7 @@ class TransformerEngine:
 def _require(name: str, value: int, least: int, most: int | None) -> None:
     if value < least or (most is not None and value > most):
         bound = f">= {least}" if most is None else f"from {least} to {most}"
-        raise InvalidSetting(name, value, bound)
+        raise SettingError(name, value, bound)
 
 
 def _check_request(

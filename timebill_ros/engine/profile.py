@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measuring how long the loaded model takes on this machine, for the execution time estimator."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from timebill_ros.budget.fit import Measurement, ProfilePoints
+from timebill_ros.engine.transformer_engine import TransformerEngine
+
+Progress = Callable[[float, str], None]
+"""Told a share in 0..1 and what was done."""
+
+_SIZES = 12
+_ROUNDS = 5
+_STEPS = 16  # decoding steps timed at each size and round
+_FEWEST_SIZES = 5  # a quadratic fitted to every other point needs as many
+
+
+class Profiler:
+    """Times requests of graded length, as the runtime runs them.
+
+    One request of N_x tokens gives a prefill time, the time of a decoding step at that cache length
+    and the time of evicting half of the prompt. The sizes are visited in rounds, each in a new
+    order, so that a drift of the machine spreads over all of them; a point is the median of its
+    rounds. The first round goes from small to large and leaves out the sizes that would take longer
+    than the limit; the others are skipped when there is no time for them.
+
+    Args:
+        engine: to be measured, on the thread that will run it.
+        limit: seconds that measuring should take at most.
+        predict: runs the length predictor on an input of so many tokens, if there is one.
+        progress: told after every request.
+    """
+
+    def __init__(
+        self,
+        engine: TransformerEngine,
+        *,
+        limit: float,
+        predict: Callable[[int], object] | None = None,
+        progress: Progress = lambda share, text: None,
+    ) -> None:
+        self._engine = engine
+        self._limit = limit
+        self._predict = predict
+        self._progress = progress
+        self._order = random.Random(0)
+        self._times: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def measure(self) -> ProfilePoints:
+        """Warm up, run the rounds, return the medians."""
+        start = time.perf_counter()
+        sizes = request_sizes(self._engine.max_context - _STEPS - 1)
+        for _ in range(2):  # allocators, thread pools and kernels settle on the first requests
+            self._visit(sizes[0])
+        self._times.clear()
+        visited = self._first_round(sizes, start)
+        first_round = time.perf_counter() - start
+        for done in range(1, _ROUNDS):
+            spent = time.perf_counter() - start
+            if spent + first_round > self._limit:
+                break
+            for index, size in enumerate(self._order.sample(visited, len(visited))):
+                self._visit(size)
+                share = (done + index / len(visited)) / _ROUNDS
+                self._progress(share, f"profiling: round {done + 1}, {size} tokens")
+        self._progress(1.0, f"profiled in {time.perf_counter() - start:.1f} s")
+        return ProfilePoints(*(self._medians(s) for s in ("prefill", "step", "evict", "predict")))
+
+    def _first_round(self, sizes: Sequence[int], start: float) -> list[int]:
+        """Visit the sizes in ascending order while time allows; the sizes visited."""
+        visited: list[int] = []
+        seconds = 0.0
+        for size in sizes:
+            if len(visited) >= _FEWEST_SIZES:
+                # Prefill grows at most quadratically.
+                expected = seconds * (size / visited[-1]) ** 2
+                if time.perf_counter() - start + expected > self._limit:
+                    self._progress(0.0, f"profiling: no time for more than {visited[-1]} tokens")
+                    break
+            before = time.perf_counter()
+            self._visit(size)
+            seconds = time.perf_counter() - before
+            visited.append(size)
+            share = len(visited) / len(sizes) / _ROUNDS
+            self._progress(share, f"profiling: {size} tokens in {seconds:.3f} s")
+        return visited
+
+    def _visit(self, size: int) -> None:
+        """Time one request of ``size`` prompt tokens."""
+        engine = self._engine
+        engine.begin([0] * size, _STEPS + 1, ignore_eos=True)
+        self._time("prefill", size, lambda: _prefill(engine))
+        steps = [_seconds(engine.step) for _ in range(_STEPS)]
+        # Step i runs over a cache of N_x + i - 1 tokens: the median belongs to the middle one.
+        self._times["step"][size + _STEPS // 2].append(statistics.median(steps))
+        kept = max(min(engine.window, size), size // 2)
+        if kept < size:
+            self._time("evict", size, lambda: engine.evict(kept))
+        if self._predict is not None:
+            predict = self._predict
+            self._time("predict", size, lambda: predict(size))
+
+    def _time(self, stage: str, tokens: int, work: Callable[[], object]) -> None:
+        self._times[stage][tokens].append(_seconds(work))
+
+    def _medians(self, stage: str) -> tuple[Measurement, ...]:
+        times = self._times[stage]
+        return tuple(Measurement(tokens, statistics.median(times[tokens])) for tokens in times)
+
+
+def request_sizes(largest: int) -> list[int]:
+    """Prompt lengths to measure, up to ``largest``, denser where they are small."""
+    shares = ((index / _SIZES) ** 1.5 for index in range(1, _SIZES + 1))
+    return sorted({max(1, round(largest * share)) for share in shares})
+
+
+def _prefill(engine: TransformerEngine) -> None:
+    while not engine.prefill_chunk():
+        pass
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter_ns()
+    work()
+    return (time.perf_counter_ns() - start) * 1e-9

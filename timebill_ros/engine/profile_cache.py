@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping a profile in a file, and trusting the file only as far as it can be checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timebill_ros.budget.errors import ProfileFitError
+from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
+from timebill_ros.engine.checkpoint import Checkpoint
+from timebill_ros.engine.transformer_engine import TransformerEngine
+
+_LOG = logging.getLogger(__name__)
+
+Environment = Mapping[str, str | int]
+"""Everything that a profile depends on, by name."""
+
+_SAMPLES = 64
+_SAMPLE_BYTES = 64 * 1024
+_LONGEST = 3600.0  # s; no stage of a request takes longer
+
+
+def describe_environment(
+    checkpoint: Checkpoint, engine: TransformerEngine, predictor: str = ""
+) -> Environment:
+    """What a profile of this engine depends on.
+
+    ``predictor`` identifies the length predictor that is profiled with it; empty without one.
+    """
+    return {
+        "checkpoint": checkpoint_digest(checkpoint.folder),
+        "predictor": predictor,
+        "device": _device_name(checkpoint.device),
+        "cores": os.cpu_count() or 0,
+        "dtype": str(checkpoint.dtype),
+        "threads": engine.threads,
+        "chunk": engine.chunk,
+        "window": engine.window,
+        "max_context": engine.max_context,
+        **{name: _version(name) for name in ("torch", "transformers", "timebill_ros")},
+    }
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """Hash of a checkpoint's configuration and weights, by content and not by name or time.
+
+    Small files are read whole; of large ones the beginning, which holds the tensors' names and
+    shapes, and samples spread over the rest: reading tens of gigabytes would take longer than
+    profiling.
+    """
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        stride = max(_SAMPLE_BYTES, size // _SAMPLES)
+        with path.open("rb") as file:
+            for offset in range(0, size, stride):
+                file.seek(offset)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def recall_or_measure(
+    folder: Path, environment: Environment, measure: Callable[[], ProfilePoints]
+) -> ProfilePoints:
+    """The profile kept for this environment, or else a new one, which is then kept.
+
+    A file that is stale, damaged or implausible is logged and measured again. A folder that cannot
+    be written costs the next start its time, nothing more.
+    """
+    path = folder / f"profile-{_key(environment)}.json"
+    points = _recall(path, environment)
+    if points is not None:
+        return points
+    points = measure()
+    try:
+        _keep(path, environment, points)
+    except OSError as error:
+        _LOG.warning("the profile cannot be kept in %s: %s", path, error)
+    return points
+
+
+def _recall(path: Path, environment: Environment) -> ProfilePoints | None:
+    if not path.exists():
+        _LOG.info("no profile of this model and machine yet (%s)", path)
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["environment"] != environment:
+            raise ValueError("it was measured in another environment")
+        points = ProfilePoints(
+            **{stage: _measurements(stage, content["points"][stage]) for stage in _stages()}
+        )
+        fit_time_model(points)
+    except (OSError, ValueError, KeyError, TypeError, ProfileFitError) as error:
+        _LOG.warning("profile %s is not used, measuring again: %s", path, _reason(error))
+        return None
+    _LOG.info("profile recalled from %s", path)
+    return points
+
+
+def _measurements(stage: str, rows: Any) -> tuple[Measurement, ...]:
+    points = tuple(Measurement(int(row["tokens"]), float(row["seconds"])) for row in rows)
+    for point in points:
+        if point.tokens < 1 or not (math.isfinite(point.seconds) and 0 < point.seconds < _LONGEST):
+            raise ValueError(f"{stage} of {point.tokens} tokens in {point.seconds} s")
+    return points
+
+
+def _keep(path: Path, environment: Environment, points: ProfilePoints) -> None:
+    """Write the file whole or not at all, whoever else writes it."""
+    content = {"environment": dict(environment), "points": asdict(points)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
+    ) as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
+
+
+def _key(environment: Environment) -> str:
+    text = json.dumps(dict(environment), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stages() -> tuple[str, ...]:
+    return ("prefill", "step", "evict", "predictor")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
