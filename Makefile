@@ -58,7 +58,7 @@ lint: $(VENV)/requirements.stamp ## check style and types
 	$(BIN)/mypy
 
 bench: setup ## run the benchmarks
-	@set -e; for script in benchmarks/*.py; do \
+	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do \
 		echo "== $$script"; $(RUN) PYTHONPATH=benchmarks $(BIN)/python "$$script"; done
 
 clean: ## remove what was built and written, but not .venv
