@@ -56,10 +56,11 @@ setup(
     description="A ROS 2 node that answers language-model instructions within their deadline",
     license="Apache-2.0",
     python_requires=">=3.11",
-    install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"], exclude=[f"{PACKAGE}.msg"]),
-    package_data={f"{PACKAGE}.embedded": ["**/*.json", "**/*.safetensors", "**/*.csv"]},
+    package_data={
+        f"{PACKAGE}.embedded": ["**/*.json", "**/*.safetensors", "**/*.csv", "**/*.jinja"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),

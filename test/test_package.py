@@ -17,6 +17,7 @@ from builtin_interfaces.msg import Duration, Time
 from catkin_pkg.package import parse_package
 from rclpy.serialization import deserialize_message, serialize_message
 
+import timebill_ros
 from timebill_ros.__main__ import MODULES
 from timebill_ros.msg import Instruction, Overrun, Plan, Response, Timing
 
@@ -138,6 +139,14 @@ def test_shared_files_are_installed(folder: str) -> None:
     assert sources
     for path in sources:
         assert (share() / folder / path.name).read_text() == path.read_text()
+
+
+def test_every_source_and_checkpoint_file_is_installed() -> None:
+    source = SOURCE_TREE / "timebill_ros"
+    files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    generated = {path for path in files if path.parts[0] == "msg" or path.suffix in (".so", ".pyc")}
+    installed = Path(timebill_ros.__file__).parent
+    assert not {str(path) for path in files - generated if not (installed / path).is_file()}
 
 
 def test_the_manifest_is_valid_and_names_the_installed_version() -> None:
