@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -16,7 +15,7 @@ from timebill_ros.node.llm_node import LlmNode
 _SIGNAL_POLL = 0.1
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted; its lifecycle is driven from outside.
 
     rclpy's own signal handlers would shut the context down at once, and with it the publishers

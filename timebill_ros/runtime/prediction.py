@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -47,15 +47,11 @@ class ThreadedPredictor:
     one then starts late, and a request whose prediction is late plans with N_W = N_max.
     """
 
-    def __init__(
-        self, predictor: LengthPredictor, *, bind_thread: Callable[[], None] | None = None
-    ) -> None:
-        """``bind_thread`` is called once on the worker, to set its number of compute threads."""
+    def __init__(self, predictor: LengthPredictor) -> None:
+        """The thread starts with its first prediction."""
         self._predictor = predictor
         self._stopwatch = MonotonicClock()
-        self._thread = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix="predictor", initializer=bind_thread
-        )
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictor")
 
     def start(self, text: str, prompt_ids: Sequence[int], max_input: int) -> ThreadedPrediction:
         """Begin to predict from at most ``max_input`` tokens; returns at once."""

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connects a loaded engine and predictor to a server that is served on the engine's thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.planners import Planner, make_planner
+from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.runtime.clock import Clock, MonotonicClock
+from timebill_ros.runtime.execution import Pipeline
+from timebill_ros.runtime.loading import Progress, load
+from timebill_ros.runtime.outcome import Outcome
+from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.prediction import ThreadedPredictor
+from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.settings import Settings
+from timebill_ros.runtime.worker import EngineThread
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A server that is being served, and what must be given back after it.
+
+    Attributes:
+        server: takes jobs from any thread.
+        device: where the model runs, for people.
+    """
+
+    server: Server
+    device: str
+    _engine: TransformerEngine
+    _thread: EngineThread
+    _predictor: ThreadedPredictor | None
+
+    def release(self, timeout: float) -> None:
+        """End the threads and give the memory back; the caller has closed the server."""
+        if not self._thread.stop(timeout):
+            _LOG.error("the engine's thread did not end within %.1f s", timeout)
+            return
+        if self._predictor is not None:
+            self._predictor.close()
+        self._engine.close()
+
+
+def assemble(
+    settings: Settings,
+    *,
+    clock: Clock,
+    emit: Callable[[Outcome], None],
+    progress: Progress,
+) -> Assembly:
+    """Load, profile and warm up on the engine's thread, then serve on it.
+
+    Args:
+        settings: what the user wants.
+        clock: deadlines are instants of this clock.
+        emit: called with every outcome, see ``Server``.
+        progress: told of every step.
+
+    Raises:
+        SettingError: a setting that cannot be worked with, by name.
+        EngineError, PredictorError: a checkpoint that cannot be worked with, by name.
+    """
+    # What needs no model is checked before one is loaded.
+    planner, policy = _planner(settings), _policy(settings)
+    thread = EngineThread()
+    try:
+        loaded = thread.call(lambda: load(settings, progress))
+    except BaseException:
+        thread.stop(0.0)
+        raise
+    predictor = None if loaded.predictor is None else ThreadedPredictor(loaded.predictor)
+    pipeline = Pipeline(
+        engine=loaded.engine,
+        planner=planner,
+        time_model=loaded.fit.model,
+        predictor=predictor,
+        clock=clock,
+        stopwatch=MonotonicClock(),
+        default_max_tokens=settings.max_tokens,
+        predictor_grace=settings.predictor_grace,
+    )
+    server = Server(pipeline, policy=policy, queue_capacity=settings.queue_capacity, emit=emit)
+    thread.serve(server)
+    progress(1.0, f"ready on {loaded.device}")
+    return Assembly(server, loaded.device, loaded.engine, thread, predictor)
+
+
+def _planner(settings: Settings) -> Planner:
+    return make_planner(
+        settings.planner,
+        alpha_max=settings.alpha_max,
+        pessimism=settings.pessimism,
+        fixed_alpha=settings.fixed_alpha,
+    )
+
+
+def _policy(settings: Settings) -> OverrunPolicy:
+    try:
+        return OverrunPolicy(settings.overrun_policy)
+    except ValueError:
+        names = ", ".join(policy.value for policy in OverrunPolicy)
+        raise SettingError("overrun_policy", settings.overrun_policy, f"one of {names}") from None

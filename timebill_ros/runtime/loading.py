@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to an engine that is loaded, profiled and warm, and its length predictor."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
+from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
+from timebill_ros.engine.profile import Profiler
+from timebill_ros.engine.profile_cache import describe_environment, recall_or_measure
+from timebill_ros.engine.sampling import Sampling
+from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.predictor.length_predictor import LengthPredictor
+from timebill_ros.predictor.load import load_predictor
+from timebill_ros.runtime.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+
+_EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+_WARM_UP_STEPS = 8
+
+# Told how far loading has come: a share in 0..1 and what is being done. May raise to end it.
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a server needs of the model: ``predictor`` is None where none is configured."""
+
+    engine: TransformerEngine
+    predictor: LengthPredictor | None
+    fit: TimeModelFit
+    device: str
+
+
+def load(settings: Settings, progress: Progress) -> Loaded:
+    """Load the model and the predictor, measure or recall the time model, warm up.
+
+    To be called on the thread that the engine is to run on.
+
+    Raises:
+        SettingError, EngineError, PredictorError: what cannot be worked with, by name.
+    """
+    progress(0.0, f"loading the model {settings.model!r}")
+    checkpoint = load_checkpoint(
+        model_folder(settings), device=settings.device, dtype=settings.dtype
+    )
+    engine = _engine(checkpoint, settings)
+    progress(0.3, f"loading the length predictor {settings.predictor!r}")
+    predictor = _predictor(settings)
+    fit = _time_model(engine, checkpoint, predictor, settings, progress)
+    progress(0.9, "warming up")
+    warm_up(engine)
+    return Loaded(engine, predictor, fit, str(checkpoint.device))
+
+
+def model_folder(settings: Settings) -> str | Path:
+    """Where the model is: the package's own for 'embedded', otherwise as set."""
+    return _EMBEDDED / "checkpoint" if settings.model == "embedded" else settings.model
+
+
+def default_threads() -> int:
+    """Half of the cores that this process may use, at least one.
+
+    A robot's machine has other work, and threads that wait at a barrier for one that was
+    preempted cost far more than they bring.
+    """
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def warm_up(engine: TransformerEngine) -> None:
+    """Run every stage once, so that the first request finds allocators and caches warm."""
+    prompt = [0] * min(2 * engine.chunk, engine.max_context - _WARM_UP_STEPS)
+    engine.begin(prompt, _WARM_UP_STEPS)
+    while not engine.prefill_chunk():
+        pass
+    engine.evict(max(engine.window, len(prompt) // 2))
+    while engine.finish_reason is None:
+        engine.step()
+
+
+def _engine(checkpoint: Checkpoint, settings: Settings) -> TransformerEngine:
+    return TransformerEngine(
+        checkpoint,
+        max_context=settings.max_context or checkpoint.max_positions,
+        window=settings.window,
+        kernel=settings.kernel,
+        chunk=settings.chunk,
+        threads=settings.threads or default_threads(),
+        sampling=Sampling(
+            temperature=settings.temperature, top_p=settings.top_p, seed=settings.seed
+        ),
+        stop=settings.stop,
+    )
+
+
+def _predictor(settings: Settings) -> LengthPredictor | None:
+    name: str | Path = settings.predictor
+    if name == "auto" and settings.model == "embedded":
+        name = _EMBEDDED / "predictor"
+    if name in ("auto", "none"):
+        _LOG.warning("no length predictor: every plan is made for N_W = max_tokens")
+        return None
+    return load_predictor(name, threads=settings.predictor_threads)
+
+
+def _time_model(
+    engine: TransformerEngine,
+    checkpoint: Checkpoint,
+    predictor: LengthPredictor | None,
+    settings: Settings,
+    progress: Progress,
+) -> TimeModelFit:
+    """The fit of the profile that is kept for this model and machine, or measured now."""
+
+    def predict(tokens: int) -> object:
+        return predictor.predict("", [0] * tokens, None) if predictor is not None else None
+
+    def measure() -> ProfilePoints:
+        return Profiler(
+            engine,
+            limit=settings.profile_seconds,
+            predict=predict if predictor is not None else None,
+            progress=lambda share, doing: progress(0.35 + 0.55 * share, doing),
+        ).measure()
+
+    predictor_id = f"{settings.predictor} {settings.predictor_threads}" if predictor else ""
+    environment = describe_environment(checkpoint, engine, predictor_id)
+    fit = fit_time_model(recall_or_measure(profile_folder(settings), environment, measure))
+    model = fit.model
+    _LOG.info(
+        "time model: prefill of 1,000 tokens %.1f ms, step at 1,000 tokens %.3f ms, "
+        "held-out errors %.1f %% and %.1f %%",
+        model.prefill(1000) * 1e3,
+        model.step(1000) * 1e3,
+        fit.prefill_mape * 100.0,
+        fit.step_mape * 100.0,
+    )
+    return fit
+
+
+def profile_folder(settings: Settings) -> Path:
+    """Where profiles are kept: as set, otherwise in the ROS home directory."""
+    if settings.profile_cache:
+        return Path(settings.profile_cache).expanduser()
+    home = os.environ.get("ROS_HOME") or "~/.ros"
+    return Path(home).expanduser() / "timebill_ros"
