@@ -13,6 +13,9 @@ from timebill_ros.node.instruction_service import InstructionService
 from timebill_ros.node.logging_bridge import PACKAGE_LOGGER, NodeLogHandler
 from timebill_ros.node.parameters import Parameters
 
+# Progress of configuring is logged when it has come this much further, as a share.
+_REPORT_STEP = 0.1
+
 
 class LlmNode(LifecycleNode):
     """Answers instructions in time, while it is active.
@@ -83,7 +86,9 @@ class LlmNode(LifecycleNode):
         """Log how far configuring has come."""
         if self.ending.is_set():
             raise InterruptedError("the node is ending")
-        self.get_logger().info(f"[{share:4.0%}] {doing}")
+        if share in (0.0, 1.0) or share >= self._reported + _REPORT_STEP:
+            self.get_logger().info(f"[{share:4.0%}] {doing}")
+            self._reported = share
 
     def _release(self) -> None:
         service, self._service = self._service, None

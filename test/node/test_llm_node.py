@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's lifecycle inside this process, with a small model and real messages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import State
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from timebill_ros.msg import Instruction, Overrun, Response
+from timebill_ros.node.conversions import duration_msg
+from timebill_ros.node.instruction_service import EVENT_QOS
+from timebill_ros.node.llm_node import LlmNode
+
+PATIENCE = 30.0
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class Bench:
+    """A node under test and a client, on one executor that the test spins."""
+
+    def __init__(self, context: Context, profile_cache: Path) -> None:
+        self._context = context
+        self._profile_cache = profile_cache
+        self._executor = SingleThreadedExecutor(context=context)
+        self._client = Node("client", context=context)
+        self._executor.add_node(self._client)
+        self.responses: list[Response] = []
+        self.overruns: list[Overrun] = []
+        self.diagnostics: list[DiagnosticArray] = []
+        for message, topic, kept in (
+            (Response, "/llm/output/response", self.responses),
+            (Overrun, "/llm/output/overrun", self.overruns),
+            (DiagnosticArray, "/diagnostics", self.diagnostics),
+        ):
+            self._client.create_subscription(message, topic, kept.append, EVENT_QOS)
+        self._instructions = self._client.create_publisher(
+            Instruction, "/llm/input/instruction", EVENT_QOS
+        )
+        self.nodes: list[LlmNode] = []
+
+    def node(self, **overrides: object) -> LlmNode:
+        """An unconfigured node with quick settings."""
+        settings = {
+            "profile_cache": str(self._profile_cache),
+            "profile_seconds": 5.0,
+            "max_context": 1024,
+            "threads": 1,
+            "diagnostics_period": 0.1,
+            **overrides,
+        }
+        given = [Parameter(name, value=value) for name, value in settings.items()]
+        node = LlmNode(context=self._context, parameter_overrides=given)
+        self._executor.add_node(node)
+        self.nodes.append(node)
+        return node
+
+    def active(self, **overrides: object) -> LlmNode:
+        node = self.node(**overrides)
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        self.connect()
+        return node
+
+    def connect(self) -> None:
+        """Wait until the client sees the configured node's topics."""
+        self.until(
+            lambda: (
+                self._instructions.get_subscription_count() == 1
+                and self._client.count_publishers("/llm/output/response") == 1
+                and self._client.count_publishers("/llm/output/overrun") == 1
+            )
+        )
+
+    def send(self, id: str, prompt: str = "stop", budget: float = 10.0, **fields: object) -> None:
+        message = Instruction(id=id, prompt=prompt, budget=duration_msg(budget), **fields)
+        message.header.stamp = self._client.get_clock().now().to_msg()
+        self._instructions.publish(message)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def terminal(self) -> list[str]:
+        ended = [r.id for r in self.responses]
+        return ended + [o.id for o in self.overruns if o.reason != Overrun.LATE]
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.destroy_node()
+        self._client.destroy_node()
+        self._executor.shutdown()
+
+
+@pytest.fixture(scope="session")
+def profile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Profiles shared by this session's tests, so that only the first one measures."""
+    return tmp_path_factory.mktemp("profiles")
+
+
+@pytest.fixture
+def bench(ros_context: Context, profile_cache: Path) -> Iterator[Bench]:
+    bench = Bench(ros_context, profile_cache)
+    yield bench
+    bench.close()
+
+
+def test_an_active_node_answers_with_plan_and_timing(bench: Bench) -> None:
+    bench.active()
+    bench.send("a")
+    bench.until(lambda: bench.terminal() == ["a"])
+    response = bench.responses[0]
+    assert response.text
+    assert response.header.stamp.sec > 0
+    assert response.plan.planner == "timebill"
+    assert response.plan.prompt_tokens > 0
+    assert response.plan.predicted_tokens > 0
+    assert response.timing.total.sec * 10**9 + response.timing.total.nanosec > 0
+    assert not response.late
+
+
+def test_every_bad_instruction_gets_its_one_answer(bench: Bench) -> None:
+    bench.active()
+    past = bench.nodes[0].get_clock().now().to_msg()
+    past.sec -= 5
+    bench.send("empty", prompt="")
+    bench.send("negative", budget=-1.0)
+    bench.send("absurd", budget=1e6)
+    bench.send("past", deadline=past)
+    bench.send("long", prompt="stop " * 2000)
+    bench.send("greedy", max_tokens=5000)
+    bench.send("twice", prompt="stop " * 900)
+    bench.send("twice")
+    bench.send("", prompt="stop")
+    bench.until(lambda: len(bench.terminal()) == 9)
+    details = {o.id: (o.reason, o.detail) for o in bench.overruns}
+    rejected = {
+        id: detail for id, (reason, detail) in details.items() if reason == Overrun.REJECTED
+    }
+    assert rejected["empty"].startswith("prompt: ")
+    assert rejected["negative"].startswith("budget: ")
+    assert rejected["absurd"].startswith("budget: ")
+    assert rejected["long"].startswith("prompt: ")
+    assert rejected["greedy"].startswith("max_tokens: ")
+    assert rejected["twice"].startswith("id: ")
+    assert details["past"][0] == Overrun.EXPIRED
+    assert sorted(r.id for r in bench.responses) == ["llm-1", "twice"]
+
+
+def test_text_that_was_not_utf8_is_rejected_by_its_field(bench: Bench) -> None:
+    bench.active()
+    # What the middleware makes of bytes that are not UTF-8.
+    bench.send("broken", prompt=b"st\xffp".decode("utf-8", "replace"))
+    bench.until(lambda: bench.terminal() == ["broken"])
+    assert bench.overruns[0].detail.startswith("prompt: character 2 is U+FFFD")
+
+
+def test_an_inactive_node_rejects(bench: Bench) -> None:
+    node = bench.node()
+    assert node.trigger_configure() == SUCCESS
+    bench.connect()
+    bench.send("early")
+    bench.until(lambda: bench.terminal() == ["early"])
+    assert bench.overruns[0].reason == Overrun.REJECTED
+    assert bench.overruns[0].detail == "the node is inactive"
+
+
+def test_deactivating_announces_what_is_in_flight(bench: Bench) -> None:
+    node = bench.active()
+    for i in range(8):
+        bench.send(f"j{i}", prompt="stop " * 800)
+    bench.until(lambda: len(bench.terminal()) >= 1)
+    assert node.trigger_deactivate() == SUCCESS
+    bench.until(lambda: len(bench.terminal()) == 8)
+    canceled = [o for o in bench.overruns if o.reason == Overrun.CANCELED]
+    assert canceled
+    assert {o.detail for o in canceled} == {"the node is inactive"}
+
+
+def test_a_node_can_be_activated_again_and_configured_again(bench: Bench) -> None:
+    node = bench.active()
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    bench.send("again")
+    bench.until(lambda: bench.terminal() == ["again"])
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.trigger_cleanup() == SUCCESS
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    bench.connect()
+    bench.send("anew")
+    bench.until(lambda: bench.terminal() == ["again", "anew"])
+
+
+@pytest.mark.parametrize("steps", [[], ["configure"], ["configure", "activate"]])
+def test_shutdown_is_clean_in_any_state(bench: Bench, steps: list[str]) -> None:
+    node = bench.node()
+    for step in steps:
+        assert getattr(node, f"trigger_{step}")() == SUCCESS
+    assert node.trigger_shutdown() == SUCCESS
+    assert node._state_machine.current_state[0] == State.PRIMARY_STATE_FINALIZED
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"model": "/does/not/exist"}, "/does/not/exist"),
+        ({"planner": "greedy"}, "planner must be one of"),
+        ({"overrun_policy": "pray"}, "overrun_policy must be one of"),
+        ({"alpha_max": 1.0}, "alpha_max"),
+        ({"alpha_max": 2.0}, "alpha_max"),
+        ({"fixed_alpha": 1.0, "planner": "fixed"}, "fixed_alpha"),
+        ({"device": "abacus"}, "device"),
+        ({"dtype": "int3"}, "dtype"),
+        ({"window": 600}, "window"),
+        ({"kernel": 4}, "kernel"),
+        ({"max_context": 10_000_000}, "max_context"),
+        ({"predictor": "/does/not/exist"}, "/does/not/exist"),
+    ],
+)
+def test_a_failed_configuration_names_its_cause_and_can_be_mended(
+    bench: Bench, overrides: dict, named: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = bench.node(**overrides)
+    assert node.trigger_configure() == FAILURE
+    assert node._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
+    log = capfd.readouterr().err
+    assert "configuring failed" in log
+    assert named in log
+
+
+def test_an_ending_process_gives_up_configuring(bench: Bench) -> None:
+    node = bench.node()
+    node.ending.set()
+    assert node.trigger_configure() == FAILURE
+
+
+def test_diagnostics_tell_of_missed_deadlines(bench: Bench) -> None:
+    bench.active()
+    bench.until(lambda: any(a.status[0].level == DiagnosticStatus.OK for a in bench.diagnostics))
+    bench.send("hopeless", prompt="stop " * 900, budget=0.001)
+    bench.until(lambda: bench.terminal() == ["hopeless"])
+    bench.until(lambda: bench.diagnostics[-1].status[0].level == DiagnosticStatus.WARN)
+    values = {v.key: v.value for v in bench.diagnostics[-1].status[0].values}
+    assert values["miss ratio"] == "1.000"
