@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
@@ -54,22 +57,33 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 64,
 }
 DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0 + 0.1 * i for i in range(8)],
+    "long_factor": [2.0 + i for i in range(8)],
+    "original_max_position_embeddings": 256,
+}
+PARTIAL_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+
+FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen2": lambda: Qwen2Config(**COMMON),
     "qwen3": lambda: Qwen3Config(**COMMON, head_dim=32),
     "llama": lambda: LlamaConfig(**COMMON, attention_bias=True, mlp_bias=True),
     "llama3": lambda: LlamaConfig(**COMMON, rope_parameters=LLAMA3_ROPE),
+    "llama_dynamic": lambda: LlamaConfig(**COMMON, rope_parameters=DYNAMIC_ROPE),
     "mistral": lambda: MistralConfig(**COMMON, sliding_window=None),
-    "phi3": lambda: Phi3Config(
-        **COMMON,
-        sliding_window=None,
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "partial_rotary_factor": 0.75,
-        },
-    ),
+    "phi3": lambda: Phi3Config(**COMMON, sliding_window=None, rope_parameters=PARTIAL_ROPE),
+    "phi3_long": lambda: Phi3Config(**COMMON, sliding_window=None, rope_parameters=LONGROPE),
 }
+OTHERS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "mistral_sliding": lambda: MistralConfig(**COMMON, sliding_window=200),
+    "granite": lambda: GraniteConfig(**COMMON, attention_multiplier=0.3),
+    "olmo2": lambda: Olmo2Config(**COMMON),
+}
+
+
+CONFIGS = FAMILIES | OTHERS
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -88,14 +102,22 @@ def save_checkpoint(folder: Path, config: PreTrainedConfig, seed: int = 0) -> Pa
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
     for name, parameter in model.named_parameters():
-        if name.endswith("bias") or "norm" in name:
-            torch.nn.init.normal_(parameter, float("norm" in name), 0.3)
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, 0.0, 0.3)
+        elif "norm" in name:
+            torch.nn.init.normal_(parameter, 1.0, 0.3)
     model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
 
 
-@pytest.fixture(scope="session", params=sorted(CONFIGS))
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The byte tokenizer of every checkpoint; not to be changed."""
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session", params=sorted(FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
     """Name of a model family."""
     return str(request.param)
@@ -106,34 +128,23 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     """Checkpoint directory of a family."""
     root = tmp_path_factory.mktemp("checkpoints")
 
-    def find(name: str) -> Path:
-        folder = root / name
-        return folder if folder.exists() else save_checkpoint(folder, CONFIGS[name]())
-
-    return find
+    return functools.cache(lambda name: save_checkpoint(root / name, CONFIGS[name]()))
 
 
 @pytest.fixture(scope="session")
 def checkpoint_of(folder_of: Callable[[str], Path]) -> Callable[[str], Checkpoint]:
     """Loaded checkpoint of a family."""
-    loaded: dict[str, Checkpoint] = {}
-
-    def load(name: str) -> Checkpoint:
-        if name not in loaded:
-            loaded[name] = load_checkpoint(folder_of(name))
-        return loaded[name]
-
-    return load
+    return functools.cache(lambda name: load_checkpoint(folder_of(name)))
 
 
 @pytest.fixture(scope="session")
 def stock_of(folder_of: Callable[[str], Path]) -> Callable[[str], PreTrainedModel]:
     """The same checkpoint as transformers runs it, with eager attention."""
 
+    @functools.cache
     def load(name: str) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_pretrained(
-            folder_of(name), attn_implementation="eager"
-        ).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder_of(name), attn_implementation="eager")
+        return model.eval()
 
     return load
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import IMPLEMENTATION
 from timebill_ros.engine.errors import (
-    CheckpointIncomplete,
+    BrokenCheckpoint,
     CheckpointNotFound,
     DeviceUnavailable,
     NotSafetensors,
@@ -34,6 +37,7 @@ from timebill_ros.engine.errors import (
 
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HUB_TIMEOUT = 5.0  # s; a robot without a network should hear so soon
 
@@ -43,7 +47,7 @@ class Checkpoint:
     """A loaded causal language model with its tokenizer.
 
     ``eos_tokens`` are the tokens that end a response (``generation_config`` first, then
-    ``config``); ``max_positions`` is the longest sequence that the model was made for.
+    ``config``); ``max_positions`` is the longest sequence that it can run.
     """
 
     folder: Path
@@ -74,7 +78,7 @@ def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "aut
 
     Raises:
         CheckpointNotFound: no such directory, and no reachable hub id.
-        CheckpointIncomplete: a file is missing or damaged.
+        BrokenCheckpoint: a file is missing or damaged.
         NotSafetensors: only pickled weights.
         UnsupportedModel: not a causal language model with full rotary attention in every layer.
         DeviceUnavailable, SettingError: ``device`` or ``dtype`` is not usable.
@@ -87,10 +91,22 @@ def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "aut
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     check_config(config, folder)
     with _reading(folder, "the tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = _tokenizer(folder)
     network = _load_model(folder, config, element, target)
-    positions = int(config.max_position_embeddings)
-    return Checkpoint(folder, network, tokenizer, _eos_tokens(network), positions)
+    return Checkpoint(folder, network, tokenizer, _eos_tokens(network), max_positions(config))
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, of the class that it declares.
+
+    AutoTokenizer replaces the generic class by the model type's own for some types, Qwen2 among
+    them, and with it the rules of tokenizer.json by those of Qwen2's own vocabulary.
+    """
+    path = folder / "tokenizer_config.json"
+    declared = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if declared.get("tokenizer_class") in _GENERIC_TOKENIZERS:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def check_config(config: PreTrainedConfig, model: object) -> None:
@@ -111,6 +127,18 @@ def check_config(config: PreTrainedConfig, model: object) -> None:
         raise UnsupportedModel(model, "its positions are not rotary (no rope_parameters)")
 
 
+def max_positions(config: PreTrainedConfig) -> int:
+    """Tokens that the model can hold in one cache.
+
+    LongRoPE changes every frequency where a sequence grows past its original length; the keys
+    cached before would no longer match, so that length is the limit.
+    """
+    rope = config.rope_parameters
+    if rope["rope_type"] == "longrope":
+        return int(rope["original_max_position_embeddings"])
+    return int(config.max_position_embeddings)
+
+
 def sliding_window(config: PreTrainedConfig) -> int | None:
     """Tokens that the model's attention reaches back, if limited."""
     window = getattr(config, "sliding_window", None)
@@ -122,6 +150,7 @@ def sliding_window(config: PreTrainedConfig) -> int | None:
 def _load_model(
     folder: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
+    disable_progress_bar()  # a node's log is no terminal
     with _reading(folder, "the weights"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -136,14 +165,14 @@ def _load_model(
     # transformers would fill these with random numbers and go on.
     absent = sorted(report["missing_keys"])
     if absent:
-        raise CheckpointIncomplete(folder, f"{len(absent)} weights are missing, first {absent[0]}")
+        raise BrokenCheckpoint(folder, f"{len(absent)} weights are missing, first {absent[0]}")
     return model.to(device).eval().requires_grad_(False)
 
 
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DeviceUnavailable(name, str(error).splitlines()[0]) from error
     return device
@@ -177,16 +206,16 @@ def _folder(model: str | Path) -> Path:
 
 def _check_files(folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise CheckpointIncomplete(folder, "config.json is missing")
+        raise BrokenCheckpoint(folder, "config.json is missing")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(
             p.name for p in folder.glob("*.pt*")
         )
         if pickled:
             raise NotSafetensors(folder, ", ".join(pickled))
-        raise CheckpointIncomplete(folder, "no *.safetensors weights")
+        raise BrokenCheckpoint(folder, "no *.safetensors weights")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
-        raise CheckpointIncomplete(folder, f"no tokenizer (none of {', '.join(_TOKENIZERS)})")
+        raise BrokenCheckpoint(folder, f"no tokenizer (none of {', '.join(_TOKENIZERS)})")
 
 
 @contextmanager
@@ -197,7 +226,7 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
     except Exception as error:  # the libraries below raise many kinds, down to plain Exception
         reason = str(error).strip().splitlines()
         detail = f"{type(error).__name__}: {reason[0] if reason else ''}"
-        raise CheckpointIncomplete(folder, f"{what} cannot be read ({detail})") from error
+        raise BrokenCheckpoint(folder, f"{what} cannot be read ({detail})") from error
 
 
 def _eos_tokens(model: PreTrainedModel) -> frozenset[int]:

@@ -28,11 +28,11 @@ class CheckpointNotFound(CheckpointError):
         super().__init__(f"model {model!r} was not found: {reason}")
 
 
-class CheckpointIncomplete(CheckpointError):
+class BrokenCheckpoint(CheckpointError):
     """A file of the checkpoint is missing or cannot be read."""
 
     def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(f"checkpoint {folder} is incomplete: {reason}")
+        super().__init__(f"checkpoint {folder} cannot be used: {reason}")
 
 
 class NotSafetensors(CheckpointError):

@@ -46,7 +46,7 @@ class PromptEviction:
         if kept_tokens == self.kept_tokens:
             return
         if self._scores is None:
-            self._scores = self._score()
+            self._scores = self.scores()
         kept = [keep_indices(scores, kept_tokens - window) for scores in self._scores]
         self._cache.compact(kept, end=self.kept_tokens - window)
         self._scores = [
@@ -54,7 +54,8 @@ class PromptEviction:
         ]
         self.kept_tokens = kept_tokens
 
-    def _score(self) -> list[Tensor]:
+    def scores(self) -> list[Tensor]:
+        """SnapKV's scores of the whole prompt before the window, [KV, N_x - w] per layer."""
         return [
             window_scores(
                 self._queries.queries(layer),

@@ -77,18 +77,17 @@ class KVCache:
         ``kept[layer]`` is [KV, m], ascending token indices below ``end``, m equal in all layers.
         Each layer is gathered in turn, so the transient memory is one layer's kept rows.
         """
-        rows_per_head, head_dim = self.buffer.shape[3:]
+        kv_heads, rows_per_head, head_dim = self.buffer.shape[2:]
         kept_tokens = kept[0].shape[1]
         tail = self.length - end
-        heads = torch.arange(self.buffer.shape[2], device=self.buffer.device)[:, None]
+        heads = torch.arange(kv_heads, device=self.buffer.device)[:, None]
         for layer, indices in enumerate(kept):
             # Whole rows of a flat [KV * capacity, D] view: several times faster than ``gather`` on
             # CPU, which moves single elements.
             rows = (indices + heads * rows_per_head).flatten()
             for half in self.buffer[layer]:
-                half[:, :kept_tokens] = (
-                    half.view(-1, head_dim).index_select(0, rows).view(-1, kept_tokens, head_dim)
-                )
+                gathered = half.view(-1, head_dim).index_select(0, rows)
+                half[:, :kept_tokens] = gathered.view(kv_heads, kept_tokens, head_dim)
                 # The clone: source and target may overlap.
                 half[:, kept_tokens : kept_tokens + tail] = half[:, end : end + tail].clone()
         self.length = kept_tokens + tail

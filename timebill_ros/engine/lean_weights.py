@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 _FAMILY = frozenset({"llama", "mistral", "phi3", "qwen2", "qwen3"})
-_STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
-"""Rotary tables that do not depend on how long the sequence has become."""
+_ROPE = frozenset({"default", "dynamic", "linear", "llama3", "longrope", "yarn"})
+"""Rotary embeddings that are one table up to ``checkpoint.max_positions``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def supports(model: PreTrainedModel) -> bool:
     return (
         config.model_type in _FAMILY
         and config.hidden_act == "silu"
-        and config.rope_parameters["rope_type"] in _STATIC_ROPE
+        and config.rope_parameters["rope_type"] in _ROPE
         and all(type(m) is nn.Linear for m in model.modules() if isinstance(m, nn.Linear))
     )
 

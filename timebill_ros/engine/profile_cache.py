@@ -46,6 +46,7 @@ def describe_environment(
         "device": _device_name(checkpoint.device),
         "cores": os.cpu_count() or 0,
         "dtype": str(checkpoint.dtype),
+        "decoder": type(engine.decoder).__name__,
         "threads": engine.threads,
         "chunk": engine.chunk,
         "window": engine.window,

@@ -82,6 +82,7 @@ class TransformerEngine:
         self.max_context = max_context
         self.chunk = chunk
         self.threads = threads
+        self.eos_tokens = checkpoint.eos_tokens
         self._checkpoint = checkpoint
         self._sampler = Sampler(sampling or Sampling())
         self._text = ResponseText(checkpoint.tokenizer, stop)
@@ -131,7 +132,7 @@ class TransformerEngine:
         self._prompt = torch.tensor(prompt_ids, device=self._checkpoint.device)
         self._max_tokens = max_tokens
         self._ignore_eos = ignore_eos
-        self._eviction.begin(len(prompt_ids))
+        self.eviction.begin(len(prompt_ids))
 
     @torch.inference_mode()
     def prefill_chunk(self) -> bool:
@@ -140,12 +141,12 @@ class TransformerEngine:
         The remainder comes first: so every later chunk is full, and the last one holds the whole
         observation window.
         """
-        done, total = self._cache.position, len(self._prompt)
+        done, total = self.cache.position, len(self._prompt)
         if done >= total:
             raise EngineMisuse("prefill_chunk needs a request whose prompt is not prefilled yet")
         size = (total - done) % self.chunk or self.chunk
         last = done + size == total
-        logits = self._decoder.prefill(
+        logits = self.decoder.prefill(
             self._prompt[done : done + size], self._queries if last else None
         )
         if last:
@@ -163,7 +164,7 @@ class TransformerEngine:
         """
         if not self._response:
             raise EngineMisuse("evict needs a prefilled prompt")
-        self._eviction.evict(kept_tokens)
+        self.eviction.evict(kept_tokens)
         if self._checkpoint.device.type == "cuda":
             torch.cuda.synchronize(self._checkpoint.device)  # its time is the eviction's own
 
@@ -176,7 +177,7 @@ class TransformerEngine:
         """
         if not self._response or self._finish_reason is not None:
             raise EngineMisuse("step needs a prefilled prompt and an unfinished response")
-        self._accept(self._decoder.step(self._response[-1]))
+        self._accept(self.decoder.step(self._response[-1]))
 
     def text(self) -> str:
         """The response so far: whole characters, no special tokens, cut before a stop string."""
@@ -184,7 +185,7 @@ class TransformerEngine:
 
     def close(self) -> None:
         """Give back the cache and the model; the engine cannot be used any more."""
-        del self._decoder, self._eviction, self._queries, self._cache, self._checkpoint
+        del self.decoder, self.eviction, self._queries, self.cache, self._checkpoint
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -195,7 +196,7 @@ class TransformerEngine:
             raise NonFiniteLogits(len(self._response))
         self._response.append(token)
         if not self._ignore_eos:
-            if token in self._checkpoint.eos_tokens:
+            if token in self.eos_tokens:
                 self._finish_reason = FinishReason.EOS
                 return
             self._text.append(token)
@@ -208,7 +209,7 @@ class TransformerEngine:
     def _forget(self) -> None:
         self._response = []
         self._finish_reason = None
-        self._cache.reset()
+        self.cache.reset()
         self._queries.reset()
         self._sampler.begin()
         self._text.reset()
@@ -221,20 +222,20 @@ class TransformerEngine:
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         layers, dtype, device = config.num_hidden_layers, model.dtype, model.device
         self._vocabulary = config.vocab_size
-        self._cache = KVCache(
+        self.cache = KVCache(
             layers, kv_heads, head_dim, self.max_context, dtype=dtype, device=device
         )
         self._queries = QueryWindow(
             layers, heads, head_dim, self.window, dtype=dtype, device=device
         )
-        self._decoder = self._choose_decoder(lean)
-        self._eviction = PromptEviction(self._cache, self._queries, self.window, kernel)
+        self.decoder = self._choose_decoder(lean)
+        self.eviction = PromptEviction(self.cache, self._queries, self.window, kernel)
 
     def _choose_decoder(self, lean: bool) -> Decoder:
         model = self._checkpoint.model
         if lean and supports(model):
-            return LeanDecoder(model, self._cache)
-        decoder = ModuleDecoder(model, self._cache)
+            return LeanDecoder(model, self.cache)
+        decoder = ModuleDecoder(model, self.cache)
         try:
             decoder.prefill(torch.zeros(1, dtype=torch.long, device=model.device), self._queries)
         except (RuntimeError, TypeError) as error:

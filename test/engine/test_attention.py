@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers import AttentionInterface
+
+from timebill_ros.engine.attention import (
+    IMPLEMENTATION,
+    QueryWindow,
+    causal_mask,
+    grouped_attention,
+)
+from timebill_ros.engine.errors import UnsupportedModel
+
+
+@pytest.mark.parametrize(("count", "keys"), [(1, 1), (1, 9), (4, 4), (4, 9), (9, 9)])
+def test_grouped_attention_is_causal_attention_of_the_last_queries(count, keys):
+    torch.manual_seed(count + keys)
+    query, key, value = (
+        torch.randn(1, 6, count, 8),
+        torch.randn(1, 2, keys, 8),
+        torch.randn(1, 2, keys, 8),
+    )
+    mask = causal_mask(count, keys, torch.float32, torch.device("cpu"))
+    out = grouped_attention(query, key, value, mask, 0.3)
+    for head in range(6):
+        for row in range(count):
+            seen = keys - count + row + 1
+            weights = (key[0, head // 3, :seen] @ query[0, head, row] * 0.3).softmax(0)
+            torch.testing.assert_close(out[0, head, row], weights @ value[0, head // 3, :seen])
+
+
+def test_query_window_keeps_the_last_queries_scaled():
+    window = QueryWindow(2, 3, 4, 5, dtype=torch.float32, device=torch.device("cpu"))
+    queries = torch.randn(3, 7, 4)
+    window.record(0, queries, 0.5)
+    assert not window.complete
+    window.record(1, queries[:, :2], 2.0)
+    assert window.complete
+    assert torch.equal(window.queries(0), queries[:, -5:] * 0.5)
+    assert torch.equal(window.queries(1), queries[:, :2] * 2.0)
+    window.reset()
+    assert not window.complete
+
+
+@pytest.mark.parametrize("argument", ["softcap", "s_aux", "position_bias"])
+def test_attention_that_would_be_computed_wrongly_is_refused(argument):
+    forward = AttentionInterface()[IMPLEMENTATION]
+    tensor = torch.zeros(1, 1, 1, 4)
+    with pytest.raises(UnsupportedModel, match=argument):
+        forward(nn.Identity(), tensor, tensor, tensor, None, **{argument: 1.0})

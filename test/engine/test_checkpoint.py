@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, Qwen2Config
+
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine import checkpoint as module
+from timebill_ros.engine.checkpoint import check_config, load_checkpoint, max_positions
+from timebill_ros.engine.errors import (
+    BrokenCheckpoint,
+    CheckpointNotFound,
+    DeviceUnavailable,
+    NotSafetensors,
+    UnsupportedModel,
+)
+
+
+@pytest.fixture
+def folder(folder_of, tmp_path):
+    """A copy of a good checkpoint, to be damaged."""
+    return shutil.copytree(folder_of("qwen2"), tmp_path / "model")
+
+
+def test_a_good_checkpoint_loads(folder):
+    checkpoint = load_checkpoint(str(folder))
+    assert checkpoint.dtype == torch.float32
+    assert checkpoint.device.type == "cpu"
+    assert checkpoint.max_positions == 512
+    assert checkpoint.eos_tokens == {2}
+    assert not any(p.requires_grad for p in checkpoint.model.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtype_is_applied(folder, dtype):
+    assert load_checkpoint(folder, dtype=dtype).dtype == getattr(torch, dtype)
+
+
+def test_several_eos_tokens_come_from_the_generation_config(folder):
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
+    assert load_checkpoint(folder).eos_tokens == {2, 7}
+
+
+@pytest.mark.parametrize("name", ["/no/such/model", "./no-such-model", "~/no-such-model", "a/b/c"])
+def test_a_path_that_does_not_exist_never_asks_the_hub(name, monkeypatch):
+    monkeypatch.setattr(module, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(CheckpointNotFound, match="no such directory"):
+        load_checkpoint(name)
+
+
+def test_a_hub_id_out_of_reach_is_not_found(monkeypatch):
+    def unreachable(*_, **__):
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(module, "snapshot_download", unreachable)
+    with pytest.raises(CheckpointNotFound, match=r"someone/some-model.*not available from the hub"):
+        load_checkpoint("someone/some-model")
+
+
+def test_only_safe_files_of_a_hub_id_are_downloaded(folder, monkeypatch):
+    def download(name, *, allow_patterns, etag_timeout):
+        assert name == "someone/some-model"
+        assert not any("bin" in pattern or "py" in pattern for pattern in allow_patterns)
+        assert etag_timeout <= 10
+        return str(folder)
+
+    monkeypatch.setattr(module, "snapshot_download", download)
+    assert load_checkpoint("someone/some-model").folder == folder
+
+
+def test_a_file_is_no_checkpoint(folder):
+    with pytest.raises(CheckpointNotFound, match="it is a file"):
+        load_checkpoint(folder / "config.json")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(BrokenCheckpoint, match=name.split(".")[0].replace("model", "safetensors")):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("config.json", "config"), ("tokenizer.json", "tokenizer"), ("model.safetensors", "weights")],
+)
+def test_a_damaged_file_is_named(folder, name, part):
+    (folder / name).write_bytes(b"{ damaged")
+    with pytest.raises(BrokenCheckpoint, match=part):
+        load_checkpoint(folder)
+
+
+def test_a_truncated_weights_file_is_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(BrokenCheckpoint, match="weights"):
+        load_checkpoint(folder)
+
+
+def test_missing_weights_are_not_made_up(folder):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(BrokenCheckpoint, match=r"1 weights are missing, .*layers\.1\.mlp\.up_proj"):
+        load_checkpoint(folder)
+
+
+def test_pickled_weights_are_refused(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(NotSafetensors, match=r"pytorch_model\.bin"):
+        load_checkpoint(folder)
+
+
+def test_code_in_the_checkpoint_is_never_run(folder):
+    (folder / "evil.py").write_text("raise SystemExit('code of the checkpoint ran')")
+    config = {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BrokenCheckpoint, match="config"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "reason"),
+    [
+        ("qwen2", "Qwen2ForSequenceClassification", "not a causal language model"),
+        ("t5", "T5ForConditionalGeneration", "not a causal language model"),
+        ("bert", "BertForMaskedLM", "not a causal language model"),
+        ("gpt2", "GPT2LMHeadModel", "not rotary"),
+        ("mamba", "MambaForCausalLM", "linear_attention"),
+        ("gemma3_text", "Gemma3ForCausalLM", "sliding_attention"),
+        ("qwen3_next", "Qwen3NextForCausalLM", "linear_attention"),
+    ],
+)
+def test_models_without_full_rotary_attention_are_refused(folder, model_type, architecture, reason):
+    AutoConfig.for_model(model_type, architectures=[architecture]).save_pretrained(folder)
+    with pytest.raises(UnsupportedModel, match=reason):
+        load_checkpoint(folder)
+
+
+def test_default_architectures_are_not_required(folder):
+    config = AutoConfig.from_pretrained(folder)
+    config.architectures = None
+    check_config(config, folder)
+
+
+def test_longrope_is_held_to_its_original_length():
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 64, "rope_theta": 1e4}
+    factors = {"short_factor": [1.0] * 32, "long_factor": [2.0] * 32}
+    config = Qwen2Config(max_position_embeddings=512, rope_parameters=rope | factors)
+    assert max_positions(config) == 64
+
+
+@pytest.mark.parametrize("device", ["no-such-device", "cuda:99", "meta"])
+def test_devices_that_cannot_be_used_are_named(folder, device):
+    with pytest.raises(DeviceUnavailable, match=device):
+        load_checkpoint(folder, device=device)
+
+
+def test_unknown_dtypes_are_named(folder):
+    with pytest.raises(SettingError, match="dtype must be one of auto, float32"):
+        load_checkpoint(folder, dtype="int8")

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+
+import pytest
+
+from timebill_ros.budget.fit import Measurement, ProfilePoints
+from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.profile_cache import (
+    checkpoint_digest,
+    describe_environment,
+    recall_or_measure,
+)
+
+ENVIRONMENT = {"checkpoint": "abc", "device": "some CPU", "threads": 2}
+POINTS = ProfilePoints(
+    *(tuple(Measurement(n, n * 1e-4 + 1e-3) for n in range(100, 1300, 100)) for _ in range(3)),
+    predictor=(),
+)
+
+
+class Measure:
+    """Counts how often it was asked for a profile."""
+
+    def __init__(self, points=POINTS):
+        self.points = points
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        return self.points
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder that holds the profile of ENVIRONMENT."""
+    folder = tmp_path / "profiles"
+    recall_or_measure(folder, ENVIRONMENT, Measure())
+    return folder
+
+
+def file_in(folder):
+    (path,) = folder.iterdir()
+    return path
+
+
+def rewrite(folder, change):
+    path = file_in(folder)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def measured_again(folder, caplog):
+    """Whether the file is not trusted, and is mended by the new profile."""
+    measure = Measure()
+    with caplog.at_level(logging.WARNING):
+        points = recall_or_measure(folder, ENVIRONMENT, measure)
+    assert points == POINTS
+    assert recall_or_measure(folder, ENVIRONMENT, fail) == POINTS
+    return measure.calls == 1 and "measuring again" in caplog.text
+
+
+def fail():
+    pytest.fail("measured although there is a good file")
+
+
+def test_a_profile_is_measured_once(folder):
+    assert recall_or_measure(folder, ENVIRONMENT, fail) == POINTS
+
+
+@pytest.mark.parametrize("name", sorted(ENVIRONMENT))
+def test_another_environment_is_measured(folder, name):
+    measure = Measure()
+    recall_or_measure(folder, ENVIRONMENT | {name: "other"}, measure)
+    assert measure.calls == 1
+
+
+def test_a_stale_file_under_the_right_name_is_not_trusted(folder, caplog):
+    rewrite(folder, lambda content: content["environment"].update(threads=4))
+    assert measured_again(folder, caplog)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_not_trusted(folder, share, caplog):
+    path = file_in(folder)
+    text = path.read_text()
+    path.write_text(text[: int(len(text) * share)])
+    assert measured_again(folder, caplog)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"environment": {}}', "\x00"])
+def test_a_malformed_file_is_not_trusted(folder, text, caplog):
+    file_in(folder).write_text(text)
+    assert measured_again(folder, caplog)
+
+
+def test_bytes_that_are_no_text_are_not_trusted(folder, caplog):
+    file_in(folder).write_bytes(b"\xff\xfe\x80")
+    assert measured_again(folder, caplog)
+
+
+@pytest.mark.parametrize("stage", ["prefill", "step", "evict"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        {"tokens": 100, "seconds": -1.0},
+        {"tokens": 100, "seconds": 0.0},
+        {"tokens": 100, "seconds": float("nan")},
+        {"tokens": 100, "seconds": float("inf")},
+        {"tokens": 100, "seconds": 1e9},
+        {"tokens": -5, "seconds": 1.0},
+        {"tokens": 100, "seconds": None},
+        {"tokens": 100},
+    ],
+)
+def test_an_implausible_point_is_not_trusted(folder, stage, point, caplog):
+    rewrite(folder, lambda content: content["points"][stage].insert(0, point))
+    assert measured_again(folder, caplog)
+
+
+def test_too_few_points_are_not_trusted(folder, caplog):
+    rewrite(folder, lambda content: content["points"]["prefill"].__delitem__(slice(3, None)))
+    assert measured_again(folder, caplog)
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with caplog.at_level(logging.WARNING):
+        assert recall_or_measure(blocked, ENVIRONMENT, Measure()) == POINTS
+    assert "cannot be kept" in caplog.text
+
+
+def test_no_half_written_file_is_left(folder):
+    assert [path.suffix for path in folder.iterdir()] == [".json"]
+
+
+def test_a_failed_measurement_keeps_nothing(tmp_path):
+    def interrupted():
+        raise RuntimeError("shut down")
+
+    with pytest.raises(RuntimeError):
+        recall_or_measure(tmp_path, ENVIRONMENT, interrupted)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_environment_tells_engines_apart(folder_of, checkpoint_of, make_engine):
+    def environment(name="qwen2", predictor="", **settings):
+        return describe_environment(checkpoint_of(name), make_engine(name, **settings), predictor)
+
+    base = environment()
+    assert environment() == base
+    assert environment("llama") != base
+    assert environment(predictor="rlp") != base
+    for settings in (
+        {"threads": 2},
+        {"chunk": 64},
+        {"window": 16},
+        {"max_context": 200},
+        {"lean": False},
+    ):
+        assert environment(**settings) != base
+    narrow = load_checkpoint(folder_of("qwen2"), dtype="bfloat16")
+    assert describe_environment(narrow, make_engine()) != base
+    assert {"torch", "transformers", "timebill_ros", "device"} <= base.keys()
+
+
+def test_the_digest_is_of_the_content(folder_of, tmp_path):
+    moved = shutil.copytree(folder_of("qwen2"), tmp_path / "elsewhere", copy_function=shutil.copy)
+    assert checkpoint_digest(moved) == checkpoint_digest(folder_of("qwen2"))
+    weights = bytearray((moved / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (moved / "model.safetensors").write_bytes(weights)
+    assert checkpoint_digest(moved) != checkpoint_digest(folder_of("qwen2"))

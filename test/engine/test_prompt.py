@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from timebill_ros.engine.errors import PromptEmpty
+from timebill_ros.engine.prompt import encode_prompt, render_prompt
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
+
+
+@pytest.fixture
+def templated(tokenizer, template):
+    built = copy.copy(tokenizer)
+    built.chat_template = template
+    return built
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "expected"),
+    [
+        (None, "", "do it"),
+        (None, "be brief", "be brief\ndo it"),
+        (TEMPLATE, "", "[user]do it[assistant]"),
+        (TEMPLATE, "be brief", "[system]be brief[user]do it[assistant]"),
+        (NO_SYSTEM, "be brief", "[user]be brief\ndo it[assistant]"),
+    ],
+)
+def test_prompt_is_rendered(templated, system, expected):
+    rendered = render_prompt(templated, system, "do it")
+    assert rendered == expected
+    assert templated.decode(encode_prompt(templated, rendered)) == expected
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_blank_prompts_are_refused(templated, prompt):
+    with pytest.raises(PromptEmpty):
+        render_prompt(templated, "be brief", prompt)

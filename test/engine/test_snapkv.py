@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+
+from timebill_ros.engine.snapkv import keep_indices, window_scores
+
+
+def defined_scores(queries, keys, kernel):
+    """The definition, one number at a time."""
+    heads, window, _ = queries.shape
+    kv_heads, prompt, _ = keys.shape
+    group = heads // kv_heads
+    before = prompt - window
+    mean = torch.zeros(kv_heads, before, dtype=torch.float64)
+    for head in range(heads):
+        for row in range(window):
+            seen = keys[head // group, : before + row + 1].double()
+            attention = (seen @ queries[head, row].double()).softmax(0)
+            mean[head // group] += attention[:before] / (group * window)
+    half = kernel // 2
+    smooth = torch.zeros_like(mean)
+    for at in range(before):
+        smooth[:, at] = mean[:, max(0, at - half) : at + half + 1].sum(-1) / kernel
+    return smooth
+
+
+@pytest.mark.parametrize("kernel", [1, 5, 7])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
+def test_scores_follow_the_definition(heads, kv_heads, kernel):
+    generator = torch.Generator().manual_seed(heads + kernel)
+    queries = torch.randn(heads, 5, 8, generator=generator)
+    keys = torch.randn(kv_heads, 33, 8, generator=generator)
+    scores = window_scores(queries, keys, kernel)
+    torch.testing.assert_close(scores.double(), defined_scores(queries, keys, kernel))
+
+
+def test_narrow_types_are_scored_in_float32():
+    scores = window_scores(torch.randn(2, 3, 8).bfloat16(), torch.randn(1, 9, 8).bfloat16(), 1)
+    assert scores.dtype == torch.float32
+
+
+def test_highest_scores_are_kept_in_order():
+    scores = torch.tensor([[0.1, 0.9, 0.3, 0.8], [0.5, 0.1, 0.2, 0.6]])
+    assert keep_indices(scores, 2).tolist() == [[1, 3], [0, 3]]
+    assert keep_indices(scores, 0).shape == (2, 0)
