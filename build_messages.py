@@ -27,6 +27,11 @@ SOURCE = Path(__file__).resolve().parent
 class BuildMessages(build_ext):
     """Generates, compiles and collects the messages; does nothing again while inputs stay equal."""
 
+    def initialize_options(self) -> None:
+        """Start without modules: `get_outputs` may be asked before anything is built."""
+        super().initialize_options()
+        self._modules: list[Path] = []
+
     def run(self) -> None:
         """Put the modules into `build_lib` (or the source tree, in place) and extend data_files."""
         prefixes = ament_prefixes()
@@ -37,7 +42,7 @@ class BuildMessages(build_ext):
 
     def get_outputs(self) -> list[str]:
         """Return the module files, so that `install --record` lists them."""
-        return [str(path) for path in getattr(self, "_modules", [])]
+        return [str(path) for path in self._modules]
 
     def _staged(self, prefixes: list[Path]) -> Path:
         """Return the folder with CMake's finished install, building it unless it is there."""
@@ -47,8 +52,9 @@ class BuildMessages(build_ext):
         if not stage.exists():
             for stale in builds.glob("messages-*"):
                 shutil.rmtree(stale)
-            run_cmake(build, stage.with_name("unfinished"), prefixes)
-            stage.with_name("unfinished").rename(stage)
+            unfinished = build / "unfinished"
+            run_cmake(build, unfinished, prefixes)
+            unfinished.rename(stage)
         # Relative, as data_files must be: setuptools looks there from the project's folder.
         return Path(os.path.relpath(stage))
 
