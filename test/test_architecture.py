@@ -6,9 +6,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-
-import pytest
 
 PACKAGE = "timebill_ros"
 SOURCE_TREE = Path(__file__).resolve().parents[1]
@@ -42,6 +41,7 @@ ROS_ROOMS = {"node", "cli"}
 ROS_MODULES = {"ament_index_python", "builtin_interfaces", "launch", "launch_ros", "rclpy"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 MOST_LINES = 350
+LICENSE_LINE = "# SPDX-License-Identifier: Apache-2.0"
 
 
 def tree(path: Path) -> ast.Module:
@@ -73,8 +73,9 @@ def is_ros(module: str) -> bool:
     return top in ROS_MODULES or top.endswith("_msgs") or module.startswith(f"{PACKAGE}.msg")
 
 
-def relative(path: Path) -> str:
-    return str(path.relative_to(SOURCE_TREE))
+def offenders(found: Mapping[Path, object]) -> dict[str, object]:
+    """What breaks a rule, by file: empty where the rule holds."""
+    return {str(path.relative_to(SOURCE_TREE)): what for path, what in found.items() if what}
 
 
 def test_every_folder_is_a_room_with_a_rule() -> None:
@@ -90,22 +91,32 @@ def test_the_rules_allow_no_circle() -> None:
     assert not left
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if room_of(p)], ids=relative)
-def test_imports_point_one_way(path: Path) -> None:
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith(f"{PACKAGE}.")}
-    assert ours <= ROOMS[room_of(path)] | {room_of(path)}
+def test_imports_point_one_way() -> None:
+    found = {}
+    for path in SOURCES:
+        ours = {name.split(".")[1] for name in imports(path) if name.startswith(f"{PACKAGE}.")}
+        if room := room_of(path):
+            found[path] = ours - ROOMS[room] - {room}
+    assert offenders(found) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_only_node_and_cli_know_ros(path: Path) -> None:
-    if room_of(path) not in ROS_ROOMS:
-        assert not {name for name in imports(path) if is_ros(name)}
+def test_only_node_and_cli_know_ros() -> None:
+    found = {
+        path: {name for name in imports(path) if is_ros(name)}
+        for path in SOURCES
+        if room_of(path) not in ROS_ROOMS
+    }
+    assert offenders(found) == {}
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if room_of(p) == "budget"], ids=relative)
-def test_budget_needs_numpy_at_most(path: Path) -> None:
-    tops = {name.split(".")[0] for name in imports(path)}
-    assert tops - sys.stdlib_module_names <= {"numpy", PACKAGE}
+def test_budget_needs_numpy_at_most() -> None:
+    allowed = {*sys.stdlib_module_names, "numpy", PACKAGE}
+    found = {
+        path: {name for name in imports(path) if name.split(".")[0] not in allowed}
+        for path in SOURCES
+        if room_of(path) == "budget"
+    }
+    assert offenders(found) == {}
 
 
 def test_scheduling_runs_without_torch_and_ros() -> None:
@@ -117,23 +128,32 @@ def test_scheduling_runs_without_torch_and_ros() -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "__init__.py"], ids=relative)
-def test_a_room_itself_imports_nothing(path: Path) -> None:
-    body = tree(path).body
-    assert ast.get_docstring(tree(path))
-    assert len(body) == 1
+def test_a_room_itself_holds_a_docstring_only() -> None:
+    """So that importing one light module of a room never loads a heavy one."""
+    found = {
+        path: not ast.get_docstring(tree(path)) or len(tree(path).body) > 1
+        for path in SOURCES
+        if path.name == "__init__.py"
+    }
+    assert offenders(found) == {}
 
 
-@pytest.mark.parametrize("path", PYTHON_FILES, ids=relative)
-def test_a_file_is_short_named_for_its_subject_and_licensed(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    assert len(lines) <= MOST_LINES
-    assert path.stem not in VAGUE_NAMES
-    assert lines[0] == "# SPDX-License-Identifier: Apache-2.0"
+def test_files_are_short_licensed_and_named_for_their_subject() -> None:
+    found: dict[Path, list[str]] = {}
+    for path in PYTHON_FILES:
+        lines = path.read_text().splitlines()
+        found[path] = [
+            *([f"{len(lines)} lines"] if len(lines) > MOST_LINES else []),
+            *(["a vague name"] if path.stem in VAGUE_NAMES else []),
+            *(["no license line"] if lines[:1] != [LICENSE_LINE] else []),
+        ]
+    assert offenders(found) == {}
 
 
-@pytest.mark.parametrize("path", PYTHON_FILES, ids=relative)
-def test_no_file_measures_with_the_wall_clock(path: Path) -> None:
-    calls = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
-    assert not calls & {"time.time", "time.time_ns"}
-    assert not imports(path) & {"time.time", "time.time_ns"}
+def test_no_file_measures_with_the_wall_clock() -> None:
+    wall_clock = {"time.time", "time.time_ns"}
+    found = {}
+    for path in PYTHON_FILES:
+        calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        found[path] = wall_clock & ({ast.unparse(call) for call in calls} | imports(path))
+    assert offenders(found) == {}
