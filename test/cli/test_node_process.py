@@ -76,6 +76,11 @@ def test_the_node_comes_up_and_says_why_it_cannot_be_configured() -> None:
         with pytest.raises(NodeProcessError, match=r"failed to configure(?s:.*)/nowhere"):
             node.configure(timeout=60.0)
         assert node.state() == "unconfigured"
+        with pytest.raises(NodeProcessError, match=r"refused.*pessimism"):
+            node.set_parameters({"model": "/elsewhere", "pessimism": 0.5})
+        node.set_parameters({"model": "/elsewhere", "pessimism": 2.0})
+        with pytest.raises(NodeProcessError, match=r"failed to configure(?s:.*)/elsewhere"):
+            node.configure(timeout=60.0)
         node.shutdown()
         assert node.state() == "finalized"
     assert node.process.returncode == 0

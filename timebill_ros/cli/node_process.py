@@ -16,6 +16,8 @@ from typing import Any, Self
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy import parameter
 from rclpy.client import Client
 
 from timebill_ros.cli.session import Session, free_domain
@@ -89,9 +91,13 @@ class NodeProcess:
         node = self._session.node
         self._change = node.create_client(ChangeState, f"{self.name}/change_state")
         self._get = node.create_client(GetState, f"{self.name}/get_state")
+        self._set = node.create_client(
+            SetParametersAtomically, f"{self.name}/set_parameters_atomically"
+        )
+        clients = (self._change, self._get, self._set)
         self._wait(
             "has no lifecycle services",
-            lambda: self._change.service_is_ready() and self._get.service_is_ready(),
+            lambda: all(client.service_is_ready() for client in clients),
             timeout,
         )
 
@@ -127,6 +133,18 @@ class NodeProcess:
         """
         label: str = self._call(self._get, GetState.Request(), timeout).current_state.label
         return label
+
+    def set_parameters(self, values: Mapping[str, Parameter], timeout: float = 10.0) -> None:
+        """Set parameters, all or none; the node reads most of them when it is configured.
+
+        Raises:
+            NodeProcessError: the node refused a value, or no answer within ``timeout`` s.
+        """
+        given = [parameter.Parameter(name, value=value) for name, value in values.items()]
+        request = SetParametersAtomically.Request(parameters=[p.to_parameter_msg() for p in given])
+        result = self._call(self._set, request, timeout).result
+        if not result.successful:
+            raise self._error(f"refused {dict(values)}: {result.reason}")
 
     def log_tail(self) -> str:
         """The last lines that it wrote."""
