@@ -46,11 +46,11 @@ demo: setup ## start the node and send it instructions with deadlines; results i
 	$(RUN) $(BIN)/timebill_ros demo --out out
 
 test: setup ## run the tests but the slow ones
-	$(RUN) $(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 # pytest says 5 where the marker selects nothing.
 test-slow: setup ## run the slow tests
-	$(RUN) $(BIN)/pytest -m slow $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m slow $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/requirements.stamp ## check style and types
 	$(BIN)/ruff check .
@@ -66,6 +66,7 @@ clean: ## remove what was built and written, but not .venv
 
 # XDG_CACHE_HOME is not exported: it would move pip's cache as well.
 RUN := XDG_CACHE_HOME=$(STATE)/cache
+PYTEST := mkdir -p $(STATE) && $(RUN) $(BIN)/pytest --basetemp=$(STATE)/pytest
 
 $(BIN)/python:
 	@$(MAKE) --no-print-directory tools
