@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the launch file's text promises, where ROS 2's launch is not installed to load it."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import asdict
+from pathlib import Path
+
+from timebill_ros.__main__ import MODULES
+from timebill_ros.node import instruction_service, llm_node
+from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.settings import Settings
+
+SOURCE_TREE = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = SOURCE_TREE / "launch" / "llm.launch.py"
+TREE = ast.parse(LAUNCH_FILE.read_text())
+PARAMETERS = {name: type(value) for name, value in asdict(Settings()).items()}
+
+
+def constant(name: str) -> ast.expr:
+    """The value of a module's constant."""
+    [value] = [
+        node.value
+        for node in TREE.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    ]
+    return value
+
+
+def calls(function: str) -> list[ast.Call]:
+    """Every call of a function by its name."""
+    nodes = [node for node in ast.walk(TREE) if isinstance(node, ast.Call)]
+    return [call for call in nodes if ast.unparse(call.func) == function]
+
+
+def keywords(call: ast.Call) -> dict[str, ast.expr]:
+    return {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+
+
+def strings(path: str) -> set[str]:
+    """Every string literal of a source file."""
+    nodes = ast.walk(ast.parse(Path(path).read_text()))
+    return {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+def declared() -> dict[str, dict[str, ast.expr]]:
+    """Every declared argument with what is said of it."""
+    return {call.args[0].value: keywords(call) for call in calls("DeclareLaunchArgument")}
+
+
+def test_every_argument_has_a_default_and_a_description() -> None:
+    assert len(declared()) == 12
+    assert all({"default_value", "description"} <= said.keys() for said in declared().values())
+
+
+def test_arguments_override_parameters_that_exist_with_their_types() -> None:
+    types = {**PARAMETERS, "use_sim_time": bool}  # which every ROS node has
+    overrides = constant("OVERRIDES")
+    for argument, target in zip(overrides.keys, overrides.values, strict=True):
+        parameter, value_type = target.elts
+        assert argument.value in declared()
+        assert types[parameter.value].__name__ == value_type.id
+
+
+def test_arguments_remap_the_topics_that_the_node_has() -> None:
+    topics = ast.literal_eval(constant("TOPICS"))
+    used = {text for text in strings(instruction_service.__file__) if text.startswith("~/")}
+    assert set(topics.values()) == used
+    assert topics.keys() <= declared().keys()
+
+
+def test_the_policies_to_choose_from_are_the_nodes() -> None:
+    choices = ast.literal_eval(declared()["policy"]["choices"])
+    assert choices == ["", *(policy.value for policy in OverrunPolicy)]
+
+
+def test_the_node_is_the_packages_own_under_its_own_name() -> None:
+    [call] = calls("LifecycleNode")
+    assert keywords(call)["executable"].value in MODULES
+    assert ast.literal_eval(constant("NODE_NAME")) in strings(llm_node.__file__)
+
+
+def test_the_default_parameter_file_comes_with_the_package() -> None:
+    names = [n.value for n in ast.walk(constant("PARAM_FILE")) if isinstance(n, ast.Constant)]
+    assert (SOURCE_TREE / Path(*names)).is_file()
