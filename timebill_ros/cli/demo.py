@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: the node in a process of its own, and instructions with deadlines over DDS."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import signal
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from timebill_ros.cli.client import Arrival, Exchange, InstructionClient, NodeAbsent
+from timebill_ros.cli.node_process import NodeProcess, NodeProcessError
+from timebill_ros.cli.record import HEADER, Ending, Planned, Record, line, record_of, write_csv
+from timebill_ros.cli.scenario import Look, Request, draw_tasks, plan_run
+from timebill_ros.msg import Instruction
+from timebill_ros.node.conversions import duration_msg
+from timebill_ros.runtime.settings import Settings
+from timebill_ros.workload.metrics import exact_match
+from timebill_ros.workload.tasks import Task
+
+_OVERRIDES = ("model", "device", "threads", "overrun_policy")
+_UNHURRIED = 600.0  # s; budget of the answers that show how fast this machine is
+_CONFIGURE = 600.0  # s
+_SPARE = 30.0  # s beyond its deadline that a terminal message may take
+_HEAD_START = 0.03  # s after which the first of a group runs, and the others wait for it
+_TEXT_WIDTH = 96
+
+
+class DemoFailed(Exception):
+    """The run does not show what it should; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The instructions of a run with their tasks, and what became of them."""
+
+    tasks: Sequence[Task]
+    requests: Sequence[Request]
+    records: Sequence[Record]
+
+    def task_of(self, record: Record) -> Task:
+        """The task that an instruction posed."""
+        return next(self.tasks[r.task] for r in self.requests if r.id == record.id)
+
+    def correct(self, record: Record) -> bool:
+        """Whether the answer equals the task's reference."""
+        return exact_match(record.text, self.task_of(record).reference) == 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 if it showed what it should."""
+    options = _parser().parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    # An orderly end, so that the node's process ends with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    settings = Settings(
+        model=options.model,
+        device=options.device,
+        threads=options.threads,
+        overrun_policy=options.policy,
+    )
+    try:
+        run = _run(settings, options.seed)
+        _report(run, options.out, f"{options.model} on {options.device}, policy {options.policy}")
+        _check(run.records, settings.alpha_max)
+    except (NodeProcessError, NodeAbsent, DemoFailed) as failure:
+        print(f"demo: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Settings()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policy", choices=("kill", "skip_next"), default=defaults.overrun_policy)
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of picture and CSV")
+    parser.add_argument("--seed", type=int, default=0, help="of the tasks")
+    parser.add_argument("--model", default=defaults.model, help="as the node's parameter")
+    parser.add_argument("--device", default=defaults.device, help="as the node's parameter")
+    parser.add_argument(
+        "--threads", type=int, default=defaults.threads, help="as the node's parameter"
+    )
+    return parser
+
+
+def _run(settings: Settings, seed: int) -> Run:
+    """Start the node, have the tasks answered without hurry, then with deadlines."""
+    overrides = {name: getattr(settings, name) for name in _OVERRIDES}
+    tasks = draw_tasks(seed)
+    with NodeProcess(overrides, on_log=lambda text: print(f"  node | {text}", flush=True)) as node:
+        print(f"node {node.name}: process {node.process.pid}, ROS domain {node.domain}")
+        node.configure(_CONFIGURE)
+        node.activate()
+        with InstructionClient(node.name, domain=node.domain) as client:
+            client.wait_for_node()
+            looks = _look(client, tasks)
+        groups = plan_run(looks, settings.alpha_max)
+        requests = [request for group in groups for request in group]
+        table = _Table({request.id: looks[request.task].prompt_tokens for request in requests})
+        with InstructionClient(node.name, domain=node.domain, on_arrival=table.add) as client:
+            client.wait_for_node()
+            _send(client, tasks, groups)
+        node.shutdown()
+    return Run(tasks, requests, sorted(table.records, key=lambda record: record.released))
+
+
+def _look(client: InstructionClient, tasks: Sequence[Task]) -> list[Look]:
+    """Have every task answered without hurry, to learn how long it takes on this machine."""
+    print(f"{len(tasks)} tasks without hurry, to learn how long they take here", flush=True)
+    looks = []
+    for number, task in enumerate(tasks):
+        exchange = client.send(_instruction(f"look{number}", task, _UNHURRIED))
+        client.wait_for_all(_UNHURRIED + _SPARE)
+        record = record_of(exchange)
+        if record is None or record.plan is None or record.ending is not Ending.IN_TIME:
+            told = f"{record.ending}: {record.detail}" if record else "nothing was heard of it"
+            raise DemoFailed(f"{task.instruction!r} was not answered without hurry: {told}")
+        looks.append(_look_of(record, record.plan))
+    return looks
+
+
+def _look_of(record: Record, plan: Planned) -> Look:
+    return Look(
+        prompt_tokens=record.prompt_tokens,
+        planned_tokens=plan.planned_tokens,
+        response_tokens=record.response_tokens,
+        spent=record.execution - record.timing.evict - record.timing.decode,
+        decode=record.timing.decode,
+        wcet=plan.wcet,
+    )
+
+
+def _send(
+    client: InstructionClient, tasks: Sequence[Task], groups: Sequence[Sequence[Request]]
+) -> None:
+    """Send the run group by group, and wait for the end of each."""
+    print(f"\n{sum(map(len, groups))} instructions with deadlines\n{HEADER}", flush=True)
+    for group in groups:
+        for position, request in enumerate(group):
+            if position == 1:
+                client.spin(_HEAD_START)
+            client.send(_instruction(request.id, tasks[request.task], request.budget))
+        if not client.wait_for_all(max(request.budget for request in group) + _SPARE):
+            silent = [name for name, sent in client.exchanges.items() if sent.terminal is None]
+            raise DemoFailed(f"nothing was heard of {', '.join(silent)}")
+
+
+def _instruction(name: str, task: Task, budget: float) -> Instruction:
+    return Instruction(
+        id=name, system=task.system, prompt=task.instruction, budget=duration_msg(budget)
+    )
+
+
+class _Table:
+    """Prints a line per ended instruction, as they arrive.
+
+    Attributes:
+        records: the ended instructions so far.
+    """
+
+    def __init__(self, prompt_tokens: dict[str, int]) -> None:
+        self.records: list[Record] = []
+        self._prompt_tokens = prompt_tokens
+
+    def add(self, exchange: Exchange, arrival: Arrival) -> None:
+        """Take a message; only the terminal one makes a line."""
+        if not arrival.terminal:
+            return
+        record = record_of(exchange, self._prompt_tokens[exchange.instruction.id])
+        if record is not None:
+            self.records.append(record)
+            print(line(record), flush=True)
+
+
+def _report(run: Run, folder: Path, title: str) -> None:
+    """Say what came out, and leave the picture and the file."""
+    answered = [record for record in run.records if record.ending is Ending.IN_TIME]
+    if answered:
+        shown = max(answered, key=lambda record: record.plan.alpha if record.plan else 0.0)
+        _show_answer(run, shown)
+    counts = Counter(record.ending for record in run.records)
+    print("\noutcomes: " + ", ".join(f"{count} {ending}" for ending, count in counts.items()))
+    correct = sum(run.correct(record) for record in answered)
+    print(f"answers in time that equal the reference: {correct} of {len(answered)}")
+    write_csv(folder / "demo.csv", run.records)
+    print(f"written: {folder / 'demo.csv'}")
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no picture: matplotlib is not installed", file=sys.stderr)
+        return
+    from timebill_ros.cli.picture import draw_run
+
+    draw_run(folder / "demo.png", run.records, f"timebill_ros: {title}")
+    print(f"written: {folder / 'demo.png'}")
+
+
+def _show_answer(run: Run, record: Record) -> None:
+    task = run.task_of(record)
+    alpha = record.plan.alpha if record.plan else 0.0
+    equal = "equals" if run.correct(record) else "differs from"
+    print(f"\n{record.id}, alpha {alpha:.2f}, {equal} the reference:")
+    for name, text in (("instruction", task.instruction), ("answer", record.text)):
+        first = f"  {name:12}"
+        print(textwrap.fill(text, _TEXT_WIDTH, initial_indent=first, subsequent_indent=" " * 14))
+
+
+def _check(records: Sequence[Record], alpha_max: float) -> None:
+    """All three kinds of outcome, and none that a budget cannot cause.
+
+    Raises:
+        DemoFailed: with every kind that is missing and every failure.
+    """
+    alphas = [r.plan.alpha for r in records if r.plan and r.ending is Ending.IN_TIME]
+    kinds = {
+        "an answer in time with alpha = 0": any(alpha == 0.0 for alpha in alphas),
+        f"an answer in time with 0 < alpha <= {alpha_max}": any(
+            0.0 < alpha <= alpha_max for alpha in alphas
+        ),
+        "an overrun": any(record.ending.missed for record in records),
+    }
+    faults = [f"{kind} did not occur" for kind, occurred in kinds.items() if not occurred]
+    faults += [
+        f"{record.id} was {record.ending}: {record.detail}"
+        for record in records
+        if not record.ending.missed and record.ending is not Ending.IN_TIME
+    ]
+    if faults:
+        raise DemoFailed("; ".join(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

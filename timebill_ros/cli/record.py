@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of one instruction, as plain values: for the table, the CSV file and the picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from timebill_ros.cli.client import Exchange
+from timebill_ros.msg import Overrun, Response
+from timebill_ros.msg import Plan as PlanMsg
+from timebill_ros.msg import Timing as TimingMsg
+from timebill_ros.node.conversions import REASONS, nanoseconds
+from timebill_ros.runtime.clock import seconds
+from timebill_ros.runtime.outcome import Timing
+
+
+class Ending(StrEnum):
+    """How an instruction ended, as its sender sees it."""
+
+    IN_TIME = "in time"
+    LATE = "late"
+    KILLED = "killed"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    CANCELED = "canceled"
+    FAILED = "failed"
+
+    @property
+    def missed(self) -> bool:
+        """Whether the deadline was the reason: the overruns that a budget can cause."""
+        return self in (Ending.LATE, Ending.KILLED, Ending.SKIPPED, Ending.EXPIRED)
+
+
+_ENDINGS = {number: Ending(reason.value) for reason, number in REASONS.items()}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The numbers of a plan: N_hat (0 where no prediction came in time), N_W, alpha; times in s."""
+
+    predicted_tokens: int
+    planned_tokens: int
+    alpha: float
+    feasible: bool
+    predicted_time: float
+    wcet: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One ended instruction.
+
+    Attributes:
+        prompt_tokens: N_x; 0 where nothing told.
+        released: s, on the ROS clock of the sender.
+        budget: s from release to deadline.
+        response_tokens: N so far.
+        plan: None where it ended before one was made.
+        text: the answer, or what there was of it.
+        detail: why there is no answer, in words.
+    """
+
+    id: str
+    prompt_tokens: int
+    released: float
+    budget: float
+    ending: Ending
+    response_tokens: int
+    plan: Planned | None
+    timing: Timing
+    text: str
+    detail: str = ""
+
+    @property
+    def execution(self) -> float:
+        """Seconds from the start of execution to the end; 0 where it never started."""
+        return max(0.0, self.timing.total - self.timing.queued)
+
+
+def record_of(exchange: Exchange, prompt_tokens: int = 0) -> Record | None:
+    """The record of an exchange; None while it has not ended.
+
+    ``prompt_tokens`` fills in for an instruction that ended before it was tokenised.
+    """
+    terminal = exchange.terminal
+    if terminal is None:
+        return None
+    message = terminal.message
+    answered = isinstance(message, Response)
+    return Record(
+        id=message.id,
+        prompt_tokens=message.plan.prompt_tokens or prompt_tokens,
+        released=seconds(nanoseconds(message.header.stamp)),
+        budget=seconds(nanoseconds(exchange.instruction.budget)),
+        ending=_ending(message),
+        response_tokens=message.response_tokens,
+        plan=_planned(message.plan),
+        timing=_timing(message.timing),
+        text=message.text if answered else message.partial_text,
+        detail="" if answered else message.detail,
+    )
+
+
+HEADER = (
+    f"{'':6}{'prompt':>8}{'budget':>9}{'length':>12}{'':>7}{'time':>16}{'slack':>9}\n"
+    f"{'id':6}{'tokens':>8}{'s':>9}{'pred.':>7}{'act.':>5}{'alpha':>7}{'pred. s':>9}{'act. s':>7}"
+    f"{'s':>9}  outcome"
+)
+
+
+def line(record: Record) -> str:
+    """One line of the table under ``HEADER``; '-' for what there is not."""
+    plan = record.plan
+    predicted = str(plan.predicted_tokens) if plan and plan.predicted_tokens else "-"
+    alpha = f"{plan.alpha:.2f}" if plan else "-"
+    predicted_time = f"{plan.predicted_time:.3f}" if plan else "-"
+    actual = str(record.response_tokens) if record.response_tokens else "-"
+    execution = f"{record.execution:.3f}" if record.execution else "-"
+    return (
+        f"{record.id:6}{record.prompt_tokens:>8}{record.budget:>9.3f}{predicted:>7}{actual:>5}"
+        f"{alpha:>7}{predicted_time:>9}{execution:>7}{record.timing.slack:>+9.3f}  {record.ending}"
+    )
+
+
+def write_csv(path: Path, records: Sequence[Record]) -> None:
+    """Write one row per record, times in s."""
+    with path.open("w", newline="") as file:
+        rows = [_row(record) for record in records]
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _row(record: Record) -> dict[str, object]:
+    plan = record.plan
+    return {
+        "id": record.id,
+        "outcome": record.ending.value,
+        "prompt_tokens": record.prompt_tokens,
+        "released": f"{record.released:.6f}",
+        "budget": record.budget,
+        "predicted_tokens": plan.predicted_tokens if plan else "",
+        "planned_tokens": plan.planned_tokens if plan else "",
+        "response_tokens": record.response_tokens,
+        "alpha": plan.alpha if plan else "",
+        "feasible": plan.feasible if plan else "",
+        "predicted_time": plan.predicted_time if plan else "",
+        "wcet": plan.wcet if plan else "",
+        "execution": record.execution,
+        **vars(record.timing),
+        "detail": record.detail,
+        "text": record.text,
+    }
+
+
+def _ending(message: Response | Overrun) -> Ending:
+    if isinstance(message, Response):
+        return Ending.LATE if message.late else Ending.IN_TIME
+    return _ENDINGS[message.reason]
+
+
+def _planned(message: PlanMsg) -> Planned | None:
+    if not message.planner:
+        return None
+    return Planned(
+        predicted_tokens=message.predicted_tokens,
+        planned_tokens=message.planned_tokens,
+        alpha=message.alpha,
+        feasible=message.feasible,
+        predicted_time=seconds(nanoseconds(message.predicted_time)),
+        wcet=seconds(nanoseconds(message.wcet)),
+    )
+
+
+def _timing(message: TimingMsg) -> Timing:
+    names = ("queued", "predict", "prefill", "evict", "decode", "total", "slack")
+    return Timing(**{name: seconds(nanoseconds(getattr(message, name))) for name in names})

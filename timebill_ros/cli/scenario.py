@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo asks, and budgets that mean the same on a slow and on a fast machine.
+
+Every task is first answered once without hurry. Those answers tell how long each takes here and
+what the node plans for it; the budgets of the run with deadlines follow from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import count
+
+import numpy as np
+
+from timebill_ros.workload.scene import sample_scene
+from timebill_ros.workload.tasks import TEMPLATE_TOKENS, Family, Task, pose
+
+# Family, prompt tokens, and number of named objects where the family names objects: short and
+# long answers from short and long prompts.
+_TASKS = (
+    (Family.FIELD, 200, 1),
+    (Family.COMMAND, 400, 1),
+    (Family.COUNT, 700, 1),
+    (Family.LIST, 1000, 1),
+    (Family.REPORT, 1500, 6),
+    (Family.PLAN, 2000, 1),
+    (Family.REPORT, 3000, 8),
+    (Family.REPORT, 3500, 12),
+    (Family.REPORT, 4000, 10),
+    (Family.REPORT, 4000, 40),
+)
+# Words of the longest phrase before the names.
+_PHRASE_WORDS = 4
+
+# Ratios that the tight budgets aim at.
+_ALPHAS = (0.25, 0.45, 0.65, 0.85)
+# A comfortable budget is the worst case, planned or seen, and half as much again, and never within
+# what a busy machine may lose to others, s.
+_COMFORT, _COMFORT_BASE = 1.5, 0.1
+# Shares of the work that hopeless budgets leave time for.
+_PREFILL_SHARE, _DECODE_SHARE, _WAIT_SHARE = 0.4, 0.3, 0.5
+
+
+class Aim(StrEnum):
+    """What a budget is meant to bring about."""
+
+    COMFORTABLE = "comfortable"
+    """The worst case fits: nothing is evicted."""
+    TIGHT = "tight"
+    """The worst case fits only with part of the cache evicted."""
+    HOPELESS = "hopeless"
+    """Not even the expected answer fits with all evicted that may be."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one answer without hurry, and so without eviction, told of its task.
+
+    Attributes:
+        prompt_tokens, planned_tokens, response_tokens: N_x, N_W, and N as generated.
+        spent: s until decoding began: prefill, and waiting for the predictor.
+        decode: s of decoding.
+        wcet: s, the node's worst case from start to end, equation (9).
+    """
+
+    prompt_tokens: int
+    planned_tokens: int
+    response_tokens: int
+    spent: float
+    decode: float
+    wcet: float
+
+    @property
+    def execution(self) -> float:
+        """Seconds from start to end."""
+        return self.spent + self.decode
+
+
+@dataclass(frozen=True)
+class Request:
+    """One instruction of the run: a task by its number, and its budget in s."""
+
+    id: str
+    task: int
+    aim: Aim
+    budget: float
+
+
+def draw_tasks(seed: int) -> list[Task]:
+    """The demo's tasks, of about 200 to 4,000 prompt tokens."""
+    rng = np.random.default_rng(seed)
+    tasks = []
+    for family, prompt_tokens, names in _TASKS:
+        scene = sample_scene(rng, prompt_tokens - TEMPLATE_TOKENS - _PHRASE_WORDS - names)
+        instruction, reference = pose(rng, family, scene, names)
+        tasks.append(Task(family, scene.text, instruction, reference))
+    return tasks
+
+
+def time_per_cached_token(looks: Sequence[Look]) -> float:
+    """The node's p, s per cached token and decoding step, from the worst cases it planned.
+
+    Equation (9) at alpha = 0 says wcet - spent = p [(N_W-1) N_x + (N_W-1)(N_W-2)/2] + q (N_W-1):
+    linear in p and q, and solved by least squares.
+    """
+    steps = np.array([look.planned_tokens - 1 for look in looks], dtype=np.float64)
+    prompts = np.array([look.prompt_tokens for look in looks], dtype=np.float64)
+    terms = np.stack([steps * prompts + steps * (steps - 1) / 2, steps], axis=1)
+    planned_decode = np.array([look.wcet - look.spent for look in looks])
+    return max(0.0, float(np.linalg.lstsq(terms, planned_decode, rcond=None)[0][0]))
+
+
+def plan_run(looks: Sequence[Look], alpha_max: float) -> list[list[Request]]:
+    """The instructions of the run in the order of sending, in groups.
+
+    All of a group but its first are sent together while the first runs, and wait for each other;
+    a group is sent when the one before it has ended.
+    """
+    budgets = _Budgets(looks, time_per_cached_token(looks), alpha_max)
+    everything = range(len(looks))
+    steerable = sorted(everything, key=budgets.leeway, reverse=True)[: len(_ALPHAS)]
+    longest_prompt = max(everything, key=lambda task: looks[task].spent)
+    longest_answer = max(everything, key=budgets.shortest_decode)
+    others = set(everything) - {longest_prompt, longest_answer, *steerable}
+    single = [(task, Aim.COMFORTABLE, budgets.comfortable(task)) for task in sorted(others)]
+    single += [
+        (task, Aim.TIGHT, budgets.tight(task, alpha))
+        for task, alpha in zip(steerable, _ALPHAS, strict=False)
+    ]
+    single.append((longest_prompt, Aim.HOPELESS, _PREFILL_SHARE * looks[longest_prompt].spent))
+    single.append((longest_answer, Aim.HOPELESS, budgets.hopeless(longest_answer)))
+    groups = [[request] for request in single]
+    groups.append(_burst(budgets, steerable[0], longest_answer))
+    number = count(1)
+    return [
+        [Request(f"{aim[0]}{next(number):02}", task, aim, budget) for task, aim, budget in group]
+        for group in groups
+    ]
+
+
+def _burst(budgets: _Budgets, steerable: int, longest_answer: int) -> list[tuple[int, Aim, float]]:
+    """Six that meet: budgets grow by what runs before them, but the last one's cannot wait.
+
+    Its deadline passes in the queue, while the first is still running.
+    """
+    looks = budgets.looks
+    by_time = sorted(range(len(looks)), key=lambda task: looks[task].execution)
+    shortest, middle = by_time[0], by_time[len(by_time) // 2]
+    alone = [
+        (longest_answer, Aim.COMFORTABLE, budgets.comfortable(longest_answer)),
+        (shortest, Aim.COMFORTABLE, budgets.comfortable(shortest)),
+        (steerable, Aim.TIGHT, budgets.tight(steerable, _ALPHAS[0])),
+        (longest_answer, Aim.HOPELESS, budgets.hopeless(longest_answer)),
+        (middle, Aim.COMFORTABLE, budgets.comfortable(middle)),
+    ]
+    group, wait = [], 0.0
+    for task, aim, budget in alone:
+        group.append((task, aim, wait + budget))
+        wait += budget if aim is Aim.HOPELESS else looks[task].execution
+    impatience = _WAIT_SHARE * looks[longest_answer].execution
+    return [*group, (shortest, Aim.HOPELESS, impatience)]
+
+
+@dataclass(frozen=True)
+class _Budgets:
+    """Budgets, s from the start of execution, by the number of a task."""
+
+    looks: Sequence[Look]
+    p: float
+    alpha_max: float
+
+    def comfortable(self, task: int) -> float:
+        look = self.looks[task]
+        return _COMFORT * max(look.wcet, look.execution) + _COMFORT_BASE
+
+    def tight(self, task: int, alpha: float) -> float:
+        """Exactly the worst case at ``alpha``, so that the planner has to find that ratio."""
+        return self.looks[task].wcet - alpha * self._worth(task)
+
+    def hopeless(self, task: int) -> float:
+        """Ends while the task decodes, however much is evicted."""
+        return self.looks[task].spent + _DECODE_SHARE * self.shortest_decode(task)
+
+    def shortest_decode(self, task: int) -> float:
+        """Seconds that decoding the same answer takes at alpha_max."""
+        look = self.looks[task]
+        saved = self.p * self.alpha_max * look.prompt_tokens * (look.response_tokens - 1)
+        return max(0.0, look.decode - saved)
+
+    def leeway(self, task: int) -> float:
+        """How far, relative to the worst case, times may stray before a tight budget fails.
+
+        Either way: until the planned ratio leaves 0..1 (from the middle), or until the answer
+        takes as long as its planned worst case.
+        """
+        look = self.looks[task]
+        return min(self._worth(task) / 2, look.wcet - look.execution) / look.wcet
+
+    def _worth(self, task: int) -> float:
+        """Seconds of the worst case that evicting the whole prompt would save."""
+        look = self.looks[task]
+        return self.p * look.prompt_tokens * (look.planned_tokens - 1)
