@@ -9,22 +9,22 @@ from transformers import AttentionInterface
 from timebill_ros.engine.attention import (
     IMPLEMENTATION,
     QueryWindow,
-    causal_mask,
+    _masked_attention,
     grouped_attention,
 )
 from timebill_ros.engine.errors import UnsupportedModel
 
 
+@pytest.mark.parametrize("attention", [grouped_attention, _masked_attention])
 @pytest.mark.parametrize(("count", "keys"), [(1, 1), (1, 9), (4, 4), (4, 9), (9, 9)])
-def test_grouped_attention_is_causal_attention_of_the_last_queries(count, keys):
+def test_the_last_tokens_attend_to_themselves_and_before(attention, count, keys):
     torch.manual_seed(count + keys)
     query, key, value = (
         torch.randn(1, 6, count, 8),
         torch.randn(1, 2, keys, 8),
         torch.randn(1, 2, keys, 8),
     )
-    mask = causal_mask(count, keys, torch.float32, torch.device("cpu"))
-    out = grouped_attention(query, key, value, mask, 0.3)
+    out = attention(query, key, value, 0.3)
     for head in range(6):
         for row in range(count):
             seen = keys - count + row + 1

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from timebill_ros.engine.attention import QueryWindow, causal_mask, grouped_attention
+from timebill_ros.engine.attention import QueryWindow, grouped_attention
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.lean_weights import layer_weights, rotary_tables
 
@@ -44,7 +44,6 @@ class LeanDecoder:
         """See ``Decoder.prefill``."""
         cache, heads, count = self._cache, self._heads, len(tokens)
         x = F.embedding(tokens, self._embedding)  # [n, h]
-        mask = causal_mask(count, cache.length + count, x.dtype, x.device)
         cos = self._cos[cache.position : cache.position + count, None]
         sin = self._sin[cache.position : cache.position + count, None]
         for index, layer in enumerate(self._layers):
@@ -56,7 +55,7 @@ class LeanDecoder:
             query = qkv[:, :heads].transpose(0, 1)  # [H, n, D]
             if queries is not None:
                 queries.record(index, query, self._scale)
-            out = grouped_attention(query[None], key, value, mask, self._scale)
+            out = grouped_attention(query[None], key, value, self._scale)
             out = out[0].transpose(0, 1).reshape(count, -1)
             x += F.linear(out, layer.out, layer.out_bias)
             y = F.rms_norm(x, layer.mlp_norm.shape, layer.mlp_norm, self._eps)
@@ -76,7 +75,7 @@ class LeanDecoder:
             self._rotate(qkv[: heads + kv_heads], cos, sin, layer.qk_norm)
             cached = cache.append(index, qkv[heads:].view(2, kv_heads, 1, head_dim))
             query = qkv[:heads].view(1, heads, 1, head_dim)
-            out = grouped_attention(query, cached[:1], cached[1:], None, self._scale)
+            out = grouped_attention(query, cached[:1], cached[1:], self._scale)
             _add_projection(x, out.view(-1), layer.out, layer.out_bias)
             y = _rms_norm(x, layer.mlp_norm, self._eps)
             gate, up = F.linear(y, layer.gate_up, layer.gate_up_bias).chunk(2)
