@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ending the node's process from outside loses no instruction."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from timebill_ros.cli.node_process import NodeProcessError
+from timebill_ros.msg import Overrun
+
+from .subject import PATIENCE, Subject, ended_by, long_work
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_a_signal_ends_the_node_in_order(profiles: Path, number: signal.Signals) -> None:
+    with Subject(profiles) as node:
+        node.serve()
+        with node.client() as client:
+            for index in range(10):
+                client.send(long_work(f"job {index}"))
+            assert client.wait_for(["job 0"], PATIENCE)
+            node.process.send_signal(number)
+            assert client.wait_for_all(PATIENCE)
+            client.spin(0.2)
+            endings = [ended_by(exchange) for exchange in client.exchanges.values()]
+        assert node.process.wait(PATIENCE) == 0
+    canceled = [ending for ending in endings if isinstance(ending, Overrun)]
+    assert canceled
+    assert {overrun.reason for overrun in canceled} == {Overrun.CANCELED}
+
+
+def test_a_signal_ends_a_configuration_under_way(tmp_path: Path) -> None:
+    """Profiling is not kept anywhere here, and takes far longer than the wait for its end."""
+    with Subject(tmp_path) as node:
+        node.set_parameters({"max_context": 8192, "profile_seconds": 600.0})
+        with pytest.raises(NodeProcessError, match="did not answer"):
+            node.configure(timeout=2.0)
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(PATIENCE) == 0
