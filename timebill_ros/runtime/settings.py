@@ -20,7 +20,7 @@ class Settings:
     threads: int = 0
     max_context: int = 0
     chunk: int = 512
-    window: int = 16
+    window: int = 64
     kernel: int = 5
     max_tokens: int = 400
     temperature: float = 0.0
