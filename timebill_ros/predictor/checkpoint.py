@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all predictor checkpoints share: a directory, safetensors, and buckets in config.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timebill_ros.predictor.errors import (
+    BucketMismatch,
+    PredictorIncomplete,
+    PredictorNotFound,
+    PredictorNotSafetensors,
+)
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Buckets of ``size`` tokens (B) up to the ``longest_response`` (N_model)."""
+
+    size: int
+    longest_response: int
+
+    @property
+    def count(self) -> int:
+        """Number of classes, ceil(N_model / B)."""
+        return -(-self.longest_response // self.size)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json of a checkpoint directory that holds safetensors.
+
+    Raises:
+        PredictorNotFound: no such directory.
+        PredictorNotSafetensors: no safetensors in it.
+        PredictorIncomplete: no config.json, or not a JSON object.
+    """
+    if not folder.is_dir():
+        raise PredictorNotFound(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise PredictorNotSafetensors(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PredictorIncomplete(folder, "config.json is missing") from error
+    except ValueError as error:
+        raise PredictorIncomplete(folder, f"config.json cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise PredictorIncomplete(folder, "config.json is not a JSON object")
+    return config
+
+
+def read_buckets(folder: Path, config: dict[str, Any], classes: int) -> Buckets:
+    """The buckets that ``config`` describes, checked against the model's number of classes.
+
+    Raises:
+        PredictorIncomplete: ``bucket_size`` or ``longest_response`` is missing or not positive.
+        BucketMismatch: they do not make ``classes`` buckets.
+    """
+    buckets = Buckets(
+        read_integer(folder, config, "bucket_size"),
+        read_integer(folder, config, "longest_response"),
+    )
+    if buckets.count != classes:
+        raise BucketMismatch(folder, classes, buckets.longest_response, buckets.size)
+    return buckets
+
+
+def read_integer(folder: Path, config: dict[str, Any], key: str) -> int:
+    """A positive integer of ``config``. Raises ``PredictorIncomplete`` if it is not one."""
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise PredictorIncomplete(folder, f"config.json: {key} is {value!r}, not an integer >= 1")
+    return value
+
+
+def target_fingerprint(folder: Path) -> str:
+    """Identify a target model by its configuration and weights: SHA-256, 16 hex digits."""
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

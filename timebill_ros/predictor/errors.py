@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong with a length predictor's checkpoint or input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PredictorError(Exception):
+    """Base of every error that a predictor raises on purpose."""
+
+
+class PredictorNotFound(PredictorError):
+    """The checkpoint directory does not exist."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"predictor {str(folder)!r} is not a checkpoint directory")
+
+
+class PredictorNotSafetensors(PredictorError):
+    """The checkpoint has no safetensors; pickled weights can run code, so they are refused."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"predictor {folder} has no *.safetensors weights; "
+            "convert it with ``save_pretrained(..., safe_serialization=True)``"
+        )
+
+
+class PredictorIncomplete(PredictorError):
+    """A file or a key of the checkpoint is missing or damaged."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"predictor {folder} is incomplete: {reason}")
+
+
+class BucketMismatch(PredictorError):
+    """The classes are not the buckets that the configuration describes."""
+
+    def __init__(self, folder: Path, classes: int, longest_response: int, bucket_size: int) -> None:
+        super().__init__(
+            f"predictor {folder} has {classes} classes, but longest_response {longest_response} in "
+            f"buckets of bucket_size {bucket_size} makes {-(-longest_response // bucket_size)}; "
+            "correct config.json or train the predictor again"
+        )
+
+
+class TargetMismatch(PredictorError, ValueError):
+    """The prompt's tokens are not those of the target that the predictor was trained for."""
+
+    def __init__(self, token: int, vocabulary: int) -> None:
+        super().__init__(
+            f"prompt token {token} is outside the predictor's vocabulary of {vocabulary}; "
+            "the predictor was trained for another target model"
+        )

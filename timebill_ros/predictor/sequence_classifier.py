@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any Hugging Face sequence classifier whose labels are buckets, over the prompt's text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.predictor.checkpoint import Buckets, read_buckets, read_config
+from timebill_ros.predictor.errors import PredictorIncomplete
+from timebill_ros.predictor.truncation import keep_head_and_tail
+
+
+class SequenceClassifierPredictor:
+    """A ``LengthPredictor`` with a tokenizer of its own; label i is bucket i + 1.
+
+    Args:
+        model: the classifier, on the device that it is to run on.
+        tokenizer: its tokenizer.
+        buckets: what its labels mean.
+        threads: CPU threads of one prediction; None leaves the calling thread's number.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        buckets: Buckets,
+        threads: int | None,
+    ) -> None:
+        self.bucket_size = buckets.size
+        self._model = model.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._threads = threads
+
+    @torch.inference_mode()
+    def predict(
+        self, text: str, prompt_ids: Sequence[int], max_input: int | None
+    ) -> LengthDistribution:
+        """P(bucket); reads ``text`` only, never more than the model's positions allow."""
+        if self._threads not in (None, torch.get_num_threads()):
+            torch.set_num_threads(self._threads)  # per calling thread
+        # The special tokens stand at both ends, so shortening keeps them.
+        limits = [limit for limit in (max_input, self._positions()) if limit is not None]
+        limit = min(limits) if limits else None
+        tokens = keep_head_and_tail(self._tokenizer.encode(text), limit) or [self._filler()]
+        batch = torch.tensor([tokens], device=self._model.device)
+        logits = self._model(batch, attention_mask=torch.ones_like(batch)).logits
+        return LengthDistribution(logits[0].double().softmax(-1).cpu().numpy(), self.bucket_size)
+
+    def _positions(self) -> int | None:
+        longest: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        return longest
+
+    def _filler(self) -> int:
+        """Stands for an empty input."""
+        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+
+def load(folder: Path, *, device: str, threads: int | None) -> SequenceClassifierPredictor:
+    """Load a checkpoint directory: safetensors only, no remote code.
+
+    Its config.json names ``bucket_size`` (B) and ``longest_response`` (N_model) beside the keys of
+    transformers; the classes must be ceil(N_model / B).
+
+    Raises:
+        PredictorError: see ``read_config`` and ``read_buckets``; ``PredictorIncomplete`` also when
+            transformers cannot read the model or its tokenizer.
+    """
+    config = read_config(folder)
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the libraries below raise many kinds, down to plain Exception
+        detail = f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
+        raise PredictorIncomplete(folder, f"transformers cannot read it ({detail})") from error
+    # transformers would fill these with random numbers and go on.
+    absent = sorted(report["missing_keys"])
+    if absent:
+        detail = f"{len(absent)} weights are missing, first {absent[0]}"
+        raise PredictorIncomplete(folder, detail)
+    buckets = read_buckets(folder, config, model.config.num_labels)
+    return SequenceClassifierPredictor(model.to(device), tokenizer, buckets, threads)
