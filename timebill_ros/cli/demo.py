@@ -17,18 +17,18 @@ from pathlib import Path
 from timebill_ros.cli.client import Arrival, Exchange, InstructionClient, NodeAbsent
 from timebill_ros.cli.node_process import NodeProcess, NodeProcessError
 from timebill_ros.cli.record import HEADER, Ending, Planned, Record, line, record_of, write_csv
-from timebill_ros.cli.scenario import Look, Request, draw_tasks, plan_run
+from timebill_ros.cli.scenario import HEAD_START, Look, Request, draw_tasks, plan_run
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.workload.metrics import exact_match
 from timebill_ros.workload.tasks import Task
 
+_IDS = "Budgets: c comfortable, t tight (the worst case needs eviction), h hopeless"
 _OVERRIDES = ("model", "device", "threads", "overrun_policy")
 _UNHURRIED = 600.0  # s; budget of the answers that show how fast this machine is
 _CONFIGURE = 600.0  # s
 _SPARE = 30.0  # s beyond its deadline that a terminal message may take
-_HEAD_START = 0.03  # s after which the first of a group runs, and the others wait for it
 _TEXT_WIDTH = 96
 
 
@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         run = _run(settings, options.seed)
-        _report(run, options.out, f"{options.model} on {options.device}, policy {options.policy}")
+        name = Path(options.model).name
+        _report(run, options.out, f"model {name} on {options.device}, policy {options.policy}")
         _check(run.records, settings.alpha_max)
     except (NodeProcessError, NodeAbsent, DemoFailed) as failure:
         print(f"demo: {failure}", file=sys.stderr)
@@ -143,11 +144,11 @@ def _send(
     client: InstructionClient, tasks: Sequence[Task], groups: Sequence[Sequence[Request]]
 ) -> None:
     """Send the run group by group, and wait for the end of each."""
-    print(f"\n{sum(map(len, groups))} instructions with deadlines\n{HEADER}", flush=True)
+    print(f"\n{sum(map(len, groups))} instructions with deadlines. {_IDS}.\n{HEADER}", flush=True)
     for group in groups:
         for position, request in enumerate(group):
             if position == 1:
-                client.spin(_HEAD_START)
+                client.spin(HEAD_START)
             client.send(_instruction(request.id, tasks[request.task], request.budget))
         if not client.wait_for_all(max(request.budget for request in group) + _SPARE):
             silent = [name for name, sent in client.exchanges.items() if sent.terminal is None]
@@ -198,7 +199,7 @@ def _report(run: Run, folder: Path, title: str) -> None:
         return
     from timebill_ros.cli.picture import draw_run
 
-    draw_run(folder / "demo.png", run.records, f"timebill_ros: {title}")
+    draw_run(folder / "demo.png", run.records, f"{title}.  {_IDS}")
     print(f"written: {folder / 'demo.png'}")
 
 

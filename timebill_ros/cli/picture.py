@@ -54,7 +54,8 @@ _BAR, _THIN_BAR = 0.62, 0.22
 # The budget axis ends here; a bar that is longer is cut and says so, budgets.
 _MOST_BUDGETS = 1.5
 # Where the columns of text right of the budget axis stand, in widths of that axis.
-_COLUMNS = {"alpha": 1.06, "tokens": 1.17, "outcome": 1.37}
+_COLUMNS = {"alpha": 1.05, "tokens": 1.16, "outcome": 1.38}
+_LABELS = "{id:<5}{prompt:>6}{budget:>8}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def draw_run(path: Path, records: Sequence[Record], title: str) -> None:
         _describe(budgets, row, record)
     _dress_run(run, records)
     _dress_budgets(budgets)
-    figure.suptitle(title, fontsize=13, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     figure.legend(
         handles=_legend(records), loc="outside lower center", ncols=11, frameon=False, fontsize=9
     )
@@ -141,7 +142,7 @@ def _draw_on_budget(axes: Axes, row: int, record: Record) -> None:
 
 
 def _describe(axes: Axes, row: int, record: Record) -> None:
-    """The row's numbers, right of the axes: alpha, predicted and actual length, ending."""
+    """The row's result, right of the axes: alpha, predicted and actual length, ending."""
     plan = record.plan
     alpha = f"{plan.alpha:.2f}" if plan else "-"
     predicted = str(plan.predicted_tokens) if plan and plan.predicted_tokens else "-"
@@ -162,20 +163,34 @@ def _describe(axes: Axes, row: int, record: Record) -> None:
             ha="left",
             fontsize=9,
             fontweight="bold" if bold else "normal",
-            color=_ENDINGS.get(record.ending, _OTHER_ENDING)[1] if column == "outcome" else "black",
         )
+    marker, color = _ENDINGS.get(record.ending, _OTHER_ENDING)
+    at = _COLUMNS["outcome"] - 0.03
+    axes.plot(at, row, marker, color=color, ms=7, transform=place, clip_on=False)
 
 
 def _dress_run(axes: Axes, records: Sequence[Record]) -> None:
-    axes.set_yticks(
-        range(len(records)),
-        [f"{r.id}   {r.prompt_tokens:>5,} tokens   {r.budget:.2f} s" for r in records],
+    labels = [
+        _LABELS.format(id=r.id, prompt=f"{r.prompt_tokens:,}", budget=f"{r.budget:.2f}")
+        for r in records
+    ]
+    axes.set_yticks(range(len(records)), labels, fontsize=9, family="monospace")
+    axes.text(
+        -0.012,
+        1.012,
+        _LABELS.format(id="id", prompt="prompt", budget="budget")
+        + "\n"
+        + _LABELS.format(id="", prompt="tokens", budget="s"),
+        transform=axes.transAxes,
         fontsize=9,
+        family="monospace",
+        ha="right",
+        va="bottom",
     )
     axes.set_ylim(len(records) - 0.5, -0.5)
     axes.set_xlim(left=0.0)
     axes.set_xlabel("time of the run [s]")
-    axes.set_title("The run: instruction, prompt, budget", fontsize=10, loc="left")
+    axes.set_title("When it ran", fontsize=11, loc="left")
     axes.tick_params(left=False)
     _bare(axes)
 
@@ -185,11 +200,11 @@ def _dress_budgets(axes: Axes) -> None:
     axes.set_xlim(0.0, _MOST_BUDGETS)
     axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5])
     axes.set_xlabel("share of the instruction's own budget")
-    axes.set_title("The budget: how it was spent", fontsize=10, loc="left")
+    axes.set_title("How its budget was spent", fontsize=11, loc="left")
     axes.tick_params(left=False, labelleft=False)
     for column, title in {
         "alpha": "alpha",
-        "tokens": "predicted /\nactual tokens",
+        "tokens": "tokens:\npred. / actual",
         "outcome": "outcome",
     }.items():
         axes.text(_COLUMNS[column], 1.012, title, transform=axes.transAxes, fontsize=9, va="bottom")

@@ -34,13 +34,16 @@ _TASKS = (
 # Words of the longest phrase before the names.
 _PHRASE_WORDS = 4
 
+# s after which the first of a group runs, and the others, sent then, wait for it.
+HEAD_START = 0.02
+
 # Ratios that the tight budgets aim at.
 _ALPHAS = (0.25, 0.45, 0.65, 0.85)
 # A comfortable budget is the worst case, planned or seen, and half as much again, and never within
 # what a busy machine may lose to others, s.
 _COMFORT, _COMFORT_BASE = 1.5, 0.1
 # Shares of the work that hopeless budgets leave time for.
-_PREFILL_SHARE, _DECODE_SHARE, _WAIT_SHARE = 0.4, 0.3, 0.5
+_PREFILL_SHARE, _DECODE_SHARE, _WAIT_SHARE = 0.4, 0.3, 0.3
 
 
 class Aim(StrEnum):
@@ -115,8 +118,8 @@ def time_per_cached_token(looks: Sequence[Look]) -> float:
 def plan_run(looks: Sequence[Look], alpha_max: float) -> list[list[Request]]:
     """The instructions of the run in the order of sending, in groups.
 
-    All of a group but its first are sent together while the first runs, and wait for each other;
-    a group is sent when the one before it has ended.
+    All of a group but its first are sent HEAD_START after it, and wait for it and each other; a
+    group is sent when the one before it has ended.
     """
     budgets = _Budgets(looks, time_per_cached_token(looks), alpha_max)
     everything = range(len(looks))
@@ -132,7 +135,7 @@ def plan_run(looks: Sequence[Look], alpha_max: float) -> list[list[Request]]:
     single.append((longest_prompt, Aim.HOPELESS, _PREFILL_SHARE * looks[longest_prompt].spent))
     single.append((longest_answer, Aim.HOPELESS, budgets.hopeless(longest_answer)))
     groups = [[request] for request in single]
-    groups.append(_burst(budgets, steerable[0], longest_answer))
+    groups.append(_burst(budgets, steerable[0], longest_prompt, longest_answer))
     number = count(1)
     return [
         [Request(f"{aim[0]}{next(number):02}", task, aim, budget) for task, aim, budget in group]
@@ -140,27 +143,26 @@ def plan_run(looks: Sequence[Look], alpha_max: float) -> list[list[Request]]:
     ]
 
 
-def _burst(budgets: _Budgets, steerable: int, longest_answer: int) -> list[tuple[int, Aim, float]]:
-    """Six that meet: budgets grow by what runs before them, but the last one's cannot wait.
+def _burst(
+    budgets: _Budgets, steerable: int, longest_prompt: int, longest_answer: int
+) -> list[tuple[int, Aim, float]]:
+    """Six that meet: the first misses its deadline, and the last one's passes in the queue.
 
-    Its deadline passes in the queue, while the first is still running.
+    Between them those that can wait: their budgets grow by what runs before them, and stand in
+    the order in which the node, earliest deadline first, takes them.
     """
     looks = budgets.looks
     by_time = sorted(range(len(looks)), key=lambda task: looks[task].execution)
-    shortest, middle = by_time[0], by_time[len(by_time) // 2]
-    alone = [
-        (longest_answer, Aim.COMFORTABLE, budgets.comfortable(longest_answer)),
-        (shortest, Aim.COMFORTABLE, budgets.comfortable(shortest)),
-        (steerable, Aim.TIGHT, budgets.tight(steerable, _ALPHAS[0])),
-        (longest_answer, Aim.HOPELESS, budgets.hopeless(longest_answer)),
-        (middle, Aim.COMFORTABLE, budgets.comfortable(middle)),
-    ]
-    group, wait = [], 0.0
-    for task, aim, budget in alone:
+    easy = (by_time[0], by_time[len(by_time) // 2], longest_prompt)
+    patient = [(task, Aim.COMFORTABLE, budgets.comfortable(task)) for task in easy]
+    patient.append((steerable, Aim.TIGHT, budgets.tight(steerable, _ALPHAS[1])))
+    first = budgets.hopeless(longest_answer)
+    group = [(longest_answer, Aim.HOPELESS, first)]
+    wait = first - HEAD_START
+    for task, aim, budget in sorted(patient, key=lambda waiting: waiting[2]):
         group.append((task, aim, wait + budget))
-        wait += budget if aim is Aim.HOPELESS else looks[task].execution
-    impatience = _WAIT_SHARE * looks[longest_answer].execution
-    return [*group, (shortest, Aim.HOPELESS, impatience)]
+        wait += looks[task].execution
+    return [*group, (longest_prompt, Aim.HOPELESS, _WAIT_SHARE * first)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking a running node, and every way in which that can fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from timebill_ros.cli import ask
+from timebill_ros.cli.node_process import NodeProcess
+from timebill_ros.cli.session import free_domain
+
+from .records import ANSWERED, EXPIRED, UNPREDICTED
+
+TIMEOUT = 120.0
+# Small enough to be profiled in seconds.
+PARAMETERS = {"max_context": 2048, "chunk": 128, "threads": 1, "profile_seconds": 5.0}
+
+
+def run_ask(domain: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "timebill_ros", "ask", *arguments],
+        env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    cache = str(tmp_path_factory.mktemp("profiles"))
+    with NodeProcess({**PARAMETERS, "profile_cache": cache}, namespace="robot") as node:
+        node.configure(TIMEOUT)
+        node.activate()
+        yield node
+
+
+@pytest.mark.e2e
+def test_an_answer_in_time_is_printed(node: NodeProcess) -> None:
+    done = run_ask(node.domain, "stop", "--budget", "20", "--node", "robot/llm")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert "[in time], alpha 0.00" in done.stderr
+
+
+@pytest.mark.e2e
+def test_an_overrun_is_told_with_its_reason(node: NodeProcess) -> None:
+    arguments = ("stop", "--system", "car " * 1500, "--budget", "1e-6")
+    done = run_ask(node.domain, *arguments, "--node", "/robot/llm")
+    assert done.returncode == 1
+    assert "expired: deadline" in done.stderr or "killed: deadline" in done.stderr
+
+
+@pytest.mark.e2e
+def test_a_bound_that_is_exceeded_is_named(node: NodeProcess) -> None:
+    done = run_ask(node.domain, "stop", "--max-tokens", "4000", "--node", "/robot/llm")
+    assert done.returncode == 1
+    assert "rejected: max_tokens: 4000 exceed" in done.stderr
+
+
+@pytest.mark.e2e
+def test_an_absent_node_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain()))
+    assert ask.main(["stop", "--wait", "0.3"]) == 1
+    assert "nothing takes instructions at /llm/input/instruction" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: prompt"),
+        (["stop", "--budget", "0"], "not a positive time"),
+        (["stop", "--budget", "nan"], "not a positive time"),
+        (["stop", "--budget", "soon"], "invalid"),
+        (["stop", "--max-tokens", "-1"], "not a positive number of tokens"),
+    ],
+)
+def test_a_bad_argument_is_named(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        ask.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_system_message_may_lie_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "scene.txt").write_text("o1 s2 car ;")
+    assert ask._text_or_file(str(tmp_path / "scene.txt")) == "o1 s2 car ;"
+    for text in ("", "o1 s2 car ;", str(tmp_path), "a" * 10_000, "with \0 in it"):
+        assert ask._text_or_file(text) == text
+
+
+def test_the_account_has_what_there_is() -> None:
+    assert ask.account(ANSWERED) == (
+        "[in time], alpha 0.42, prompt 3005 tokens, response 97 tokens (predicted 96, planned for "
+        "400), time 0.357 s (predicted 0.371, worst case 0.512), queued 0.020 s, prefill 0.210 s, "
+        "predict 0.004 s, evict 0.003 s, decode 0.140 s, slack +0.135 s"
+    )
+    assert "(unpredicted, planned for 400)" in ask.account(UNPREDICTED)
+    assert ask.account(EXPIRED) == "[expired], queued 0.530 s, slack -0.018 s"

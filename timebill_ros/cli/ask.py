@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ask a running node one thing, with a deadline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from timebill_ros.cli.client import InstructionClient, NodeAbsent
+from timebill_ros.cli.record import Ending, Record, record_of
+from timebill_ros.msg import Instruction
+from timebill_ros.node.conversions import duration_msg
+from timebill_ros.runtime.settings import Settings
+
+# How long a late answer, or the news that there is none, may take beyond the deadline, s.
+_SPARE = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Publish one instruction and print what becomes of it; 0 if it was answered in time."""
+    options = _parser().parse_args(arguments)
+    instruction = Instruction(
+        id=f"ask-{uuid.uuid4().hex[:8]}",
+        system=_text_or_file(options.system),
+        prompt=options.prompt,
+        budget=duration_msg(options.budget),
+        max_tokens=options.max_tokens,
+    )
+    try:
+        with InstructionClient(options.node) as client:
+            client.wait_for_node(options.wait)
+            exchange = client.send(instruction)
+            client.wait_for_all((options.budget or Settings().default_budget) + _SPARE)
+    except NodeAbsent as absent:
+        print(f"ask: {absent}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    record = record_of(exchange)
+    if record is None:
+        print(f"ask: {options.node} said nothing {_SPARE:g} s after the deadline", file=sys.stderr)
+        return 1
+    print(record.text)
+    if record.detail:
+        print(f"{record.ending}: {record.detail}", file=sys.stderr)
+    print(account(record), file=sys.stderr)
+    return 0 if record.ending is Ending.IN_TIME else 1
+
+
+def account(record: Record) -> str:
+    """What was planned and what was measured, in one line."""
+    parts = [f"[{record.ending}]"]
+    if (plan := record.plan) is not None:
+        predicted = f"predicted {plan.predicted_tokens}" if plan.predicted_tokens else "unpredicted"
+        parts += [
+            f"alpha {plan.alpha:.2f}",
+            f"prompt {record.prompt_tokens} tokens",
+            f"response {record.response_tokens} tokens ({predicted}, "
+            f"planned for {plan.planned_tokens})",
+            f"time {record.execution:.3f} s (predicted {plan.predicted_time:.3f}, "
+            f"worst case {plan.wcet:.3f})",
+        ]
+    stages = ("queued", "prefill", "predict", "evict", "decode")
+    spent = {name: getattr(record.timing, name) for name in stages}
+    parts += [f"{name} {value:.3f} s" for name, value in spent.items() if value > 0.0]
+    return ", ".join([*parts, f"slack {record.timing.slack:+.3f} s"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("prompt", help="the instruction")
+    parser.add_argument("--system", default="", help="system message, or a file that holds it")
+    parser.add_argument(
+        "--budget", type=_seconds, default=0.0, help="s until the deadline (the node's default)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=_tokens, default=0, help="longest answer (the node's default)"
+    )
+    parser.add_argument("--node", type=_name, default="/llm", help="name of the node")
+    parser.add_argument(
+        "--wait", type=_seconds, default=10.0, help="s to wait for the node to be there"
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 2.0**31:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive time in seconds")
+    return value
+
+
+def _tokens(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of tokens")
+    return value
+
+
+def _name(text: str) -> str:
+    return text if text.startswith("/") else f"/{text}"
+
+
+def _text_or_file(text: str) -> str:
+    """The content of the file of that name, where there is one; otherwise the text itself."""
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
