@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,20 @@ from timebill_ros.workload.scene import sample_scene
 from timebill_ros.workload.tasks import Family, pose
 
 PATIENCE = 60.0  # s, for whatever must happen on a busy machine
+_PIPE_DELAY = 5.0  # s
 
-# Small enough to be profiled in seconds, with prompts long enough to be stopped half-way.
+# Small enough to be profiled in seconds, with prompts long enough to be stopped half-way. All that
+# a test varies is here too, so that it does not depend on the test before.
 SETTINGS: dict[str, Parameter] = {
+    "model": "embedded",
     "max_context": 2048,
     "chunk": 128,
     "threads": 1,
+    "planner": "timebill",
+    "overrun_policy": "kill",
+    "queue_capacity": 20,
     "profile_seconds": 5.0,
+    "use_sim_time": False,
 }
 
 
@@ -31,22 +39,44 @@ class Subject(NodeProcess):
 
     def __init__(self, profiles: Path, *, domain: int | None = None, namespace: str = "") -> None:
         """Not started; profiles are kept in ``profiles``, so that only the first test measures."""
-        settings = {**SETTINGS, "profile_cache": str(profiles)}
-        super().__init__(settings, domain=domain, namespace=namespace)
+        self._settings = {**SETTINGS, "profile_cache": str(profiles)}
+        self._served: dict[str, Parameter] | None = None
+        self._log: list[str] = []
+        super().__init__(
+            self._settings, domain=domain, namespace=namespace, on_log=self._log.append
+        )
 
     def serve(self, **parameters: Parameter) -> None:
-        """Active, and configured anew with these parameters, whatever it was before."""
+        """Active and configured with these parameters, whatever it was before.
+
+        A node that already is stays as it is.
+
+        Raises:
+            NodeProcessError: they do not let it be configured.
+        """
+        wanted = {**self._settings, **parameters}
+        if self._served == wanted and self.state() == "active":
+            return
         self.unload()
-        self.set_parameters(parameters)
+        self.set_parameters(wanted)
         self.configure(PATIENCE)
         self.activate()
+        self._served = wanted
 
     def unload(self) -> None:
         """Unconfigured, whatever it was before."""
+        self._served = None
         if self.state() == "active":
             self.deactivate()
         if self.state() == "inactive":
             self.cleanup()
+
+    def says(self, text: str) -> bool:
+        """Whether its log has the text, once what it wrote before has come through the pipe."""
+        end = time.monotonic() + _PIPE_DELAY
+        while not (found := any(text in line for line in self._log)) and time.monotonic() < end:
+            time.sleep(0.01)
+        return found
 
     def client(self) -> InstructionClient:
         """A client that the node hears; to be closed by the caller."""

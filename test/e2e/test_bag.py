@@ -68,14 +68,14 @@ def check_served(ended: dict[str, Response | Overrun]) -> None:
 def test_a_bag_is_replayed_on_the_wall_clock_with_new_stamps(
     node: Subject, recording: list[Recorded]
 ) -> None:
-    node.serve(use_sim_time=False, queue_capacity=SIZE)
+    node.serve()
     with node.client() as client:
         assert replay(client, recording, stamp=restamp, patience=PATIENCE)
         check_served(endings(client, recording))
 
 
 def test_a_bag_is_replayed_with_its_own_clock(node: Subject, recording: list[Recorded]) -> None:
-    node.serve(use_sim_time=True, queue_capacity=SIZE)
+    node.serve(use_sim_time=True)
     with node.client() as client, Session("bag_clock", node.domain) as session:
         clock = session.node.create_publisher(Clock, "/clock", 1)
         assert session.spin_until(lambda: clock.get_subscription_count() > 0, PATIENCE)
@@ -92,7 +92,7 @@ def test_a_bag_is_replayed_with_its_own_clock(node: Subject, recording: list[Rec
 
 
 def test_a_bag_without_its_clock_has_long_expired(node: Subject, recording: list[Recorded]) -> None:
-    node.serve(use_sim_time=False, queue_capacity=SIZE)
+    node.serve()
     with node.client() as client:
         assert replay(client, recording, patience=PATIENCE)
         ended = endings(client, recording)

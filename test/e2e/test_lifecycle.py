@@ -36,7 +36,7 @@ def test_an_instruction_goes_in_and_its_response_comes_out(node: Subject) -> Non
 @pytest.mark.parametrize("stage", [Overrun.PREFILL, Overrun.DECODE], ids=STAGES)
 def test_kill_stops_at_the_deadline_and_announces_it(node: Subject, stage: int) -> None:
     """Budgets follow from an answer without hurry; more are tried where the machine is uneven."""
-    node.serve(overrun_policy="kill", planner="vanilla")
+    node.serve(planner="vanilla")
     with node.client() as client:
         calm = client.send(long_work("calm"))
         assert client.wait_for_all(PATIENCE)
