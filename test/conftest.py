@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 SOURCE_TREE = Path(__file__).resolve().parents[1]
 
@@ -13,6 +14,12 @@ SOURCE_TREE = Path(__file__).resolve().parents[1]
 # the source tree, which has no generated messages, would hide the installed package.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != SOURCE_TREE]
 os.environ["PYTHONSAFEPATH"] = "1"  # the same for the processes that tests start
+
+# ROS 2 Jazzy's pytest (7.4) makes no packages of test folders, as newer ones do: where one of our
+# files imports another beside it, Python's own `test` would be searched.
+tests = ModuleType("test")
+tests.__path__ = [str(SOURCE_TREE / "test")]
+sys.modules["test"] = tests
 
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 # Runs on one machine or network must not hear each other; 1 to 100 are free on every platform.
