@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if record is None:
         print(f"ask: {options.node} said nothing {_SPARE:g} s after the deadline", file=sys.stderr)
         return 1
-    print(record.text)
+    if record.text:
+        print(record.text)
     if record.detail:
         print(f"{record.ending}: {record.detail}", file=sys.stderr)
     print(account(record), file=sys.stderr)

@@ -56,7 +56,6 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 if it showed what it should."""
     options = _parser().parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     # An orderly end, so that the node's process ends with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -67,11 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrun_policy=options.policy,
     )
     try:
+        options.out.mkdir(parents=True, exist_ok=True)
         run = _run(settings, options.seed)
         name = Path(options.model).name
         _report(run, options.out, f"model {name} on {options.device}, policy {options.policy}")
         _check(run.records, settings.alpha_max)
-    except (NodeProcessError, NodeAbsent, DemoFailed) as failure:
+    except (NodeProcessError, NodeAbsent, DemoFailed, OSError) as failure:
         print(f"demo: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -126,6 +126,8 @@ def _look(client: InstructionClient, tasks: Sequence[Task]) -> list[Look]:
             told = f"{record.ending}: {record.detail}" if record else "nothing was heard of it"
             raise DemoFailed(f"{task.instruction!r} was not answered without hurry: {told}")
         looks.append(_look_of(record, record.plan))
+    times = [look.execution for look in looks]
+    print(f"they took {min(times):.3f} to {max(times):.3f} s")
     return looks
 
 
