@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from launch_ros.event_handlers import OnStateTransition
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.srv import GetState
 from rclpy.parameter_client import AsyncParameterClient
+
+# Importing launch has every logger made from then on keep its records to itself, away from caplog.
+logging.setLoggerClass(logging.Logger)
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "llm.launch.py"
 ARGUMENTS = {
