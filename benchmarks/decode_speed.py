@@ -74,11 +74,11 @@ def save_random(folder: Path) -> Path:
     """A random checkpoint of the embedded model's shape."""
     config = Qwen2Config(
         vocab_size=1800,
-        hidden_size=128,
+        hidden_size=192,
         intermediate_size=256,
         num_hidden_layers=3,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=4,
         head_dim=64,
         max_position_embeddings=16384,
         tie_word_embeddings=True,

@@ -107,6 +107,15 @@ def test_any_of_several_eos_tokens_ends_the_response(make_engine, prompt_of):
     assert engine.response_tokens == response.index(last) + 1
 
 
+def test_eos_and_stop_strings_can_be_ignored_for_measuring(make_engine, prompt_of):
+    prompt = prompt_of(40)
+    first = respond(make_engine(), prompt, 1)[0]
+    engine = make_engine(stop=[chr(code) for code in range(128)])
+    engine.eos_tokens = frozenset({first})
+    assert len(respond(engine, prompt, 12)) == 1
+    assert len(respond(engine, prompt, 12, ignore_eos=True)) == 12
+
+
 def test_eos_leaves_no_text(make_engine, prompt_of, tokenizer):
     engine, prompt = make_engine(), prompt_of(40)
     first = respond(engine, prompt, 1)[0]

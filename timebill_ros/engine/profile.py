@@ -15,7 +15,7 @@ from timebill_ros.engine.transformer_engine import TransformerEngine
 Progress = Callable[[float, str], None]
 """Told a share in 0..1 and what was done."""
 
-_SIZES = 12
+_SIZES = 10
 _ROUNDS = 5
 _STEPS = 16  # decoding steps timed at each size and round
 _FEWEST_SIZES = 5  # a quadratic fitted to every other point needs as many

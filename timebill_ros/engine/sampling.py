@@ -56,7 +56,7 @@ class Sampler:
 
     def _draw(self, logits: Tensor) -> int:
         probabilities, tokens = (
-            (logits / self._sampling.temperature).softmax(-1).sort(descending=True, stable=True)
+            (logits / self._sampling.temperature).softmax(-1).sort(descending=True)
         )
         # A token is out when those before it reach top_p already; the first always stays.
         before = probabilities.cumsum(-1) - probabilities

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well the time model predicts held-out points, and whole requests that it never saw."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import heading
+
+from timebill_ros.budget.fit import fit_time_model
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.profile import Profiler
+from timebill_ros.engine.transformer_engine import TransformerEngine
+
+
+def main() -> None:
+    """Profile a checkpoint, then run random requests and compare their times with the model's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint directory")
+    parser.add_argument("--max-context", type=int, default=8192)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=20.0, help="seconds of profiling")
+    parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    checkpoint = load_checkpoint(arguments.model, device=arguments.device)
+    engine = TransformerEngine(
+        checkpoint, max_context=arguments.max_context, threads=arguments.threads
+    )
+    start = time.perf_counter()
+    fit = fit_time_model(Profiler(engine, limit=arguments.limit).measure())
+    seconds = time.perf_counter() - start
+    model = fit.model
+    print(heading("Time model"))
+    print(
+        f"torch {torch.__version__}, {checkpoint.device}, {checkpoint.dtype}, "
+        f"{arguments.threads} threads; profiled in {seconds:.1f} s"
+    )
+    print(f"prefill  {model.a:.3e} N^2 + {model.b:.3e} N + {model.c:.3e} s")
+    print(f"step     {model.p:.3e} N_kv + {model.q:.3e} s")
+    print(f"evict    {model.evict_rate:.3e} N + {model.evict_base:.3e} s")
+    print("mean absolute percentage error on held-out points:")
+    print(f"prefill {fit.prefill_mape:.1%}   step {fit.step_mape:.1%}   evict {fit.evict_mape:.1%}")
+    compare_requests(engine, model, arguments.requests)
+
+
+def compare_requests(engine: TransformerEngine, model: TimeModel, count: int) -> None:
+    """Run random requests; print how far their times are from the model's."""
+    rng = random.Random(0)
+    ratios = []
+    for _ in range(count):
+        response = rng.randint(8, 256)
+        prompt = rng.randint(engine.window, engine.max_context - response)
+        kept = max(engine.window, round(prompt * (1 - rng.choice([0.0, rng.uniform(0.0, 0.95)]))))
+        expected = model.prefill(prompt) + model.decode(kept, response)
+        if kept < prompt:
+            expected += model.evict(prompt)
+        ratios.append(run(engine, prompt, kept, response) / expected)
+    low, median, high = np.quantile(ratios, [0.05, 0.5, 0.95])
+    error = np.mean(np.abs(np.array(ratios) - 1.0))
+    print(f"{count} requests of random N_x, alpha and N, measured / predicted time:")
+    print(f"p5 {low:.2f}   p50 {median:.2f}   p95 {high:.2f}   mean absolute error {error:.1%}")
+
+
+def run(engine: TransformerEngine, prompt: int, kept: int, response: int) -> float:
+    """Seconds of one whole request."""
+    start = time.perf_counter()
+    engine.begin([0] * prompt, response, ignore_eos=True)
+    while not engine.prefill_chunk():
+        pass
+    engine.evict(kept)
+    while engine.finish_reason is None:
+        engine.step()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
