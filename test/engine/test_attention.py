@@ -12,6 +12,7 @@ from timebill_ros.engine.attention import (
     _masked_attention,
     grouped_attention,
 )
+from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.errors import UnsupportedModel
 
 
@@ -33,7 +34,7 @@ def test_the_last_tokens_attend_to_themselves_and_before(attention, count, keys)
 
 
 def test_query_window_keeps_the_last_queries_scaled():
-    window = QueryWindow(2, 3, 4, 5, dtype=torch.float32, device=torch.device("cpu"))
+    window = QueryWindow(AttentionShape(layers=2, heads=3, kv_heads=3, head_dim=4), window=5)
     queries = torch.randn(3, 7, 4)
     window.record(0, queries, 0.5)
     assert not window.complete

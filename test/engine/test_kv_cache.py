@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 
+from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.kv_cache import KVCache, transformers_view
 
 LAYERS, HEADS, DIM = 2, 2, 4
@@ -10,7 +11,8 @@ LAYERS, HEADS, DIM = 2, 2, 4
 
 def filled(tokens, capacity=16):
     """A cache of recognisable rows, and a copy of them [layers, 2, KV, tokens, D]."""
-    cache = KVCache(LAYERS, HEADS, DIM, capacity, dtype=torch.float32, device=torch.device("cpu"))
+    shape = AttentionShape(layers=LAYERS, heads=HEADS, kv_heads=HEADS, head_dim=DIM)
+    cache = KVCache(shape, capacity)
     rows = torch.arange(LAYERS * 2 * HEADS * tokens * DIM, dtype=torch.float32)
     rows = rows.view(LAYERS, 2, HEADS, tokens, DIM)
     for layer in range(LAYERS):

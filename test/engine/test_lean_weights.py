@@ -6,6 +6,7 @@ import copy
 import pytest
 import torch
 
+from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.lean_decoder import LeanDecoder
@@ -56,7 +57,7 @@ def test_stacked_weights_are_the_modules_own(model):
 
 def test_taking_the_weights_leaves_the_model_as_it_was(family, folder_of, stock_of):
     model = load_checkpoint(folder_of(family)).model
-    LeanDecoder(model, KVCache(3, 2, 16, 8, dtype=torch.float32, device=torch.device("cpu")))
+    LeanDecoder(model, KVCache(AttentionShape.of(model), capacity=8))
     stock = stock_of(family).state_dict()
     assert all(torch.equal(tensor, stock[name]) for name, tensor in model.state_dict().items())
 

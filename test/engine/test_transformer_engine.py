@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.decoder import ModuleDecoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
@@ -20,6 +19,7 @@ from timebill_ros.engine.errors import (
 )
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.lean_decoder import LeanDecoder
+from timebill_ros.engine.module_decoder import ModuleDecoder
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import TransformerEngine
 
@@ -172,6 +172,16 @@ def test_requests_that_cannot_run_are_refused(make_engine):
     for token in (-1, 10_000):
         with pytest.raises(RequestError, match="prompt tokens"):
             engine.begin([5, token], 5)
+
+
+def test_a_refused_request_leaves_nothing_to_run(make_engine, prompt_of):
+    engine = make_engine()
+    respond(engine, prompt_of(40), 2)
+    with pytest.raises(ContextExceeded):
+        engine.begin(prompt_of(40), 1000)
+    assert (engine.response_tokens, engine.text(), engine.finish_reason) == (0, "", None)
+    with pytest.raises(EngineMisuse):
+        engine.prefill_chunk()
 
 
 def test_methods_out_of_turn_are_refused(make_engine, prompt_of):

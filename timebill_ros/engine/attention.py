@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.errors import UnsupportedModel
 
 IMPLEMENTATION = "timebill"
@@ -24,18 +25,13 @@ class QueryWindow:
     Recorded where attention runs, so it works for every model, without patching one.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        heads: int,
-        head_dim: int,
-        window: int,
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        self._queries = torch.empty((layers, heads, window, head_dim), dtype=dtype, device=device)
-        self._filled = [0] * layers
+    def __init__(self, shape: AttentionShape, window: int) -> None:
+        self._queries = torch.empty(
+            (shape.layers, shape.heads, window, shape.head_dim),
+            dtype=shape.dtype,
+            device=shape.device,
+        )
+        self._filled = [0] * shape.layers
 
     @property
     def complete(self) -> bool:

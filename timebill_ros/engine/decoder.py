@@ -7,10 +7,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from timebill_ros.engine.attention import QueryWindow
-from timebill_ros.engine.kv_cache import KVCache, transformers_view
+from timebill_ros.engine.checkpoint import Checkpoint
+from timebill_ros.engine.errors import UnsupportedModel
+from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.lean_decoder import LeanDecoder
+from timebill_ros.engine.lean_weights import supports
+from timebill_ros.engine.module_decoder import ModuleDecoder
 
 
 class Decoder(Protocol):
@@ -26,34 +30,25 @@ class Decoder(Protocol):
         """Run one response token; logits [V]."""
 
 
-class ModuleDecoder:
-    """The general path: transformers' own modules, for every supported model.
+def make_decoder(
+    checkpoint: Checkpoint, cache: KVCache, queries: QueryWindow, *, lean: bool
+) -> Decoder:
+    """The lean decoder if it is wanted and supports the model, else the modules.
 
-    Also the reference that ``LeanDecoder`` is tested against.
+    Raises:
+        UnsupportedModel: the modules do not run over the cache, found by running one token.
     """
-
-    def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
-        self._model = model
-        self._cache = cache
-        self._past = transformers_view(cache)
-
-    def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
-        """See ``Decoder.prefill``."""
-        count = len(tokens)
-        first = self._cache.position
-        # Explicit, since after an eviction the position is ahead of the cache's length.
-        positions = torch.arange(first, first + count, device=tokens.device)
-        logits = self._model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
-            past_key_values=self._past,
-            use_cache=True,
-            logits_to_keep=1,
-            query_window=queries,
-        ).logits
-        self._cache.advance(count)
-        return logits[0, -1]
-
-    def step(self, token: int) -> Tensor:
-        """See ``Decoder.step``."""
-        return self.prefill(torch.tensor([token], device=self._model.device), None)
+    model = checkpoint.model
+    if lean and supports(model):
+        return LeanDecoder(model, cache)
+    decoder = ModuleDecoder(model, cache)
+    try:
+        decoder.prefill(torch.zeros(1, dtype=torch.long, device=model.device), queries)
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedModel(checkpoint.folder, str(error).splitlines()[0]) from error
+    if not queries.complete:
+        reason = "some layers do not attend through transformers' attention interface"
+        raise UnsupportedModel(checkpoint.folder, reason)
+    cache.reset()
+    queries.reset()
+    return decoder

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from timebill_ros.engine.attention_shape import AttentionShape
+
 
 class KVCache:
     """Keys and values of one sequence in one buffer, allocated once.
@@ -19,19 +21,12 @@ class KVCache:
     position at which they were computed, and new tokens go on counting from ``position``.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        kv_heads: int,
-        head_dim: int,
-        capacity: int,
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, shape: AttentionShape, capacity: int) -> None:
         # [layers, key|value, KV, capacity, D]: one token's keys and values are written by one copy.
         self.buffer = torch.empty(
-            (layers, 2, kv_heads, capacity, head_dim), dtype=dtype, device=device
+            (shape.layers, 2, shape.kv_heads, capacity, shape.head_dim),
+            dtype=shape.dtype,
+            device=shape.device,
         )
         self._of_layer = list(self.buffer)  # taking a view costs a microsecond per layer and step
         self.length = 0

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import QueryWindow
+from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.checkpoint import Checkpoint, sliding_window
-from timebill_ros.engine.decoder import Decoder, ModuleDecoder
+from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
@@ -23,8 +24,6 @@ from timebill_ros.engine.errors import (
 from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.lean_decoder import LeanDecoder
-from timebill_ros.engine.lean_weights import supports
 from timebill_ros.engine.prompt import encode_prompt, render_prompt
 from timebill_ros.engine.sampling import Sampler, Sampling
 from timebill_ros.engine.text import ResponseText
@@ -48,9 +47,14 @@ class TransformerEngine:
 
     Raises:
         SettingError: a parameter is out of range.
-        UnsupportedModel: the model's attention does not reach over ``max_context``, or its layers
-        do
-            not run over the engine's cache.
+        UnsupportedModel: the model's attention does not reach over ``max_context``, or does not run
+            over the engine's cache.
+
+    Attributes:
+        cache: keys and values of the request.
+        decoder: what runs the model.
+        eviction: the prompt's scores, and what of it is still cached.
+        eos_tokens: tokens that end a response.
     """
 
     def __init__(
@@ -91,7 +95,12 @@ class TransformerEngine:
         self._ignore_eos = False
         self._response: list[int] = []
         self._finish_reason: FinishReason | None = None
-        self._allocate(kernel, lean)
+        with torch.inference_mode():
+            shape = AttentionShape.of(checkpoint.model)
+            self.cache = KVCache(shape, max_context)
+            self._queries = QueryWindow(shape, window)
+            self.decoder = make_decoder(checkpoint, self.cache, self._queries, lean=lean)
+        self.eviction = PromptEviction(self.cache, self._queries, window, kernel)
 
     @property
     def response_ids(self) -> Sequence[int]:
@@ -127,7 +136,8 @@ class TransformerEngine:
             PromptEmpty, ContextExceeded, RequestError: the request cannot be run.
         """
         self._forget()
-        _check_request(prompt_ids, max_tokens, self.max_context, self._vocabulary)
+        vocabulary = self._checkpoint.model.config.vocab_size
+        _check_request(prompt_ids, max_tokens, self.max_context, vocabulary)
         self._bind_thread()
         self._prompt = torch.tensor(prompt_ids, device=self._checkpoint.device)
         self._max_tokens = max_tokens
@@ -207,43 +217,13 @@ class TransformerEngine:
             self._finish_reason = FinishReason.LENGTH
 
     def _forget(self) -> None:
+        self._prompt = self._prompt[:0]
         self._response = []
         self._finish_reason = None
         self.cache.reset()
         self._queries.reset()
         self._sampler.begin()
         self._text.reset()
-
-    @torch.inference_mode()
-    def _allocate(self, kernel: int, lean: bool) -> None:
-        model, config = self._checkpoint.model, self._checkpoint.model.config
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        layers, dtype, device = config.num_hidden_layers, model.dtype, model.device
-        self._vocabulary = config.vocab_size
-        self.cache = KVCache(
-            layers, kv_heads, head_dim, self.max_context, dtype=dtype, device=device
-        )
-        self._queries = QueryWindow(
-            layers, heads, head_dim, self.window, dtype=dtype, device=device
-        )
-        self.decoder = self._choose_decoder(lean)
-        self.eviction = PromptEviction(self.cache, self._queries, self.window, kernel)
-
-    def _choose_decoder(self, lean: bool) -> Decoder:
-        model = self._checkpoint.model
-        if lean and supports(model):
-            return LeanDecoder(model, self.cache)
-        decoder = ModuleDecoder(model, self.cache)
-        try:
-            decoder.prefill(torch.zeros(1, dtype=torch.long, device=model.device), self._queries)
-        except (RuntimeError, TypeError) as error:
-            raise UnsupportedModel(self._checkpoint.folder, str(error).splitlines()[0]) from error
-        if not self._queries.complete:
-            reason = "some layers do not attend through transformers' attention interface"
-            raise UnsupportedModel(self._checkpoint.folder, reason)
-        return decoder
 
     def _bind_thread(self) -> None:
         # OpenMP keeps its number of threads per calling thread: a thread takes over the number last

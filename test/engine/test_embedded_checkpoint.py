@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine on the model that the package ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import timebill_ros.embedded
+from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.lean_decoder import LeanDecoder
+from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.workload.tasks import Family, sample_task
+
+FOLDER = Path(timebill_ros.embedded.__file__).parent / "checkpoint"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="not trained yet")
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return load_checkpoint(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def stock():
+    return AutoModelForCausalLM.from_pretrained(FOLDER).eval()
+
+
+@pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
+@pytest.mark.parametrize("family", [Family.REPORT, Family.LIST, Family.COMMAND])
+@pytest.mark.parametrize("prompt_tokens", [200, 1300])
+def test_greedy_equals_generate(checkpoint, stock, family, prompt_tokens, lean):
+    engine = TransformerEngine(checkpoint, max_context=2048, chunk=256, lean=lean)
+    assert isinstance(engine.decoder, LeanDecoder) is lean
+    task = sample_task(np.random.default_rng(prompt_tokens), family, prompt_tokens)
+    prompt = engine.encode(task.system, task.instruction)
+    ids = torch.tensor([prompt])
+    expected = stock.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=60
+    )
+    engine.begin(prompt, 60)
+    while not engine.prefill_chunk():
+        pass
+    while engine.finish_reason is None:
+        engine.step()
+    assert engine.response_ids == expected[0, len(prompt) :].tolist()
