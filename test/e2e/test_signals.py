@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_a_signal_ends_the_node_in_order(profiles: Path, number: signal.Signals)
     canceled = [ending for ending in endings if isinstance(ending, Overrun)]
     assert canceled
     assert {overrun.reason for overrun in canceled} == {Overrun.CANCELED}
+
+
+def test_signals_in_a_row_end_the_node_as_one_does(profiles: Path) -> None:
+    """Ctrl-C reaches the node from its terminal, and from launch once more."""
+    with Subject(profiles) as node:
+        while node.process.poll() is None:
+            node.process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        assert node.process.returncode == 0
 
 
 def test_a_signal_ends_a_configuration_under_way(tmp_path: Path) -> None:

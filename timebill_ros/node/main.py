@@ -35,6 +35,8 @@ def main(args: list[str] | None = None) -> None:
         node.destroy_node()
         executor.shutdown()
         rclpy.shutdown()
+        # A terminal and launch may both interrupt; the second signal must not kill Python's exit.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
