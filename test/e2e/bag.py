@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from ament_index_python import get_package_share_directory
+from rclpy.clock import Clock
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.interfaces import (
     Qos,
@@ -129,7 +130,7 @@ def replay(
 
 def restamp(instruction: Instruction) -> None:
     """Release the instruction now, on the system's clock; its deadline moves with the release."""
-    now_ns = time.time_ns()
+    now_ns = Clock().now().nanoseconds
     shift_ns = now_ns - nanoseconds(instruction.header.stamp)
     instruction.header.stamp = time_msg(now_ns)
     if nanoseconds(instruction.deadline):
