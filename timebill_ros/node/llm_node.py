@@ -37,6 +37,7 @@ class LlmNode(LifecycleNode):
         self.ending = threading.Event()
         self._settings = Parameters(self)
         self._service: InstructionService | None = None
+        self._reported = 0.0
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and the predictor, profile, warm up, open the topics."""
