@@ -8,7 +8,8 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, Qwen2Config
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine import checkpoint as module
@@ -45,6 +46,13 @@ def test_dtype_is_applied(folder, dtype):
 def test_several_eos_tokens_come_from_the_generation_config(folder):
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     assert load_checkpoint(folder).eos_tokens == {2, 7}
+
+
+def test_a_generic_tokenizer_keeps_its_own_rules(folder):
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "left": 1, "turn": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(folder)
+    assert load_checkpoint(folder).tokenizer.encode("turn left now") == [2, 1, 0]
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./no-such-model", "~/no-such-model", "a/b/c"])
@@ -118,13 +126,14 @@ def test_pickled_weights_are_refused(folder):
         load_checkpoint(folder)
 
 
-def test_code_in_the_checkpoint_is_never_run(folder):
+def test_code_in_the_checkpoint_is_never_run(folder, monkeypatch):
     (folder / "evil.py").write_text("raise SystemExit('code of the checkpoint ran')")
     config = {
         "model_type": "evil",
         "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
     }
     (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked whether to run the code"))
     with pytest.raises(BrokenCheckpoint, match="config"):
         load_checkpoint(folder)
 

@@ -39,6 +39,8 @@ _FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Left out, transformers would ask on the terminal whether to run a checkpoint's code.
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _HUB_TIMEOUT = 5.0  # s; a robot without a network should hear so soon
 
 
@@ -88,7 +90,7 @@ def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "aut
     folder = _folder(model)
     _check_files(folder)
     with _reading(folder, "config.json"):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, **_LOCAL)
     check_config(config, folder)
     with _reading(folder, "the tokenizer"):
         tokenizer = _tokenizer(folder)
@@ -105,8 +107,8 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     path = folder / "tokenizer_config.json"
     declared = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if declared.get("tokenizer_class") in _GENERIC_TOKENIZERS:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return PreTrainedTokenizerFast.from_pretrained(folder, **_LOCAL)
+    return AutoTokenizer.from_pretrained(folder, **_LOCAL)
 
 
 def check_config(config: PreTrainedConfig, model: object) -> None:
@@ -156,10 +158,10 @@ def _load_model(
             folder,
             config=config,
             dtype=dtype,
-            local_files_only=True,
             use_safetensors=True,
             attn_implementation=IMPLEMENTATION,
             output_loading_info=True,
+            **_LOCAL,
         )
     model, report = loaded
     # transformers would fill these with random numbers and go on.
