@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from timebill_ros.engine.attention_shape import AttentionShape
+from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.lean_decoder import LeanDecoder
+from timebill_ros.engine.module_decoder import ModuleDecoder
+
+
+def logits_of(decoder_type, model, prompt):
+    """Logits of two prompt chunks and one step, [3, V]."""
+    cache = KVCache(AttentionShape.of(model), capacity=64)
+    decoder = decoder_type(model, cache)
+    with torch.inference_mode():
+        first = decoder.prefill(torch.tensor(prompt[:10]), None)
+        second = decoder.prefill(torch.tensor(prompt[10:]), None)
+        return torch.stack((first, second, decoder.step(7)))
+
+
+def test_logits_equal_the_modules(family, folder_of, prompt_of):
+    model = load_checkpoint(folder_of(family)).model
+    expected = logits_of(ModuleDecoder, model, prompt_of(40))
+    torch.testing.assert_close(
+        logits_of(LeanDecoder, model, prompt_of(40)), expected, rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_types_give_nearly_the_same(family, dtype, folder_of, prompt_of):
+    narrow = load_checkpoint(folder_of(family), dtype=dtype).model
+    wide = load_checkpoint(folder_of(family)).model
+    logits = logits_of(LeanDecoder, narrow, prompt_of(40))
+    assert logits.dtype == getattr(torch, dtype)
+    alike = F.cosine_similarity(logits.float(), logits_of(ModuleDecoder, wide, prompt_of(40)))
+    assert alike.min() > 0.99
