@@ -16,7 +16,7 @@ from pathlib import Path
 
 from timebill_ros.cli.client import Arrival, Exchange, InstructionClient, NodeAbsent
 from timebill_ros.cli.node_process import NodeProcess, NodeProcessError
-from timebill_ros.cli.record import HEADER, Ending, Planned, Record, line, record_of, write_csv
+from timebill_ros.cli.record import HEADER, Ending, Record, line, record_of, write_csv
 from timebill_ros.cli.scenario import HEAD_START, Look, Request, draw_tasks, plan_run
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
@@ -115,30 +115,34 @@ def _run(settings: Settings, seed: int) -> Run:
 
 
 def _look(client: InstructionClient, tasks: Sequence[Task]) -> list[Look]:
-    """Have every task answered without hurry, to learn how long it takes on this machine."""
+    """Have every task answered without hurry, to learn how long it takes on this machine.
+
+    The faster of two answers counts: whatever else runs here can only make one slower.
+    """
     print(f"{len(tasks)} tasks without hurry, to learn how long they take here", flush=True)
     looks = []
     for number, task in enumerate(tasks):
-        exchange = client.send(_instruction(f"look{number}", task, _UNHURRIED))
-        client.wait_for_all(_UNHURRIED + _SPARE)
-        record = record_of(exchange)
-        if record is None or record.plan is None or record.ending is not Ending.IN_TIME:
-            told = f"{record.ending}: {record.detail}" if record else "nothing was heard of it"
-            raise DemoFailed(f"{task.instruction!r} was not answered without hurry: {told}")
-        looks.append(_look_of(record, record.plan))
+        answers = [_unhurried(client, f"look{number}{attempt}", task) for attempt in "ab"]
+        looks.append(min(answers, key=lambda look: look.execution))
     times = [look.execution for look in looks]
     print(f"they took {min(times):.3f} to {max(times):.3f} s")
     return looks
 
 
-def _look_of(record: Record, plan: Planned) -> Look:
+def _unhurried(client: InstructionClient, name: str, task: Task) -> Look:
+    exchange = client.send(_instruction(name, task, _UNHURRIED))
+    client.wait_for_all(_UNHURRIED + _SPARE)
+    record = record_of(exchange)
+    if record is None or record.plan is None or record.ending is not Ending.IN_TIME:
+        told = f"{record.ending}: {record.detail}" if record else "nothing was heard of it"
+        raise DemoFailed(f"{task.instruction!r} was not answered without hurry: {told}")
     return Look(
         prompt_tokens=record.prompt_tokens,
-        planned_tokens=plan.planned_tokens,
+        planned_tokens=record.plan.planned_tokens,
         response_tokens=record.response_tokens,
         spent=record.execution - record.timing.evict - record.timing.decode,
         decode=record.timing.decode,
-        wcet=plan.wcet,
+        wcet=record.plan.wcet,
     )
 
 
@@ -208,9 +212,13 @@ def _report(run: Run, folder: Path, title: str) -> None:
 def _show_answer(run: Run, record: Record) -> None:
     task = run.task_of(record)
     alpha = record.plan.alpha if record.plan else 0.0
-    equal = "equals" if run.correct(record) else "differs from"
-    print(f"\n{record.id}, alpha {alpha:.2f}, {equal} the reference:")
-    for name, text in (("instruction", task.instruction), ("answer", record.text)):
+    correct = run.correct(record)
+    equal = "equals" if correct else "differs from"
+    print(f"\n{record.id}, alpha {alpha:.2f}, the answer {equal} the reference:")
+    texts = {"instruction": task.instruction, "answer": record.text}
+    if not correct:
+        texts["reference"] = task.reference
+    for name, text in texts.items():
         first = f"  {name:12}"
         print(textwrap.fill(text, _TEXT_WIDTH, initial_indent=first, subsequent_indent=" " * 14))
 
