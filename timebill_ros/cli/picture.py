@@ -138,7 +138,19 @@ def _draw_on_run(axes: Axes, row: int, record: Record, released: float) -> None:
 def _draw_on_budget(axes: Axes, row: int, record: Record) -> None:
     scale = 1.0 / record.budget
     _draw_bars(axes, row, record, offset=0.0, scale=scale)
-    _draw_end(axes, row, min(record.timing.total * scale, _MOST_BUDGETS), record.ending)
+    end = record.timing.total * scale
+    _draw_end(axes, row, min(end, _MOST_BUDGETS), record.ending)
+    if end > _MOST_BUDGETS:
+        axes.text(
+            0.97 * _MOST_BUDGETS,
+            row,
+            f"to {end:.1f} budgets",
+            ha="right",
+            va="center",
+            fontsize=8,
+            zorder=6,
+            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": "none", "pad": 0.2},
+        )
 
 
 def _describe(axes: Axes, row: int, record: Record) -> None:
@@ -218,9 +230,11 @@ def _bare(axes: Axes) -> None:
 
 
 def _legend(records: Sequence[Record]) -> list[Patch | Line2D]:
+    drawn = {bar.stage for record in records for bar in _bars(record)}
     stages = [
         Patch(facecolor=look.color, hatch=look.hatch, edgecolor="#00000055", label=look.label)
-        for look in _STAGES.values()
+        for stage, look in _STAGES.items()
+        if stage in drawn
     ]
     deadline = Line2D([], [], color=_DEADLINE, lw=1.6, label="deadline")
     endings = []
