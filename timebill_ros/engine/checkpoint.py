@@ -68,6 +68,21 @@ class Checkpoint:
         """Type of the weights and of the cache."""
         return self.model.dtype
 
+    def check_context(self, max_context: int) -> None:
+        """Check that every layer attends over ``max_context`` tokens.
+
+        Raises:
+            SettingError: the model has fewer positions.
+            UnsupportedModel: its sliding window is shorter.
+        """
+        if not 2 <= max_context <= self.max_positions:
+            bound = f"from 2 to {self.max_positions} (the model's positions)"
+            raise SettingError("max_context", max_context, bound)
+        reach = sliding_window(self.model.config)
+        if reach is not None and reach < max_context:
+            reason = f"its sliding window of {reach} tokens is shorter than max_context"
+            raise UnsupportedModel(self.folder, f"{reason} {max_context}; lower max_context")
+
 
 def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Checkpoint:
     """Load a causal language model.

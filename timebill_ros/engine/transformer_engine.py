@@ -11,7 +11,7 @@ from torch import Tensor
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import QueryWindow
 from timebill_ros.engine.attention_shape import AttentionShape
-from timebill_ros.engine.checkpoint import Checkpoint, sliding_window
+from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
@@ -19,7 +19,6 @@ from timebill_ros.engine.errors import (
     NonFiniteLogits,
     PromptEmpty,
     RequestError,
-    UnsupportedModel,
 )
 from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.finish import FinishReason
@@ -70,18 +69,14 @@ class TransformerEngine:
         stop: Sequence[str] = (),
         lean: bool = True,
     ) -> None:
-        _require("max_context", max_context, 2, checkpoint.max_positions)
-        _require("chunk", chunk, 1, None)
+        checkpoint.check_context(max_context)
+        _require("chunk", chunk, 1)
         _require("window", window, 1, chunk)
-        _require("threads", threads, 1, None)
+        _require("threads", threads, 1)
         if kernel < 1 or kernel % 2 == 0:
             raise SettingError("kernel", kernel, "odd and >= 1")
         if "" in stop:
             raise SettingError("stop", list(stop), "without empty strings")
-        reach = sliding_window(checkpoint.model.config)
-        if reach is not None and reach < max_context:
-            reason = f"its sliding window of {reach} tokens is shorter than max_context"
-            raise UnsupportedModel(checkpoint.folder, f"{reason} {max_context}")
         self.window = window
         self.max_context = max_context
         self.chunk = chunk
@@ -205,16 +200,19 @@ class TransformerEngine:
         if token is None:
             raise NonFiniteLogits(len(self._response))
         self._response.append(token)
-        if not self._ignore_eos:
-            if token in self.eos_tokens:
-                self._finish_reason = FinishReason.EOS
-                return
+        ended = None
+        if token in self.eos_tokens:
+            ended = FinishReason.EOS
+        else:
             self._text.append(token)
             if self._text.stopped:
-                self._finish_reason = FinishReason.STOP
-                return
-        if len(self._response) == self._max_tokens:
-            self._finish_reason = FinishReason.LENGTH
+                ended = FinishReason.STOP
+        # Decided after the work, so that measuring with ignore_eos measures all of it.
+        if self._ignore_eos:
+            ended = None
+        if ended is None and len(self._response) == self._max_tokens:
+            ended = FinishReason.LENGTH
+        self._finish_reason = ended
 
     def _forget(self) -> None:
         self._prompt = self._prompt[:0]
@@ -232,7 +230,7 @@ class TransformerEngine:
             torch.set_num_threads(self.threads)
 
 
-def _require(name: str, value: int, least: int, most: int | None) -> None:
+def _require(name: str, value: int, least: int, most: int | None = None) -> None:
     if value < least or (most is not None and value > most):
         bound = f">= {least}" if most is None else f"from {least} to {most}"
         raise SettingError(name, value, bound)
