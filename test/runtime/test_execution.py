@@ -57,6 +57,7 @@ def test_waiting_for_a_prediction_never_outlasts_the_deadline() -> None:
     scene = Scene(predictor_time=Quadratic(0.0, 0.0, 10.0), predictor_grace=1.0)
     scene.job("a", budget_ms=50)
     assert scene.story() == [("a", "killed", 50.0)]
+    assert scene.overrun("a").stage is Stage.PREFILL
 
 
 def test_without_a_predictor_the_plan_is_for_n_max() -> None:

@@ -65,6 +65,15 @@ def test_kill_stops_prefill_within_one_chunk_of_the_deadline() -> None:
     assert killed.predicted_prefill == pytest.approx(0.010)
 
 
+def test_a_deadline_within_the_last_chunk_is_missed_in_prefill() -> None:
+    scene = Scene(chunk=400)
+    scene.job("a", budget_ms=9)
+    assert scene.story() == [("a", "killed", 10.0)]
+    killed = scene.overrun("a")
+    assert (killed.stage, killed.partial_text) == (Stage.PREFILL, "")
+    assert (killed.timing.evict, killed.timing.decode) == (0.0, 0.0)
+
+
 def test_a_response_that_ends_exactly_at_the_deadline_is_in_time() -> None:
     scene = Scene()
     scene.job("a", budget_ms=20, response_tokens=11)

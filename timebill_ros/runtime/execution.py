@@ -76,12 +76,13 @@ class Execution:
             self._checkpoint()
         self._prefilled_ns = stopwatch.now_ns()
         plan = self._plan = self._make_plan(prompt_tokens, max_tokens)
-        self._planned_ns = stopwatch.now_ns()
-        self.stage = Stage.DECODE
         finish = engine.finish_reason
-        self._evicted_ns = self._planned_ns
-        if finish is None and plan.kept_tokens < prompt_tokens:
+        if finish is None:
+            # Still the prefill's: its last chunk, or the plan, may have outlasted the deadline.
             self._checkpoint()
+        self.stage = Stage.DECODE
+        self._planned_ns = self._evicted_ns = stopwatch.now_ns()
+        if finish is None and plan.kept_tokens < prompt_tokens:
             engine.evict(plan.kept_tokens)
             self._evicted_ns = stopwatch.now_ns()
         while finish is None:
