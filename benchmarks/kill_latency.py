@@ -2,15 +2,14 @@
 """How long after its deadline a killed instruction stops: Timing.slack, negated.
 
 Its bound is one piece of the engine's work, a decoding step or a prefill chunk. Every tenth
-instruction is unhurried and tells how long those take meanwhile: its decoding time over its steps,
-its prefill time over its chunks. (A single step is now and then slower than the mean of an answer,
-so the bound that is printed is rather too low than too high.)
+instruction is unhurried and tells how long those take meanwhile: the mean step of its decoding,
+and the last and longest chunk of its prefill, whose share of it is the time model's. (Single steps
+and chunks scatter more than that: the bound that is printed is rather too low than too high.)
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -32,7 +31,7 @@ ATTEMPTS_PER_KILL = 5
 
 @dataclass
 class Times:
-    """What was measured, s: kill latencies by stage, and the mean step or chunk of each answer."""
+    """What was measured, s: kill latencies by stage, and one step or chunk of each answer."""
 
     kills: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     pieces: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -97,13 +96,15 @@ def measure(node: Served, wanted: dict[int, int]) -> Times:
 
 
 def look(node: Served, instruction: Instruction, times: Times) -> Timing:
-    """Answer without hurry, and note how long one step and one chunk took on average."""
+    """Answer without hurry, and note how long one step and the last chunk took."""
     message = node.ask(instruction)
     if not isinstance(message, Response):
         raise RuntimeError(f"an unhurried instruction was not answered: {message.detail}")
     timing = message.timing
-    chunks = math.ceil(message.plan.prompt_tokens / Settings().chunk)
-    times.pieces[PREFILL].append(duration(timing.prefill) / chunks)
+    model, prompt_tokens = node.time_model(), message.plan.prompt_tokens
+    earlier = model.prefill(prompt_tokens - Settings().chunk)
+    share = 1.0 - earlier / model.prefill(prompt_tokens)
+    times.pieces[PREFILL].append(share * duration(timing.prefill))
     if message.response_tokens > 1:
         times.pieces[DECODE].append(duration(timing.decode) / (message.response_tokens - 1))
     return timing

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
+from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.client import Exchange, InstructionClient
 from timebill_ros.cli.node_process import NodeProcess, Parameter
 from timebill_ros.msg import Instruction, Overrun, Response
@@ -39,6 +42,13 @@ class Served:
         self.node.configure()
         self.node.activate()
         self.client.wait_for_node()
+
+    def time_model(self) -> TimeModel:
+        """The time model that the node plans with, from the profile that it keeps."""
+        (path,) = self.profiles.glob("*.json")
+        points = json.loads(path.read_text())["points"]
+        measured = {stage: tuple(Measurement(**r) for r in rows) for stage, rows in points.items()}
+        return fit_time_model(ProfilePoints(**measured)).model
 
     def ask(self, instruction: Instruction) -> Response | Overrun:
         """Send an instruction and wait for the message that ends it.

@@ -9,15 +9,12 @@ eviction, drawn evenly, so that some need none, some need it and some cannot be 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from machine import heading
 from served import Served, again, draw_instruction, duration, execution, served
 
-from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.msg import Instruction, Overrun, Response
 
@@ -50,7 +47,7 @@ def main() -> None:
                 again(task, f"{task.id} k {k:g}", share * wcet)
                 for task, share, wcet in zip(tasks, shares, worst, strict=True)
             ]
-            rows.append(row(k, answer(node, asked), kept_time_model(node.profiles)))
+            rows.append(row(k, answer(node, asked), node.time_model()))
     print(heading("Worst cases"))
     print(
         f"{len(tasks)} requests of {PROMPT_TOKENS[0]} to {PROMPT_TOKENS[1]} prompt tokens, budgets "
@@ -63,14 +60,6 @@ def main() -> None:
 def answer(node: Served, instructions: Sequence[Instruction]) -> list[Response | Overrun]:
     """What ended each instruction, one after the other."""
     return [node.ask(instruction) for instruction in instructions]
-
-
-def kept_time_model(profiles: Path) -> TimeModel:
-    """The time model that the node plans with, from the profile that it keeps."""
-    (path,) = profiles.glob("*.json")
-    points = json.loads(path.read_text())["points"]
-    measured = {stage: tuple(Measurement(**r) for r in rows) for stage, rows in points.items()}
-    return fit_time_model(ProfilePoints(**measured)).model
 
 
 def row(k: float, messages: Sequence[Response | Overrun], model: TimeModel) -> str:
