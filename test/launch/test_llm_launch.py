@@ -58,6 +58,7 @@ class Run:
     """What a launch did: the states that its node reached, and how all ended."""
 
     states: list[str] = field(default_factory=list)
+    arrived: bool = False
     exit_codes: list[int] = field(default_factory=list)
     launch_exit_code: int | None = None
 
@@ -82,6 +83,7 @@ def run(
     def reached(context: LaunchContext, state: str) -> list[TimerAction]:
         if state != until:
             return []
+        seen.arrived = True
         then(context)
         return [TimerAction(period=quiet, actions=[Shutdown(reason="the test is done")])]
 
@@ -153,6 +155,7 @@ def test_the_node_comes_to_active_and_ends_cleanly(param_file: Callable[..., str
     seen = run({**empty, "param_file": param_file()}, until="active")
     assert seen == Run(
         states=["configuring", "inactive", "activating", "active"],
+        arrived=True,
         exit_codes=[0],
         launch_exit_code=0,
     )
@@ -189,14 +192,17 @@ def test_arguments_reach_the_node(param_file: Callable[..., str]) -> None:
         until="active",
         then=look,
     )
-    assert seen.launch_exit_code == 0
+    assert seen.arrived
     assert seen.exit_codes == [0]
+    assert seen.launch_exit_code == 0
 
 
 @pytest.mark.e2e
 def test_a_configuration_that_fails_is_not_tried_again(param_file: Callable[..., str]) -> None:
     seen = run({"param_file": param_file(alpha_max=1.5)}, until="unconfigured", quiet=QUIET)
-    assert seen == Run(states=["configuring", "unconfigured"], exit_codes=[0], launch_exit_code=0)
+    assert seen == Run(
+        states=["configuring", "unconfigured"], arrived=True, exit_codes=[0], launch_exit_code=0
+    )
 
 
 @pytest.mark.e2e
@@ -210,4 +216,4 @@ def test_without_autostart_the_node_stays_unconfigured(param_file: Callable[...,
 
     arguments = {"param_file": param_file(), "autostart": "false"}
     seen = run(arguments, until="started", then=look, quiet=QUIET)
-    assert seen == Run(states=[], exit_codes=[0], launch_exit_code=0)
+    assert seen == Run(states=[], arrived=True, exit_codes=[0], launch_exit_code=0)
