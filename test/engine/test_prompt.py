@@ -43,3 +43,12 @@ def test_prompt_is_rendered(templated, system, expected):
 def test_blank_prompts_are_refused(templated, prompt):
     with pytest.raises(PromptEmpty):
         render_prompt(templated, "be brief", prompt)
+
+
+@pytest.mark.parametrize("text", ["\x00", "\ufffd", "😀", "a\u202eb"])
+def test_any_character_is_encoded(tokenizer, text):
+    assert tokenizer.decode(encode_prompt(tokenizer, text)) == text
+
+
+def test_half_a_surrogate_pair_is_replaced(tokenizer):
+    assert tokenizer.decode(encode_prompt(tokenizer, "a\ud800b")) == "a?b"

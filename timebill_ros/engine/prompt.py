@@ -36,7 +36,9 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, system: str, prompt: str) 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Tokens of a rendered prompt; a chat template has put in the special tokens already."""
     templated = tokenizer.chat_template is not None
-    return list(tokenizer.encode(text, add_special_tokens=not templated))
+    # Half a surrogate pair is no character, and tokenizers refuse the whole text for it.
+    characters = text.encode(errors="replace").decode()
+    return list(tokenizer.encode(characters, add_special_tokens=not templated))
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
