@@ -11,26 +11,34 @@ identity. Training is free to change all of it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from timebill_ros.embedded.architecture import rotary_frequencies
-from timebill_ros.embedded.tokenizer import SPACE, SPECIAL_TOKENS
+from timebill_ros.embedded.tokenizer import BOS, SPACE, SPECIAL_TOKENS
 from timebill_ros.workload.scene import RECORD_WORDS
+from timebill_ros.workload.vocabulary import (
+    COUNT_PHRASES,
+    FIELD_WORDS,
+    LIST_PHRASES,
+    OBJECT_KINDS,
+    REPORT_PHRASES,
+)
 
 # Slots of the residual stream (hidden size 192).
 IDENTITY = slice(0, 64)
-KIND = slice(64, 76)
-TAG = slice(76, 108)
-SECTOR = slice(108, 128)
+KIND = slice(64, 79)
+TAG = slice(79, 111)
+SECTOR = slice(111, 128)
 PREVIOUS = slice(128, 160)
 RECORD_BEFORE = slice(160, 192)
 
-# Kinds of tokens by the first letter of numbered words, then single words.
-OBJECT, SECTOR_NAME, CLASS, DISTANCE, SPEED, HEADING, LANE, NUMBER, END, COLON, SPECIAL, WORD = (
-    range(12)
-)
+# Kinds of tokens.
+OBJECT, SECTOR_NAME, CLASS, DISTANCE, SPEED, HEADING, LANE, NUMBER = range(8)
+END, COLON, SPECIAL, FIELD_WORD, PHRASE_WORD, WORD, START = range(8, 15)
 _KIND_OF_PREFIX = {
     "o": OBJECT,
     "s": SECTOR_NAME,
@@ -39,6 +47,16 @@ _KIND_OF_PREFIX = {
     "h": HEADING,
     "l": LANE,
     "n": NUMBER,
+}
+_PHRASES = (*REPORT_PHRASES, *LIST_PHRASES, *COUNT_PHRASES)
+_KIND_OF_WORD = {
+    **dict.fromkeys(SPECIAL_TOKENS, SPECIAL),
+    BOS: START,
+    **dict.fromkeys(OBJECT_KINDS, CLASS),
+    **dict.fromkeys(FIELD_WORDS, FIELD_WORD),
+    **dict.fromkeys((word for text in _PHRASES for word in text.split()), PHRASE_WORD),
+    ";": END,
+    ":": COLON,
 }
 NEXT_IN_RECORD = {
     OBJECT: SECTOR_NAME,
@@ -49,11 +67,10 @@ NEXT_IN_RECORD = {
     HEADING: LANE,
     LANE: END,
 }
-NEXT_NAME = {END: OBJECT, SPECIAL: OBJECT}
-NEXT_IN_HEADER = {WORD: NUMBER, NUMBER: COLON, COLON: OBJECT}
+NEXT_NAME = {END: OBJECT, SPECIAL: OBJECT, FIELD_WORD: OBJECT}
 
 # Strengths are attention logits (nats): how much a match adds over no match.
-_MATCH, _KIND_MATCH, _OFFSET, _IS_KIND = 25.0, 10.0, 14.0, 80.0
+_MATCH, _KIND_MATCH, _OFFSET, _IS_KIND = 25.0, 16.0, 14.0, 80.0
 # Logits of the rotary pairs that make a head prefer the nearest of several names. Chosen so that
 # the own record's name wins by 10 nats over every other name up to 12,000 tokens away, and of an
 # instruction's names, one token apart, the nearest by 2.5.
@@ -61,21 +78,20 @@ _NEAREST = (3.0, 6.0, 9.0, 11.0, 21.0, 20.0, 17.0, 18.0, 12.0, 9.0, 9.0, 12.0)
 # Rotary pairs from here on hardly turn within the context: they match content. Those before tell
 # distances.
 _FIRST_SLOW_PAIR = 12
+# Of a head's slow dimensions, those that match kinds (the followers, ``OBJECT`` to ``END``) and the
+# one that attends to the start.
+_RESERVED = END + 2
 
 
-def token_kinds(tokenizer: PreTrainedTokenizerFast, kind_words: tuple[str, ...]) -> Tensor:
-    """Return the kind of every token, ``[vocabulary]``; ``kind_words`` are the object classes."""
+def token_kinds(tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """Return the kind of every token, ``[vocabulary]``."""
     kinds = torch.full((len(tokenizer),), WORD)
     for token, index in tokenizer.get_vocab().items():
         word = token.removeprefix(SPACE)
-        if token in SPECIAL_TOKENS:
-            kinds[index] = SPECIAL
-        elif word in kind_words:
-            kinds[index] = CLASS
-        elif word in (";", ":"):
-            kinds[index] = END if word == ";" else COLON
-        elif word[:1] in _KIND_OF_PREFIX and word[1:].isdigit():
+        if word[:1] in _KIND_OF_PREFIX and word[1:].isdigit():
             kinds[index] = _KIND_OF_PREFIX[word[0]]
+        elif word in _KIND_OF_WORD:
+            kinds[index] = _KIND_OF_WORD[word]
     return kinds
 
 
@@ -93,6 +109,8 @@ def initialise(model: Qwen2ForCausalLM, kinds: Tensor, seed: int) -> None:
     embeddings = model.model.embed_tokens.weight
     identity = torch.randn(len(kinds), 64, generator=random)
     embeddings[:, IDENTITY] = identity / identity.norm(dim=1, keepdim=True) * 0.75**0.5
+    # The first token says nothing: heads that find nothing attend to it.
+    embeddings[kinds == START] = 0.0
     embeddings[torch.arange(len(kinds)), KIND.start + kinds] += 0.5
 
     # Names are coded alike in all slots, so that one slot can be matched with another.
@@ -104,24 +122,28 @@ def initialise(model: Qwen2ForCausalLM, kinds: Tensor, seed: int) -> None:
     surroundings.attend_to_offset(3, RECORD_WORDS)
     surroundings.copy(0, name_code, TAG, 0.8)
     surroundings.copy(1, name_code, PREVIOUS, 0.8)
-    surroundings.copy(2, _orthogonal(20, 64, random), SECTOR, 0.8)
+    surroundings.copy(2, _orthogonal(17, 64, random), SECTOR, 0.8)
     surroundings.copy(3, name_code, RECORD_BEFORE, 0.8)
 
-    for depth in range(1, len(model.model.layers)):
-        retrieval = _Writer(model, depth, scale=7.3)
-        named_before = PREVIOUS if depth == 1 else RECORD_BEFORE
-        for head, (wanted, offered, follows) in enumerate(
-            (
-                (TAG, TAG, NEXT_IN_RECORD),
-                (TAG, TAG, NEXT_IN_RECORD),
-                (TAG, named_before, NEXT_NAME),
-                (SECTOR, SECTOR, NEXT_IN_HEADER),
-            )
-        ):
-            retrieval.match(head, wanted, offered, follows, random)
-            slot, gain = (KIND, 1.5) if head == 1 else (IDENTITY, 3.0)
-            size = slot.stop - slot.start
-            retrieval.copy(head, torch.eye(size), slot, gain / depth, source=slot)
+    # What the first layer wrote makes a slot a smaller part of the normed residual. Where both next
+    # names are found, that of the instruction (a report) wins over that of the scene (a list).
+    retrieval = _Writer(model, 1, scale=7.3)
+    header = (_Term(SECTOR, SECTOR), _Term(IDENTITY, PREVIOUS, name_code))
+    retrieval.match(0, (_Term(TAG, TAG),), NEXT_IN_RECORD, random)
+    retrieval.match(1, (_Term(TAG, RECORD_BEFORE),), NEXT_NAME, random)
+    retrieval.match(2, (_Term(TAG, PREVIOUS),), NEXT_NAME, random)
+    retrieval.match(3, header, {}, random)
+    for head, gain in enumerate((3.0, 1.0, 2.0, 1.0)):
+        retrieval.copy(head, torch.eye(64), IDENTITY, gain)
+
+
+@dataclass(frozen=True)
+class _Term:
+    """The own ``wanted`` slot, through ``code`` if given, equals the other's ``offered`` slot."""
+
+    wanted: slice
+    offered: slice
+    code: Tensor | None = None
 
 
 class _Writer:
@@ -133,6 +155,7 @@ class _Writer:
     def __init__(self, model: Qwen2ForCausalLM, depth: int, scale: float) -> None:
         self.attention = model.model.layers[depth].self_attn
         self.size: int = model.config.head_dim
+        self.hidden: int = model.config.hidden_size
         self.half = self.size // 2
         self.frequencies = rotary_frequencies(model.config)
         self.scale = scale
@@ -161,33 +184,36 @@ class _Writer:
     def match(
         self,
         head: int,
-        wanted: slice,
-        offered: slice,
+        terms: tuple[_Term, ...],
         follows: dict[int, int],
         random: torch.Generator,
     ) -> None:
-        """Attend where the ``offered`` slot equals the own ``wanted`` slot and the kind follows."""
+        """Attend where all terms hold and the other's kind follows the own, else to the start."""
         slow = torch.arange(_FIRST_SLOW_PAIR, self.half)
         rows = head * self.size + torch.cat([slow, slow + self.half])
-        content, kinds = rows[:-12], rows[-12:]
-        width = wanted.stop - wanted.start
-        code = _orthogonal(min(width, len(content)), width, random)
-        strength = _MATCH * self.size**0.5 / (0.8 * self.scale) ** 2 * width / len(code)
         query, key = self.attention.q_proj.weight, self.attention.k_proj.weight
-        query[content[: len(code)], wanted] = code * strength**0.5
-        key[content[: len(code)], offered] = code * strength**0.5
-        strength = _KIND_MATCH * self.size**0.5 / (0.5 * self.scale) ** 2
         for this, following in follows.items():
-            query[kinds[following], KIND.start + this] = strength**0.5
-            key[kinds[following], KIND.start + following] = strength**0.5
+            strength = (_KIND_MATCH * self.size**0.5) ** 0.5 / (0.5 * self.scale)
+            query[rows[-1 - following], KIND.start + this] = strength
+            key[rows[-1 - following], KIND.start + following] = strength
+        for term, part in zip(terms, rows[:-_RESERVED].tensor_split(len(terms)), strict=True):
+            width = term.offered.stop - term.offered.start
+            code = _orthogonal(min(width, len(part)), width, random)
+            strength = (_MATCH * self.size**0.5 * width / len(code)) ** 0.5 / (0.8 * self.scale)
+            asked = code if term.code is None else code @ term.code
+            query[part[: len(code)], term.wanted] = asked * strength
+            key[part[: len(code)], term.offered] = code * strength
+        # All conditions but one must not be enough.
+        conditions = len(terms) * _MATCH + (_KIND_MATCH if follows else 0.0)
+        threshold = conditions - 10.0
+        self.attention.q_proj.bias[rows[-_RESERVED]] = 1.0
+        key[rows[-_RESERVED], KIND.start + START] = threshold * (self.size / self.hidden) ** 0.5
 
-    def copy(
-        self, head: int, code: Tensor, target: slice, gain: float, source: slice = IDENTITY
-    ) -> None:
-        """Write ``code`` times the attended token's ``source`` slot, of size ``gain``."""
+    def copy(self, head: int, code: Tensor, target: slice, gain: float) -> None:
+        """Write ``code`` times the attended token's identity, of size ``gain``."""
         rows = slice(head * self.size, head * self.size + len(code))
-        self.attention.v_proj.weight[rows, source] = code
-        unit = self.scale * (0.5 if source == KIND else 0.75**0.5)
+        self.attention.v_proj.weight[rows, IDENTITY] = code
+        unit = self.scale * 0.75**0.5
         kept = (len(code) / code.shape[1]) ** 0.5
         self.attention.o_proj.weight[target, rows] = torch.eye(len(code)) * gain / (unit * kept)
 

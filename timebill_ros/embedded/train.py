@@ -18,11 +18,12 @@ from timebill_ros.embedded.architecture import MAX_CONTEXT, build_model, forward
 from timebill_ros.embedded.batches import Batch, BatchSampler
 from timebill_ros.embedded.initialisation import initialise, token_kinds
 from timebill_ros.embedded.tokenizer import build_tokenizer
-from timebill_ros.workload.vocabulary import OBJECT_KINDS, domain_words
+from timebill_ros.workload.vocabulary import domain_words
 
 TOKENS_PER_STEP = 8192
 PEAK_RATE = 1.5e-3
 WARM_UP_STEPS = 50
+SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Stage:
 
 
 CURRICULUM = (
-    Stage(steps=250, length=256, scene_share=0.5, reach=1024, attention_weight=0.1),
-    Stage(steps=400, length=512, scene_share=0.6, reach=4096, attention_weight=0.25),
-    Stage(steps=700, length=1024, scene_share=0.7, reach=9000, attention_weight=0.25),
-    Stage(steps=500, length=2048, scene_share=0.75, reach=9000, attention_weight=0.25),
-    Stage(steps=120, length=4096, scene_share=0.8, reach=9000, attention_weight=0.25),
+    Stage(steps=200, length=256, scene_share=0.5, reach=1024, attention_weight=0.1),
+    Stage(steps=250, length=512, scene_share=0.6, reach=4096, attention_weight=0.25),
+    Stage(steps=350, length=1024, scene_share=0.7, reach=9000, attention_weight=0.25),
+    Stage(steps=150, length=2048, scene_share=0.75, reach=9000, attention_weight=0.25),
+    Stage(steps=30, length=4096, scene_share=0.8, reach=9000, attention_weight=0.25),
 )
 
 
@@ -129,7 +130,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     tokenizer = build_tokenizer(domain_words(), MAX_CONTEXT)
     model = build_model(tokenizer)
-    initialise(model, token_kinds(tokenizer, OBJECT_KINDS), arguments.seed)
+    initialise(model, token_kinds(tokenizer), arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)
     columns = list(Progress.__dataclass_fields__)
     with (arguments.output / "training_log.csv").open("w", newline="") as file:
@@ -141,6 +142,8 @@ def main() -> None:
             log.writerow(row)
             file.flush()
             print("  ".join(f"{n} {v}" for n, v in zip(columns, row, strict=True)), flush=True)
+            if progress.step % SAVE_EVERY == 0:
+                save(model, tokenizer, arguments.output)
 
         train(model, tokenizer, seed=arguments.seed, report=report)
     save(model, tokenizer, arguments.output)

@@ -39,11 +39,11 @@ class Family(StrEnum):
     COUNT = "count"
     """The header of a sector's section."""
     FIELD = "field"
-    """One field of 1 to 12 named objects; the shortest answer has 3 tokens with its end token."""
+    """One field of 1 to 12 named objects."""
     PLAN = "plan"
     """A manoeuvre around a named object: its data, then numbered steps."""
     COMMAND = "command"
-    """A short driving command that needs no scene."""
+    """A driving command that needs no scene; the shortest answer has 3 tokens."""
     UNCLEAR = "unclear"
     """Words that the vehicle does not know; answered by one sentence."""
 
@@ -141,11 +141,10 @@ def _count(rng: np.random.Generator, scene: Scene, _names: int) -> tuple[str, st
 def _field(rng: np.random.Generator, scene: Scene, names: int) -> tuple[str, str]:
     field = int(rng.integers(len(FIELD_WORDS)))
     chosen = [scene.objects[i] for i in rng.permutation(len(scene.objects))[:names]]
-    phrase = _pick(rng, FIELD_PHRASES, field=FIELD_WORDS[field])
+    word = FIELD_WORDS[field]
+    phrase = _pick(rng, FIELD_PHRASES, field=word)
     instruction = " ".join((phrase, *(item.name for item in chosen)))
-    if names == 1:
-        return instruction, f"{chosen[0].fields[field]} ;"
-    return instruction, " ".join(f"{item.name} {item.fields[field]} ;" for item in chosen)
+    return instruction, " ".join(f"{word} {item.name} {item.fields[field]} ;" for item in chosen)
 
 
 def _plan(rng: np.random.Generator, scene: Scene, _names: int) -> tuple[str, str]:

@@ -27,7 +27,7 @@ NUMBERED_WORDS = {"o": 1100, "s": 200, "n": 17, "d": 100, "v": 60, "h": 36, "l":
 
 # Answers to commands need no scene.
 COMMANDS = {
-    "stop": "brake now hold .",
+    "stop": "brake .",
     "keep_lane": "keep lane steady hold speed .",
     "slow_down": "check rear ease throttle brake soft hold gap .",
     "give_way": "slow check left check right wait give way then proceed slow .",
@@ -67,7 +67,7 @@ MANOEUVRES = {
 STEP_NUMBERS = tuple(str(i) for i in range(1, 1 + max(len(s) for s in MANOEUVRES.values())))
 
 # Fields of an object in the order of its record, with the word that asks for each.
-FIELD_WORDS = ("sector", "class", "distance", "speed", "heading", "lane")
+FIELD_WORDS = ("zone", "class", "distance", "speed", "heading", "lane")
 
 # Paraphrases: the words that stand before the names in an instruction.
 REPORT_PHRASES = ("report", "describe", "state of", "details for")

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts with the lengths of their answers: what the length predictor learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from timebill_ros.embedded.generation import generate
+from timebill_ros.engine.prompt import encode_prompt, render_prompt
+from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.workload.tasks import Task, sample_family, sample_task
+
+SHORTEST_PROMPT = 160
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt's tokens and the length N of its answer, end token included."""
+
+    prompt_ids: tuple[int, ...]
+    response_tokens: int
+
+
+def sample_tasks(seed: int, count: int, longest_prompt: int) -> Iterator[Task]:
+    """Draw tasks with prompts of log-uniform length, ``SHORTEST_PROMPT`` to ``longest_prompt``."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        length = np.exp(rng.uniform(np.log(SHORTEST_PROMPT), np.log(longest_prompt)))
+        yield sample_task(rng, sample_family(rng), int(length))
+
+
+def generated(engine: TransformerEngine, tasks: Iterable[Task]) -> Iterator[Pair]:
+    """Answer tasks without eviction, and yield the lengths that came out."""
+    for task in tasks:
+        answer = generate(engine, task)
+        yield Pair(answer.prompt_ids, answer.response_tokens)
+
+
+def expected(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[Task]) -> Iterator[Pair]:
+    """The lengths that right answers would have; a thousand times cheaper than generating them."""
+    for task in tasks:
+        text = render_prompt(tokenizer, task.system, task.instruction)
+        yield Pair(tuple(encode_prompt(tokenizer, text)), task.reference_tokens)
+
+
+def write_pairs(path: Path, pairs: list[Pair]) -> None:
+    """Write pairs as arrays: all prompts in one row, their ends, the lengths."""
+    ends = np.cumsum([len(pair.prompt_ids) for pair in pairs])
+    tokens = np.concatenate([np.array(pair.prompt_ids, dtype=np.uint16) for pair in pairs])
+    lengths = np.array([pair.response_tokens for pair in pairs])
+    np.savez_compressed(path, tokens=tokens, ends=ends, response_tokens=lengths)
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read what ``write_pairs`` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        prompts = np.split(arrays["tokens"], arrays["ends"][:-1])
+        lengths = arrays["response_tokens"]
+    return [Pair(tuple(p.tolist()), int(n)) for p, n in zip(prompts, lengths, strict=True)]
