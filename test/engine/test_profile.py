@@ -112,10 +112,11 @@ def test_one_slow_round_does_not_move_the_points(clock):
 def test_a_slow_model_is_measured_within_the_limit(clock, limit):
     engine = TimedEngine(clock, slowness=100.0)
     points = Profiler(engine, limit=limit).measure()
-    fit_time_model(points)  # always enough for a model
-    least = 4.5  # what the warm-up and the five smallest sizes take
+    model = fit_time_model(points).model
+    assert model.step(1000) == pytest.approx(100.0 * 2.5e-4, rel=0.1)
+    least = 5.0  # what the warm-up and the smallest sizes take
     assert clock.seconds <= max(limit, least)
-    assert (len(points.prefill) == 10) == (limit == 100.0)
+    assert (points.prefill[-1].tokens == 4096 - 17) == (limit == 100.0)
 
 
 def test_progress_rises_to_the_end(clock):

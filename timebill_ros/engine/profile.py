@@ -18,6 +18,7 @@ Progress = Callable[[float, str], None]
 _SIZES = 10
 _ROUNDS = 5
 _STEPS = 16  # decoding steps timed at each size and round
+_LEAST_WINDOWS = 8  # observation windows in the largest size, so that most can be evicted from
 _FEWEST_SIZES = 5  # a quadratic fitted to every other point needs as many
 
 
@@ -27,8 +28,8 @@ class Profiler:
     One request of N_x tokens gives a prefill time, the time of a decoding step at that cache length
     and the time of evicting half of the prompt. The sizes are visited in rounds, each in a new
     order, so that a drift of the machine spreads over all of them; a point is the median of its
-    rounds. The first round goes from small to large and leaves out the sizes that would take longer
-    than the limit; the others are skipped when there is no time for them.
+    rounds. For a model that is slow against the limit the sizes are smaller, the first round, which
+    goes from small to large, stops early, and there are fewer rounds.
 
     Args:
         engine: to be measured, on the thread that will run it.
@@ -55,11 +56,7 @@ class Profiler:
     def measure(self) -> ProfilePoints:
         """Warm up, run the rounds, return the medians."""
         start = time.perf_counter()
-        sizes = request_sizes(self._engine.max_context - _STEPS - 1)
-        for _ in range(2):  # allocators, thread pools and kernels settle on the first requests
-            self._visit(sizes[0])
-        self._times.clear()
-        visited = self._first_round(sizes, start)
+        visited = self._first_round(self._affordable_sizes(), start)
         first_round = time.perf_counter() - start
         for done in range(1, _ROUNDS):
             spent = time.perf_counter() - start
@@ -72,6 +69,20 @@ class Profiler:
         self._progress(1.0, f"profiled in {time.perf_counter() - start:.1f} s")
         return ProfilePoints(*(self._medians(s) for s in ("prefill", "step", "evict", "predict")))
 
+    def _affordable_sizes(self) -> list[int]:
+        """Warm up with the smallest size, and take from it how large the others may be."""
+        largest = self._engine.max_context - _STEPS - 1
+        sizes = request_sizes(largest)
+        self._visit(sizes[0])  # allocators, thread pools and kernels settle on the first request
+        smallest = _seconds(lambda: self._visit(sizes[0]))
+        self._times.clear()
+        # A lower bound on a round: prefill grows at least linearly.
+        share = self._limit / (smallest * sum(sizes) / sizes[0])
+        if share >= 1.0:
+            return sizes
+        least = _LEAST_WINDOWS * self._engine.window
+        return request_sizes(min(largest, max(least, round(largest * share))))
+
     def _first_round(self, sizes: Sequence[int], start: float) -> list[int]:
         """Visit the sizes in ascending order while time allows; the sizes visited."""
         visited: list[int] = []
@@ -81,7 +92,6 @@ class Profiler:
                 # Prefill grows at most quadratically.
                 expected = seconds * (size / visited[-1]) ** 2
                 if time.perf_counter() - start + expected > self._limit:
-                    self._progress(0.0, f"profiling: no time for more than {visited[-1]} tokens")
                     break
             before = time.perf_counter()
             self._visit(size)
