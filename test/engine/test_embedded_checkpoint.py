@@ -17,7 +17,6 @@ from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Family, sample_task
 
 FOLDER = Path(timebill_ros.embedded.__file__).parent / "checkpoint"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="not trained yet")
 
 
 @pytest.fixture(scope="module")
