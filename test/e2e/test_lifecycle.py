@@ -57,11 +57,11 @@ def test_kill_stops_at_the_deadline_and_announces_it(node: Subject, stage: int) 
 
 
 def test_skip_next_lets_the_late_one_run_on_and_skips_those_behind(node: Subject) -> None:
-    node.serve(overrun_policy="skip_next")
+    node.serve(overrun_policy="skip_next", planner="vanilla")
     with node.client() as client:
         calm = client.send(long_work("calm"))
         assert client.wait_for_all(PATIENCE)
-        late = client.send(long_work("late", duration(ended_by(calm).timing.total) / 2))
+        late = client.send(long_work("late", duration(ended_by(calm).timing.total) / 3))
         behind = [client.send(ask(f"behind {number}")) for number in range(3)]
         assert client.wait_for_all(PATIENCE)
         after = client.send(ask("after"))
