@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train the embedded model's length predictor: ``python -m timebill_ros.embedded.train_predictor``.
 
-First on the lengths of right answers, which cost nothing, then on lengths that the model generates.
-The generated ones are kept in a directory, so that a second run need not collect them again.
+It learns from the lengths that the model generates, which are kept in a directory, so that a second
+run need not collect them again, and from the lengths of right answers, which cost nothing.
 """
 
 from __future__ import annotations
@@ -113,28 +113,27 @@ def main() -> None:
     parser.add_argument("--generated", type=int, default=3000, help="prompts to answer")
     parser.add_argument("--held-out", type=int, default=1000, help="prompts to answer and test on")
     parser.add_argument("--longest-prompt", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=1500, help="per phase")
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     tokenizer = load_checkpoint(arguments.checkpoint).tokenizer
     tasks = sample_tasks(arguments.seed + 1, arguments.expected, arguments.longest_prompt)
-    first_phase = list(expected(tokenizer, tasks))
-    second_phase = _generated(arguments, "train", arguments.seed + 2, arguments.generated)
+    pairs = list(expected(tokenizer, tasks))
+    pairs += _generated(arguments, "train", arguments.seed + 2, arguments.generated)
     held_out = _generated(arguments, "held_out", HELD_OUT_SEED, arguments.held_out)
 
     buckets = Buckets(BUCKET_SIZE, LONGEST_RESPONSE)
     network = CrossAttentionClassifier(Shape(len(tokenizer), buckets.count))
     initialise(network, arguments.seed)
-    log: list[tuple[int, int, float]] = []
-    for phase, pairs in enumerate((first_phase, second_phase), start=1):
-        recent: list[float] = []
-        for loss in train(network, pairs, seed=phase, steps=arguments.steps):
-            recent.append(loss)
-            if len(recent) % LOG_EVERY == 0:
-                log.append((phase, len(recent), float(np.mean(recent[-LOG_EVERY:]))))
-                print("phase {}  step {}  loss {:.4f}".format(*log[-1]), flush=True)
+    losses: list[float] = []
+    log: list[tuple[int, float]] = []
+    for loss in train(network, pairs, seed=arguments.seed, steps=arguments.steps):
+        losses.append(loss)
+        if len(losses) % LOG_EVERY == 0:
+            log.append((len(losses), float(np.mean(losses[-LOG_EVERY:]))))
+            print("step {}  loss {:.4f}".format(*log[-1]), flush=True)
 
     predictor = EmbeddedPredictor(network, buckets, threads=arguments.threads)
     quality = measure(predictor, held_out, LONGEST_RESPONSE)
@@ -142,8 +141,8 @@ def main() -> None:
     save(arguments.output, network, buckets, _provenance(arguments, quality))
     with (arguments.output / "training_log.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["phase", "step", "loss"])
-        writer.writerows((phase, step, f"{loss:.5f}") for phase, step, loss in log)
+        writer.writerow(["step", "loss"])
+        writer.writerows((step, f"{loss:.5f}") for step, loss in log)
 
 
 def _generated(arguments: argparse.Namespace, name: str, seed: int, count: int) -> list[Pair]:
@@ -167,7 +166,7 @@ def _provenance(arguments: argparse.Namespace, quality: LengthQuality) -> dict[s
         "training": {
             "expected": arguments.expected,
             "generated": arguments.generated,
-            "steps_per_phase": arguments.steps,
+            "steps": arguments.steps,
             "longest_prompt": arguments.longest_prompt,
             "seed": arguments.seed,
         },

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from timebill_ros.embedded.evaluate import held_out_tasks, measure
+from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, generate, open_engine
+from timebill_ros.embedded.train_predictor import HELD_OUT_SEED
+from timebill_ros.workload.tasks import Family
+
+
+def test_held_out_tasks_repeat_and_differ_by_family_and_length() -> None:
+    tasks = held_out_tasks(Family.REPORT, 200, 3)
+    assert tasks == held_out_tasks(Family.REPORT, 200, 3)
+    others = [*held_out_tasks(Family.PLAN, 200, 3), *held_out_tasks(Family.REPORT, 201, 3)]
+    assert not {task.system for task in tasks} & {task.system for task in others}
+    assert HELD_OUT_SEED > 1000  # training takes small seeds
+
+
+def test_every_family_and_ratio_is_measured() -> None:
+    engine = open_engine(CHECKPOINT, threads=1)
+    rows = list(measure(engine, [200], [0.0, 0.5], 1))
+    assert {(row.family, row.alpha) for row in rows} == {
+        (str(family), alpha) for family in Family for alpha in (0.0, 0.5)
+    }
+    assert all(0.0 <= row.exact <= row.f1 <= 1.0 for row in rows)
+
+
+def test_generation_keeps_the_observation_window() -> None:
+    engine = open_engine(CHECKPOINT, threads=1)
+    task = held_out_tasks(Family.COMMAND, 200, 1)[0]
+    answer = generate(engine, task, alpha=0.99)
+    assert 1 <= answer.response_tokens <= LONGEST_RESPONSE
+    assert len(answer.prompt_ids) == task.prompt_tokens
