@@ -46,7 +46,11 @@ SPECS: dict[str, Spec] = {
         "Type of the weights and the KV cache; auto is float32 on CPU and bfloat16 on CUDA.",
         constraints="auto, float32, bfloat16 or float16",
     ),
-    "threads": Spec("CPU threads of the engine; 0: half of the cores it may use.", Range(0, 1024)),
+    "threads": Spec(
+        "CPU threads of the engine; 0: half of the cores it may use, one for a model of under "
+        "50 million weights.",
+        Range(0, 1024),
+    ),
     "max_context": Spec(
         "Longest prompt and response together, tokens; the KV cache is allocated for it. "
         "0: the model's own limit.",

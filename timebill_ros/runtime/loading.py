@@ -12,7 +12,12 @@ from pathlib import Path
 from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
 from timebill_ros.engine.profile import Profiler
-from timebill_ros.engine.profile_cache import describe_environment, recall_or_measure
+from timebill_ros.engine.profile_cache import (
+    Environment,
+    checkpoint_digest,
+    describe_environment,
+    recall_or_measure,
+)
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.length_predictor import LengthPredictor
@@ -23,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 _EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 _WARM_UP_STEPS = 8
+_SMALL_MODEL = 50_000_000  # weights
 
 # Told how far loading has come: a share in 0..1 and what is being done. May raise to end it.
 Progress = Callable[[float, str], None]
@@ -52,8 +58,12 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     )
     engine = _engine(checkpoint, settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
-    predictor = _predictor(settings)
-    fit = _time_model(engine, checkpoint, predictor, settings, progress)
+    folder, predictor, predictor_id = _predictor_folder(settings), None, ""
+    if folder is not None:
+        predictor = load_predictor(folder, threads=settings.predictor_threads)
+        predictor_id = f"{checkpoint_digest(folder)} {settings.predictor_threads}"
+    environment = describe_environment(checkpoint, engine, predictor_id)
+    fit = _time_model(engine, predictor, environment, settings, progress)
     progress(0.9, "warming up")
     warm_up(engine)
     return Loaded(engine, predictor, fit, str(checkpoint.device))
@@ -64,12 +74,15 @@ def model_folder(settings: Settings) -> str | Path:
     return _EMBEDDED / "checkpoint" if settings.model == "embedded" else settings.model
 
 
-def default_threads() -> int:
-    """Half of the cores that this process may use, at least one.
+def default_threads(checkpoint: Checkpoint) -> int:
+    """CPU threads where none are set: half of the cores that this process may use, at least one.
 
     A robot's machine has other work, and threads that wait at a barrier for one that was
-    preempted cost far more than they bring.
+    preempted cost far more than they bring. One for a small model, whose operations are too short
+    to be shared at all.
     """
+    if checkpoint.model.num_parameters() < _SMALL_MODEL:
+        return 1
     return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
@@ -91,7 +104,7 @@ def _engine(checkpoint: Checkpoint, settings: Settings) -> TransformerEngine:
         window=settings.window,
         kernel=settings.kernel,
         chunk=settings.chunk,
-        threads=settings.threads or default_threads(),
+        threads=settings.threads or default_threads(checkpoint),
         sampling=Sampling(
             temperature=settings.temperature, top_p=settings.top_p, seed=settings.seed
         ),
@@ -99,20 +112,20 @@ def _engine(checkpoint: Checkpoint, settings: Settings) -> TransformerEngine:
     )
 
 
-def _predictor(settings: Settings) -> LengthPredictor | None:
-    name: str | Path = settings.predictor
-    if name == "auto" and settings.model == "embedded":
-        name = _EMBEDDED / "predictor"
-    if name in ("auto", "none"):
+def _predictor_folder(settings: Settings) -> Path | None:
+    """Where the length predictor is; None where there is none, which is logged."""
+    if settings.predictor == "auto" and settings.model == "embedded":
+        return _EMBEDDED / "predictor"
+    if settings.predictor in ("auto", "none"):
         _LOG.warning("no length predictor: every plan is made for N_W = max_tokens")
         return None
-    return load_predictor(name, threads=settings.predictor_threads)
+    return Path(settings.predictor).expanduser()
 
 
 def _time_model(
     engine: TransformerEngine,
-    checkpoint: Checkpoint,
     predictor: LengthPredictor | None,
+    environment: Environment,
     settings: Settings,
     progress: Progress,
 ) -> TimeModelFit:
@@ -129,8 +142,6 @@ def _time_model(
             progress=lambda share, doing: progress(0.35 + 0.55 * share, doing),
         ).measure()
 
-    predictor_id = f"{settings.predictor} {settings.predictor_threads}" if predictor else ""
-    environment = describe_environment(checkpoint, engine, predictor_id)
     fit = fit_time_model(recall_or_measure(profile_folder(settings), environment, measure))
     model = fit.model
     _LOG.info(
