@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from timebill_ros.predictor.checkpoint import read_config
 from timebill_ros.predictor.embedded_predictor import CrossAttentionClassifier, Shape
@@ -68,6 +69,14 @@ def test_padding_on_the_left_changes_nothing() -> None:
         tokens = torch.tensor([[0] * 6 + prompt])
         valid = torch.tensor([[False] * 6 + [True] * len(prompt)])
         torch.testing.assert_close(network(tokens, valid), alone)
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 40])
+def test_keys_are_convolved_with_the_tokens_before_them(length: int) -> None:
+    torch.manual_seed(0)
+    network, x = CrossAttentionClassifier(Shape(50, 7, hidden=8)), torch.randn(2, length, 8)
+    expected = network.context(F.pad(x.transpose(1, 2), (4, 0))).transpose(1, 2)
+    torch.testing.assert_close(network._in_context(x), expected)
 
 
 def test_a_saved_predictor_predicts_what_it_did(embedded: Path) -> None:

@@ -61,13 +61,26 @@ class CrossAttentionClassifier(nn.Module):
         ``valid`` [batch, length] is False on padding.
         """
         x = self.embedding(tokens) * valid[..., None]
-        keys = self.context(F.pad(x.transpose(1, 2), (_CONVOLUTION - 1, 0))).transpose(1, 2)
+        keys = self._in_context(x)
         tail, tail_valid = x[:, -self.shape.tail :], valid[:, -self.shape.tail :]
         places = torch.arange(tail.shape[1] - 1, -1, -1, device=tokens.device)
         tail = tail + self.cross(tail, keys, x, valid)
         tail = tail + self.from_end(places)
         tail = tail + self.within(tail, tail, tail, tail_valid)
         return self.out(tail[:, -1])
+
+    def _in_context(self, x: Tensor) -> Tensor:
+        """The causal convolution of ``x`` [batch, length, hidden] over its length.
+
+        As a sum of shifted inputs: torch's own convolution keeps a kernel on CPU for every length
+        that it has met, some tens of KiB each, and prompts have thousands of lengths.
+        """
+        padded = F.pad(x, (0, 0, _CONVOLUTION - 1, 0))
+        first, *others = self.context.weight[:, 0].unbind(-1)
+        keys = padded[:, : x.shape[1]] * first
+        for shift, tap in enumerate(others, start=1):
+            keys = torch.addcmul(keys, padded[:, shift : shift + x.shape[1]], tap)
+        return keys
 
 
 class _Attention(nn.Module):
