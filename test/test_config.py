@@ -14,7 +14,8 @@ import yaml
 from rclpy.context import Context
 from rclpy.node import Node
 
-from timebill_ros.node.parameters import SPECS, Parameters
+from timebill_ros.node.parameter_specs import SPECS
+from timebill_ros.node.parameters import Parameters
 from timebill_ros.runtime.settings import Settings
 
 FILE = Path(__file__).resolve().parents[1] / "config" / "llm.param.yaml"

@@ -23,7 +23,7 @@ from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response
-from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.simulation import (
     SimulatedEngine,
@@ -64,7 +64,6 @@ class VirtualNode:
         self._requests: dict[str, SimulatedRequest] = {}
         pipeline = Pipeline(
             engine=SimulatedEngine(self._clock, real, self._requests),
-            planner=TimeBillPlanner(alpha_max=ALPHA_MAX),
             time_model=believed,
             predictor=SimulatedPredictor(self._clock, believed, self._requests),
             clock=self._clock,
@@ -72,7 +71,12 @@ class VirtualNode:
             default_max_tokens=400,
             predictor_grace=0.05,
         )
-        self._server = Server(pipeline, policy=policy, queue_capacity=16, emit=self._emit)
+        self._server = Server(
+            pipeline,
+            Decisions(TimeBillPlanner(alpha_max=ALPHA_MAX), policy),
+            queue_capacity=16,
+            emit=self._emit,
+        )
 
     def looks(self) -> list[Look]:
         looks = []

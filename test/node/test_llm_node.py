@@ -240,6 +240,20 @@ def test_a_failed_configuration_names_its_cause_and_can_be_mended(
     assert named in log
 
 
+def test_policy_and_planner_change_while_the_node_is_active(bench: Bench) -> None:
+    node = bench.active()
+    node.set_parameters([Parameter("planner", value="vanilla")])
+    bench.send("a")
+    bench.until(lambda: bench.terminal() == ["a"])
+    assert bench.responses[0].plan.planner == "vanilla"
+    [refused] = node.set_parameters([Parameter("chunk", value=64)])
+    assert refused.reason == "chunk is read when the node is configured: clean up first"
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.trigger_cleanup() == SUCCESS
+    [taken] = node.set_parameters([Parameter("chunk", value=64)])
+    assert taken.successful
+
+
 def test_an_ending_process_gives_up_configuring(bench: Bench) -> None:
     node = bench.node()
     node.ending.set()

@@ -10,7 +10,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.node.parameters import SPECS, Parameters
+from timebill_ros.node.parameter_specs import SPECS
+from timebill_ros.node.parameters import Parameters
 from timebill_ros.runtime.settings import Settings
 
 Declare = Callable[..., tuple[Node, Parameters]]
@@ -89,3 +90,57 @@ def test_setting_a_good_value_mends_a_bad_override(declare: Declare) -> None:
     node, parameters = declare(alpha_max=1.5)
     node.set_parameters([Parameter("alpha_max", value=0.8)])
     assert parameters.read().alpha_max == 0.8
+
+
+def result(node: Node, name: str, value: object) -> tuple[bool, str]:
+    [outcome] = node.set_parameters([Parameter(name, value=value)])
+    return outcome.successful, outcome.reason
+
+
+def test_live_parameters_change_while_they_are_in_use(declare: Declare) -> None:
+    node, parameters = declare()
+    applied: list[Settings] = []
+    parameters.attach(applied.append)
+    assert result(node, "overrun_policy", "skip_next") == (True, "")
+    assert result(node, "pessimism", 2.5) == (True, "")
+    assert [(s.overrun_policy, s.pessimism) for s in applied] == [
+        ("skip_next", 5.0),
+        ("skip_next", 2.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("model", "/models/qwen", "model is read when the node is configured: clean up first"),
+        ("queue_capacity", 3, "queue_capacity is read when the node is configured"),
+        ("overrun_policy", "pray", "overrun_policy must be one of kill, skip_next, not 'pray'"),
+        ("planner", "greedy", "planner must be one of timebill, fixed, vanilla, not 'greedy'"),
+        ("alpha_max", 1.0, r"alpha_max must be in [0, 1), not 1.0"),
+    ],
+)
+def test_what_cannot_change_in_use_is_refused_with_the_reason(
+    declare: Declare, name: str, value: object, reason: str
+) -> None:
+    node, parameters = declare()
+    applied: list[Settings] = []
+    parameters.attach(applied.append)
+    successful, said = result(node, name, value)
+    assert not successful
+    assert said.startswith(reason)
+    assert applied == []
+    assert parameters.read() == Settings()
+
+
+def test_once_detached_every_parameter_may_change_again(declare: Declare) -> None:
+    node, parameters = declare()
+    parameters.attach(lambda settings: None)
+    parameters.detach()
+    assert result(node, "model", "/models/qwen") == (True, "")
+    assert parameters.read().model == "/models/qwen"
+
+
+def test_parameters_of_rclpy_s_own_are_left_alone(declare: Declare) -> None:
+    node, parameters = declare()
+    parameters.attach(lambda settings: None)
+    assert result(node, "use_sim_time", True) == (True, "")

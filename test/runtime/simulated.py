@@ -10,7 +10,7 @@ from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
-from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.simulation import (
     SimulatedEngine,
@@ -54,7 +54,6 @@ class Scene:
         self.server = Server(
             Pipeline(
                 engine=engine,
-                planner=self.planner,
                 time_model=timed,
                 predictor=predictor,
                 clock=self.clock,
@@ -62,7 +61,7 @@ class Scene:
                 default_max_tokens=self.default_max_tokens,
                 predictor_grace=self.predictor_grace,
             ),
-            policy=self.policy,
+            Decisions(self.planner, self.policy),
             queue_capacity=self.queue_capacity,
             emit=self._emit,
         )

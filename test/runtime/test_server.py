@@ -12,8 +12,9 @@ from collections import Counter
 
 import pytest
 
+from timebill_ros.budget.planners import FixedPlanner
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
-from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 
 from .simulated import MS, Scene
 
@@ -179,6 +180,16 @@ def test_a_closed_server_rejects_and_an_opened_one_serves_again() -> None:
         ("again", "response", 80.0),
     ]
     assert scene.outcomes[1].detail == "the node is inactive"  # type: ignore[union-attr]
+
+
+def test_another_decision_counts_from_the_next_job_on() -> None:
+    scene = Scene(policy=OverrunPolicy.KILL)
+    scene.job("a", response_tokens=11)
+    scene.job("b", release_ms=1, response_tokens=11)
+    other = Decisions(FixedPlanner(alpha=0.5), OverrunPolicy.KILL)
+    scene.clock.at(5 * MS, lambda: scene.server.decide(other))
+    scene.run()
+    assert [scene.response(id).plan.planner for id in "ab"] == ["vanilla", "fixed"]
 
 
 def test_a_failure_ends_the_job_and_not_the_server() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from timebill_ros.budget.errors import ProfileFitError, SettingError
 from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.node.parameters import SPECS
+from timebill_ros.node.parameter_specs import SPECS
 from timebill_ros.runtime.settings import Settings
 
 # Those of the node's parameters that a profile depends on.

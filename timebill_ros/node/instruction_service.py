@@ -19,6 +19,7 @@ from timebill_ros.runtime.assembly import Progress, assemble
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.outcome import Outcome
 from timebill_ros.runtime.outcome import Response as ResponseOutcome
+from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.settings import Settings
 
 # Instructions and outcomes are single events that nobody repeats: reliable, and deep enough for a
@@ -47,17 +48,25 @@ class InstructionService:
         self._ros_clock = RosClock(node.get_clock())
         simulated = node.get_parameter("use_sim_time").value
         self._clock: Clock = self._ros_clock if simulated else MonotonicClock()
-        self._limits = BudgetLimits(settings.default_budget, settings.max_budget)
+        self._limits = _limits(settings)
         self._statistics = OutcomeStatistics()
         self._unnamed = count(1)
         self._assembly = assemble(
             settings, clock=self._clock, emit=self._publish, progress=progress
         )
         self._assembly.server.close(_INACTIVE)
+        try:
+            self._create_topics(settings.diagnostics_period)
+        except BaseException:
+            self._assembly.release(_PIECE_TIMEOUT)
+            raise
+
+    def _create_topics(self, diagnostics_period: float) -> None:
+        node = self._node
         self._responses = node.create_lifecycle_publisher(Response, "~/output/response", EVENT_QOS)
         self._overruns = node.create_publisher(Overrun, "~/output/overrun", EVENT_QOS)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = node.create_timer(settings.diagnostics_period, self._publish_diagnostics)
+        self._timer = node.create_timer(diagnostics_period, self._publish_diagnostics)
         self._subscription = node.create_subscription(
             Instruction, "~/input/instruction", self._receive, EVENT_QOS
         )
@@ -65,6 +74,11 @@ class InstructionService:
     def open(self) -> None:
         """Accept instructions from now on."""
         self._assembly.server.open()
+
+    def apply(self, settings: Settings) -> None:
+        """Take over what may change while the node is configured."""
+        self._limits = _limits(settings)
+        self._assembly.server.decide(decisions(settings))
 
     def close(self) -> None:
         """Reject instructions from now on, and announce those in flight as canceled."""
@@ -117,3 +131,7 @@ class InstructionService:
             queue_depth=self._assembly.server.queue_depth,
         )
         self._diagnostics.publish(diagnostic_array(node.get_clock().now(), status))
+
+
+def _limits(settings: Settings) -> BudgetLimits:
+    return BudgetLimits(settings.default_budget, settings.max_budget)

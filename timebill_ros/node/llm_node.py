@@ -35,8 +35,8 @@ class LlmNode(LifecycleNode):
         self._log_handler = NodeLogHandler(self.get_logger())
         PACKAGE_LOGGER.addHandler(self._log_handler)
         self.ending = threading.Event()
-        self._settings = Parameters(self)
         self._service: InstructionService | None = None
+        self._settings = Parameters(self)
         self._reported = 0.0
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -47,6 +47,7 @@ class LlmNode(LifecycleNode):
             # The node's edge: whatever a room below found wrong is told here, once, by name.
             self.get_logger().error(f"configuring failed: {failure}")
             return TransitionCallbackReturn.FAILURE
+        self._settings.attach(self._service.apply)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -93,5 +94,6 @@ class LlmNode(LifecycleNode):
 
     def _release(self) -> None:
         service, self._service = self._service, None
+        self._settings.detach()
         if service is not None:
             service.destroy()

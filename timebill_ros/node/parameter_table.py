@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from timebill_ros.node.parameters import DEFAULTS, SPECS, Spec
+from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
 
 
 def parameter_table() -> str:
-    """Markdown: name, type, default, bounds and meaning of every parameter."""
-    rows = ["| parameter | type | default | range | meaning |", "|---|---|---|---|---|"]
+    """Markdown: every parameter's name, type, default, bounds and meaning; live ones marked."""
+    rows = ["| parameter | type | default | range | live | meaning |", "|---|---|---|---|---|---|"]
     for name, spec in SPECS.items():
         default = getattr(DEFAULTS, name)
         kind = "string array" if default == () else _TYPES[type(default)]
         shown = "[]" if default == () else repr(default).replace("'", '"')
-        rows.append(f"| `{name}` | {kind} | `{shown}` | {_bounds(spec)} | {spec.description} |")
+        live = "yes" if spec.live else ""
+        rows.append(
+            f"| `{name}` | {kind} | `{shown}` | {_bounds(spec)} | {live} | {spec.description} |"
+        )
     return "\n".join(rows)
 
 

@@ -1,118 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters: declared with range and description, read once into ``Settings``."""
+"""The node's parameters: declared with range and description, read into ``Settings``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
+from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.settings import Settings
 
-DEFAULTS = Settings()
-
-
-@dataclass(frozen=True)
-class Range:
-    """Inclusive bounds of a number."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a user reads about one parameter."""
-
-    description: str
-    range: Range | None = None
-    constraints: str = ""
-
-
-_DAY = 86_400.0
-
-SPECS: dict[str, Spec] = {
-    "model": Spec(
-        "The language model: 'embedded' for the one that comes with the package, otherwise a "
-        "checkpoint directory or hub id of a causal LM with safetensors weights.",
-        constraints="not empty",
-    ),
-    "device": Spec("Where the model runs.", constraints="cpu, cuda or cuda:N"),
-    "dtype": Spec(
-        "Type of the weights and the KV cache; auto is float32 on CPU and bfloat16 on CUDA.",
-        constraints="auto, float32, bfloat16 or float16",
-    ),
-    "threads": Spec(
-        "CPU threads of the engine; 0: half of the cores it may use, one for a model of under "
-        "50 million weights.",
-        Range(0, 1024),
-    ),
-    "max_context": Spec(
-        "Longest prompt and response together, tokens; the KV cache is allocated for it. "
-        "0: the model's own limit.",
-        Range(0, 10_000_000),
-    ),
-    "chunk": Spec(
-        "Prompt tokens that prefill runs at a time: a deadline stops prefill within one chunk.",
-        Range(1, 1_000_000),
-    ),
-    "window": Spec(
-        "Observation window: the last prompt tokens, which score the others and are never "
-        "evicted. It should cover the instruction at the prompt's end.",
-        Range(1, 4096),
-    ),
-    "kernel": Spec("Width of the pooling that smooths SnapKV's scores, odd.", Range(1, 63)),
-    "max_tokens": Spec(
-        "N_max, longest response of an instruction that sets none, tokens.", Range(1, 1_000_000)
-    ),
-    "temperature": Spec("Sampling temperature; 0: greedy.", Range(0.0, 10.0)),
-    "top_p": Spec("Share of probability that sampling draws from.", Range(0.0, 1.0)),
-    "seed": Spec("Seed of sampling, the same for every instruction.", Range(0, 2**31 - 1)),
-    "stop": Spec("Strings that end a response; they are cut from its text. '' entries are none."),
-    "predictor": Spec(
-        "The response length predictor: 'auto' for the one that comes with the embedded model, "
-        "'none' to plan with N_W = N_max, otherwise a checkpoint directory.",
-        constraints="not empty",
-    ),
-    "predictor_threads": Spec("CPU threads of the predictor.", Range(1, 1024)),
-    "predictor_grace": Spec(
-        "How long a finished prefill waits for a late prediction before it plans with "
-        "N_W = N_max, s.",
-        Range(0.0, 60.0),
-    ),
-    "planner": Spec(
-        "How the eviction ratio is chosen: timebill (the smallest that meets the budget), fixed "
-        "(fixed_alpha), vanilla (0).",
-        constraints="timebill, fixed or vanilla",
-    ),
-    "alpha_max": Spec("Largest eviction ratio.", Range(0.0, 1.0), "below 1"),
-    "pessimism": Spec(
-        "k: the plan survives responses k times as long as predicted, up to N_max.",
-        Range(1.0, 1000.0),
-    ),
-    "fixed_alpha": Spec("Eviction ratio of the planner 'fixed'.", Range(0.0, 1.0), "below 1"),
-    "overrun_policy": Spec(
-        "At its deadline an instruction is stopped (kill), or runs on while those behind it are "
-        "skipped (skip_next).",
-        constraints="kill or skip_next",
-    ),
-    "default_budget": Spec(
-        "Budget of instructions that set neither budget nor deadline, s.", Range(1e-3, _DAY)
-    ),
-    "max_budget": Spec("Longest budget that is not rejected as absurd, s.", Range(1e-3, _DAY)),
-    "queue_capacity": Spec("Instructions that may wait; one more is rejected.", Range(1, 100_000)),
-    "profile_cache": Spec(
-        "Directory of measured time models; empty: timebill_ros in the ROS home directory."
-    ),
-    "profile_seconds": Spec(
-        "Longest time that measuring the time model may take, s.", Range(1.0, 3600.0)
-    ),
-    "diagnostics_period": Spec("Time between two diagnostics messages, s.", Range(0.05, 60.0)),
-}
+Apply = Callable[[Settings], None]
 
 
 class Parameters:
@@ -125,10 +35,12 @@ class Parameters:
     def __init__(self, node: Node) -> None:
         """Declare every parameter on ``node``."""
         self._node = node
+        self._apply: Apply | None = None
         self._faults: dict[str, str] = {}
         for field in fields(Settings):
             self._declare(field.name)
-        node.add_post_set_parameters_callback(self._forget_faults)
+        node.add_on_set_parameters_callback(self._check)
+        node.add_post_set_parameters_callback(self._take_over)
 
     def read(self) -> Settings:
         """The parameters as they are now.
@@ -139,7 +51,20 @@ class Parameters:
         """
         for name, fault in self._faults.items():
             raise SettingError(name, self._node.get_parameter(name).value, fault)
+        return self._settings({})
+
+    def attach(self, apply: Apply) -> None:
+        """From now on only live parameters may change, and ``apply`` is told the result."""
+        self._apply = apply
+
+    def detach(self) -> None:
+        """Let every parameter change again: nobody works with what was read."""
+        self._apply = None
+
+    def _settings(self, changed: dict[str, Any]) -> Settings:
+        """The parameters as they are now, but for those that are ``changed``."""
         values = {f.name: self._node.get_parameter(f.name).value for f in fields(Settings)}
+        values |= changed
         values["stop"] = tuple(text for text in values["stop"] if text)
         for name in ("model", "predictor", "device"):
             if not values[name].strip():
@@ -157,9 +82,32 @@ class Parameters:
             self._faults[name] = f"what its type and range allow ({fault})"
             self._node.declare_parameter(name, value, descriptor, ignore_override=True)
 
-    def _forget_faults(self, changed: list[Parameter]) -> None:
-        for parameter in changed:
-            self._faults.pop(parameter.name, None)
+    def _check(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Refuse, with the reason, what cannot change now; ranges were checked by ROS."""
+        changed = _ours(parameters)
+        if self._apply is None or not changed:
+            return SetParametersResult(successful=True)
+        for name in changed:
+            if not SPECS[name].live:
+                reason = f"{name} is read when the node is configured: clean up first"
+                return SetParametersResult(successful=False, reason=reason)
+        try:
+            decisions(self._settings(changed))
+        except SettingError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _take_over(self, parameters: list[Parameter]) -> None:
+        changed = _ours(parameters)
+        for name in changed:
+            self._faults.pop(name, None)
+        if changed and self._apply is not None:
+            self._apply(self._settings({}))
+
+
+def _ours(parameters: list[Parameter]) -> dict[str, Any]:
+    """Name and value of those that are settings; rclpy declares others of its own."""
+    return {p.name: p.value for p in parameters if p.name in SPECS}
 
 
 def _descriptor(name: str, spec: Spec, value: object) -> ParameterDescriptor:

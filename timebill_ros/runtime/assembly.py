@@ -7,14 +7,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from timebill_ros.budget.errors import SettingError
-from timebill_ros.budget.planners import Planner, make_planner
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.loading import Progress, load
 from timebill_ros.runtime.outcome import Outcome
-from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.prediction import ThreadedPredictor
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.settings import Settings
@@ -68,7 +66,7 @@ def assemble(
         EngineError, PredictorError: a checkpoint that cannot be worked with, by name.
     """
     # What needs no model is checked before one is loaded.
-    planner, policy = _planner(settings), _policy(settings)
+    decided = decisions(settings)
     thread = EngineThread()
     try:
         loaded = thread.call(lambda: load(settings, progress))
@@ -78,7 +76,6 @@ def assemble(
     predictor = None if loaded.predictor is None else ThreadedPredictor(loaded.predictor)
     pipeline = Pipeline(
         engine=loaded.engine,
-        planner=planner,
         time_model=loaded.fit.model,
         predictor=predictor,
         clock=clock,
@@ -86,24 +83,6 @@ def assemble(
         default_max_tokens=settings.max_tokens,
         predictor_grace=settings.predictor_grace,
     )
-    server = Server(pipeline, policy=policy, queue_capacity=settings.queue_capacity, emit=emit)
+    server = Server(pipeline, decided, queue_capacity=settings.queue_capacity, emit=emit)
     thread.serve(server)
-    progress(1.0, f"ready on {loaded.device}")
     return Assembly(server, loaded.device, loaded.engine, thread, predictor)
-
-
-def _planner(settings: Settings) -> Planner:
-    return make_planner(
-        settings.planner,
-        alpha_max=settings.alpha_max,
-        pessimism=settings.pessimism,
-        fixed_alpha=settings.fixed_alpha,
-    )
-
-
-def _policy(settings: Settings) -> OverrunPolicy:
-    try:
-        return OverrunPolicy(settings.overrun_policy)
-    except ValueError:
-        names = ", ".join(policy.value for policy in OverrunPolicy)
-        raise SettingError("overrun_policy", settings.overrun_policy, f"one of {names}") from None

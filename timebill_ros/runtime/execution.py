@@ -22,7 +22,7 @@ class Pipeline:
     """The parts that every request goes through, and the clocks that time it.
 
     Attributes:
-        engine, planner, time_model: see their rooms.
+        engine, time_model: see their rooms.
         predictor: None where none is configured; then N_W = N_max.
         clock: deadlines are instants of this clock.
         stopwatch: execution is measured with this one, which never jumps.
@@ -31,7 +31,6 @@ class Pipeline:
     """
 
     engine: Engine
-    planner: Planner
     time_model: TimeModel
     predictor: PredictionService | None
     clock: Clock
@@ -47,11 +46,14 @@ class Execution:
     end the job there.
     """
 
-    def __init__(self, job: Job, pipeline: Pipeline, checkpoint: Callable[[], None]) -> None:
+    def __init__(
+        self, job: Job, pipeline: Pipeline, planner: Planner, checkpoint: Callable[[], None]
+    ) -> None:
         """A job that is about to start: its queueing ends now."""
         self.job = job
         self.stage = Stage.QUEUED
         self._parts = pipeline
+        self._planner = planner
         self._checkpoint = checkpoint
         self._queued = seconds(pipeline.clock.now_ns() - job.release_ns)
         self._started_ns = pipeline.stopwatch.now_ns()
@@ -131,7 +133,7 @@ class Execution:
             spent=seconds(parts.stopwatch.now_ns() - self._started_ns),
             remaining=self._remaining(),
         )
-        return parts.planner.plan(situation, parts.time_model)
+        return self._planner.plan(situation, parts.time_model)
 
     def _predicted_tokens(self, max_tokens: int) -> int | None:
         """N_hat; None where there is no prediction, or none in time."""

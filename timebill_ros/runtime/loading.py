@@ -66,6 +66,7 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     fit = _time_model(engine, predictor, environment, settings, progress)
     progress(0.9, "warming up")
     warm_up(engine)
+    progress(1.0, f"ready on {checkpoint.device}")
     return Loaded(engine, predictor, fit, str(checkpoint.device))
 
 

@@ -13,7 +13,7 @@ from timebill_ros.runtime.errors import JobStopped
 from timebill_ros.runtime.execution import Execution, Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Stage, Timing
-from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.queue import DeadlineQueue
 
 _LOG = logging.getLogger(__name__)
@@ -32,14 +32,14 @@ class Server:
     def __init__(
         self,
         pipeline: Pipeline,
+        decided: Decisions,
         *,
-        policy: OverrunPolicy,
         queue_capacity: int,
         emit: Callable[[Outcome], None],
     ) -> None:
         """An idle server that accepts jobs."""
         self._pipeline = pipeline
-        self._policy = policy
+        self._decided = decided
         self._emit = emit
         self._capacity = queue_capacity
         # Re-entrant: under virtual time an arrival may be submitted from inside the engine's work.
@@ -79,7 +79,7 @@ class Server:
             job = self._queue.pop()
             if job is None:
                 return False
-            execution = Execution(job, self._pipeline, self._checkpoint)
+            execution = Execution(job, self._pipeline, self._decided.planner, self._checkpoint)
             self._running = execution
         outcome = self._outcome_of(execution)
         # Announced before the server is free again: what arrives until then is behind this job.
@@ -91,6 +91,10 @@ class Server:
             self._ids.discard(job.id)
             self._changed.notify_all()
         return True
+
+    def decide(self, decided: Decisions) -> None:
+        """Plan the next jobs otherwise, and treat the next missed deadline otherwise."""
+        self._decided = decided
 
     def cancel_all(self, detail: str) -> None:
         """Emit CANCELED for what is queued; stop what runs within one piece of engine work."""
@@ -175,7 +179,7 @@ class Server:
 
     def _miss(self, execution: Execution) -> None:
         """The running job's deadline has passed: stop it (Kill) or let it run on (Skip-Next)."""
-        if self._policy is OverrunPolicy.KILL:
+        if self._decided.policy is OverrunPolicy.KILL:
             raise JobStopped(Reason.KILLED, "deadline: reached before the response was complete")
         if self._late:
             return

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user reads about each of the node's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from timebill_ros.runtime.settings import Settings
+
+DEFAULTS = Settings()
+
+
+@dataclass(frozen=True)
+class Range:
+    """Inclusive bounds of a number."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter: its meaning, its bounds, and whether it may change while it is in use.
+
+    ``live`` ones take effect from the next instruction on; the others are read when the node is
+    configured, since something was loaded, allocated or measured for them.
+    """
+
+    description: str
+    range: Range | None = None
+    constraints: str = ""
+    live: bool = False
+
+
+_DAY = 86_400.0
+
+SPECS: dict[str, Spec] = {
+    "model": Spec(
+        "The language model: 'embedded' for the one that comes with the package, otherwise a "
+        "checkpoint directory or hub id of a causal LM with safetensors weights.",
+        constraints="not empty",
+    ),
+    "device": Spec("Where the model runs.", constraints="cpu, cuda or cuda:N"),
+    "dtype": Spec(
+        "Type of the weights and the KV cache; auto is float32 on CPU and bfloat16 on CUDA.",
+        constraints="auto, float32, bfloat16 or float16",
+    ),
+    "threads": Spec(
+        "CPU threads of the engine; 0: half of the cores it may use, one for a model of under "
+        "50 million weights.",
+        Range(0, 1024),
+    ),
+    "max_context": Spec(
+        "Longest prompt and response together, tokens; the KV cache is allocated for it. "
+        "0: the model's own limit.",
+        Range(0, 10_000_000),
+    ),
+    "chunk": Spec(
+        "Prompt tokens that prefill runs at a time: a deadline stops prefill within one chunk.",
+        Range(1, 1_000_000),
+    ),
+    "window": Spec(
+        "Observation window: the last prompt tokens, which score the others and are never "
+        "evicted. It should cover the instruction at the prompt's end.",
+        Range(1, 4096),
+    ),
+    "kernel": Spec("Width of the pooling that smooths SnapKV's scores, odd.", Range(1, 63)),
+    "max_tokens": Spec(
+        "N_max, longest response of an instruction that sets none, tokens.", Range(1, 1_000_000)
+    ),
+    "temperature": Spec("Sampling temperature; 0: greedy.", Range(0.0, 10.0)),
+    "top_p": Spec("Share of probability that sampling draws from.", Range(0.0, 1.0)),
+    "seed": Spec("Seed of sampling, the same for every instruction.", Range(0, 2**31 - 1)),
+    "stop": Spec("Strings that end a response; they are cut from its text. '' entries are none."),
+    "predictor": Spec(
+        "The response length predictor: 'auto' for the one that comes with the embedded model, "
+        "'none' to plan with N_W = N_max, otherwise a checkpoint directory.",
+        constraints="not empty",
+    ),
+    "predictor_threads": Spec("CPU threads of the predictor.", Range(1, 1024)),
+    "predictor_grace": Spec(
+        "How long a finished prefill waits for a late prediction before it plans with "
+        "N_W = N_max, s.",
+        Range(0.0, 60.0),
+    ),
+    "planner": Spec(
+        "How the eviction ratio is chosen: timebill (the smallest that meets the budget), fixed "
+        "(fixed_alpha), vanilla (0).",
+        constraints="timebill, fixed or vanilla",
+        live=True,
+    ),
+    "alpha_max": Spec("Largest eviction ratio.", Range(0.0, 1.0), "below 1", live=True),
+    "pessimism": Spec(
+        "k: the plan survives responses k times as long as predicted, up to N_max.",
+        Range(1.0, 1000.0),
+        live=True,
+    ),
+    "fixed_alpha": Spec(
+        "Eviction ratio of the planner 'fixed'.", Range(0.0, 1.0), "below 1", live=True
+    ),
+    "overrun_policy": Spec(
+        "At its deadline an instruction is stopped (kill), or runs on while those behind it are "
+        "skipped (skip_next).",
+        constraints="kill or skip_next",
+        live=True,
+    ),
+    "default_budget": Spec(
+        "Budget of instructions that set neither budget nor deadline, s.",
+        Range(1e-3, _DAY),
+        live=True,
+    ),
+    "max_budget": Spec(
+        "Longest budget that is not rejected as absurd, s.", Range(1e-3, _DAY), live=True
+    ),
+    "queue_capacity": Spec("Instructions that may wait; one more is rejected.", Range(1, 100_000)),
+    "profile_cache": Spec(
+        "Directory of measured time models; empty: timebill_ros in the ROS home directory."
+    ),
+    "profile_seconds": Spec(
+        "Longest time that measuring the time model may take, s.", Range(1.0, 3600.0)
+    ),
+    "diagnostics_period": Spec("Time between two diagnostics messages, s.", Range(0.05, 60.0)),
+}
