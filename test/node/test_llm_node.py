@@ -15,6 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from std_msgs.msg import Float64
 
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg
@@ -43,6 +44,11 @@ class Bench:
             (DiagnosticArray, "/diagnostics", self.diagnostics),
         ):
             self._client.create_subscription(message, topic, kept.append, EVENT_QOS)
+        self.debug: dict[str, list[float]] = {"processing_time_ms": [], "alpha": [], "slack_ms": []}
+        for name, numbers in self.debug.items():
+            self._client.create_subscription(
+                Float64, f"/llm/debug/{name}", lambda m, kept=numbers: kept.append(m.data), 10
+            )
         self._instructions = self._client.create_publisher(
             Instruction, "/llm/input/instruction", EVENT_QOS
         )
@@ -258,6 +264,20 @@ def test_an_ending_process_gives_up_configuring(bench: Bench) -> None:
     node = bench.node()
     node.ending.set()
     assert node.trigger_configure() == FAILURE
+
+
+def test_debug_topics_carry_plain_numbers_to_plot(bench: Bench) -> None:
+    bench.active()
+    bench.until(lambda: bench.nodes[0].count_subscribers("/llm/debug/slack_ms") == 1)
+    bench.send("a", budget=10.0)
+    bench.until(lambda: bench.terminal() == ["a"] and all(bench.debug.values()))
+    assert bench.debug["alpha"] == [0.0]
+    assert 0.0 < bench.debug["processing_time_ms"][0] < 10_000.0
+    total = bench.debug["processing_time_ms"][0] + bench.debug["slack_ms"][0]
+    assert 0.0 < total <= 10_000.0
+    bench.send("never ran", prompt="")
+    bench.until(lambda: len(bench.debug["slack_ms"]) == 2)
+    assert len(bench.debug["processing_time_ms"]) == 1
 
 
 def test_diagnostics_tell_of_missed_deadlines(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
+from timebill_ros.node.debug_topics import DebugTopics
 from timebill_ros.node.diagnostics import OutcomeStatistics, diagnostic_array
 from timebill_ros.node.ros_clock import RosClock
 from timebill_ros.runtime.admission import BudgetLimits, Refused, admit
@@ -66,6 +67,7 @@ class InstructionService:
         self._responses = node.create_lifecycle_publisher(Response, "~/output/response", EVENT_QOS)
         self._overruns = node.create_publisher(Overrun, "~/output/overrun", EVENT_QOS)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._debug = DebugTopics(node)
         self._timer = node.create_timer(diagnostics_period, self._publish_diagnostics)
         self._subscription = node.create_subscription(
             Instruction, "~/input/instruction", self._receive, EVENT_QOS
@@ -95,6 +97,7 @@ class InstructionService:
         self._node.destroy_lifecycle_publisher(self._responses)
         self._node.destroy_publisher(self._overruns)
         self._node.destroy_publisher(self._diagnostics)
+        self._debug.destroy()
 
     def _receive(self, message: Instruction) -> None:
         """Turn an instruction into a job; ROS time is converted here and nowhere else."""
@@ -119,6 +122,8 @@ class InstructionService:
                 self._responses.publish(response_msg(outcome))
             else:
                 self._overruns.publish(overrun_msg(outcome))
+            if isinstance(outcome, ResponseOutcome) or outcome.terminal:
+                self._debug.publish(outcome)
         except rclpy_implementation.RCLError as gone:
             # The context was shut down from outside: there is nobody left to tell.
             self._node.get_logger().warning(f"{outcome.job.id}: outcome not published: {gone}")

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of each outcome as plain numbers, for plotting tools."""
+
+from __future__ import annotations
+
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Float64
+
+from timebill_ros.runtime.outcome import Outcome
+
+_DEPTH = 10
+
+
+class DebugTopics:
+    """Publishes ``~/debug/*``: one number each per terminal outcome.
+
+    processing_time_ms: from the start of execution to the outcome; of what was executed.
+    alpha: eviction ratio of the plan; not published where no plan was made.
+    slack_ms: deadline minus the outcome's instant.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Create the topics; managed, so that an inactive node is silent."""
+        self._node = node
+        self._publishers = {
+            name: node.create_lifecycle_publisher(Float64, f"~/debug/{name}", _DEPTH)
+            for name in ("processing_time_ms", "alpha", "slack_ms")
+        }
+
+    def publish(self, outcome: Outcome) -> None:
+        """Publish the figures of a terminal outcome."""
+        timing, plan = outcome.timing, outcome.plan
+        if timing.prefill > 0.0:
+            self._number("processing_time_ms", (timing.total - timing.queued) * 1e3)
+        if plan is not None:
+            self._number("alpha", plan.alpha)
+        self._number("slack_ms", timing.slack * 1e3)
+
+    def destroy(self) -> None:
+        """Remove the topics."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _number(self, name: str, value: float) -> None:
+        self._publishers[name].publish(Float64(data=value))
