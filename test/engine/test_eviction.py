@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from transformers import DynamicCache
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
 
-WINDOW, KERNEL, PROMPT = 8, 5, 75
+from .conftest import COMMON
+from .eviction_methods.defined import KERNEL, attention_scores, dense_layers, kept_positions
+
+WINDOW, PROMPT = 8, 75
 
 
 def prefilled(engine, prompt, max_tokens=30):
@@ -20,36 +23,21 @@ def prefilled(engine, prompt, max_tokens=30):
     return engine
 
 
-def dense_scores(stock, prompt):
-    """SnapKV's scores from the attention matrices of a forward over the whole prompt."""
-    with torch.no_grad():
-        attentions = stock(torch.tensor([prompt]), output_attentions=True).attentions
-    kv_heads = stock.config.num_key_value_heads
-    scores = []
-    for attention in attentions:  # [1, H, N_x, N_x]
-        rows = attention[0, :, -WINDOW:, :-WINDOW].unflatten(0, (kv_heads, -1))
-        scores.append(F.avg_pool1d(rows.mean((1, 2)), KERNEL, 1, KERNEL // 2))
-    return scores
-
-
-def kept_positions(scores, kept_tokens, prompt_tokens):
-    """Positions of one layer that stay, [KV, kept_tokens]."""
-    best = [torch.argsort(row, descending=True)[: kept_tokens - WINDOW] for row in scores]
-    window = torch.arange(prompt_tokens - WINDOW, prompt_tokens)
-    return torch.stack([torch.cat((row.sort().values, window)) for row in best])
-
-
-def decode_over_gathered_cache(stock, prompt, kept_tokens, steps):
-    """Greedy response of the stock model whose cache holds only the positions that stay."""
+def gathered(stock, prompt, positions_of):
+    """Logits after the prompt, and the stock model's cache of the positions that stay."""
     full = DynamicCache()
     with torch.no_grad():
         logits = stock(torch.tensor([prompt]), past_key_values=full).logits
     cache = DynamicCache()
-    for index, scores in enumerate(dense_scores(stock, prompt)):
-        rows = kept_positions(scores, kept_tokens, len(prompt))[None, :, :, None]
-        layer = full.layers[index]
-        rows = rows.expand(-1, -1, -1, layer.keys.shape[-1])
+    for index, layer in enumerate(full.layers):
+        rows = positions_of[index][None, :, :, None].expand(-1, -1, -1, layer.keys.shape[-1])
         cache.update(layer.keys.gather(2, rows), layer.values.gather(2, rows), index)
+    return logits, cache
+
+
+def decode_over_gathered_cache(stock, prompt, positions_of, steps):
+    """Greedy response of the stock model whose cache holds only the positions that stay."""
+    logits, cache = gathered(stock, prompt, positions_of)
     response = [int(logits[0, -1].argmax())]
     for position in range(len(prompt), len(prompt) + steps):
         with torch.no_grad():
@@ -62,14 +50,30 @@ def decode_over_gathered_cache(stock, prompt, kept_tokens, steps):
     return response
 
 
+def defined_positions(name, stock, prompt, kept_tokens):
+    """Positions that stay by the method's definition, [KV, kept_tokens] per layer."""
+    layers = dense_layers(stock, prompt)
+    return [kept_positions(name, layer, WINDOW, kept_tokens) for layer in layers]
+
+
+def positions_in(before, engine, kept_tokens):
+    """Where the cache's first rows stood in ``before``, [layers, KV, kept_tokens].
+
+    Every row must be found exactly once, so no key may repeat in one head.
+    """
+    after = engine.cache.buffer[:, :, :, :kept_tokens]
+    same = (after[:, :, :, :, None] == before[:, :, :, None]).all(-1).all(1)
+    assert (same.sum(-1) == 1).all()
+    return same.int().argmax(-1)
+
+
 @pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
 def test_scores_equal_dense_attention(family, lean, make_engine, stock_of, prompt_of):
     prompt = prompt_of(PROMPT)
     engine = prefilled(make_engine(family, lean=lean, window=WINDOW, kernel=KERNEL), prompt)
-    for scores, dense in zip(
-        engine.eviction.scores(), dense_scores(stock_of(family), prompt), strict=True
-    ):
-        torch.testing.assert_close(scores, dense, rtol=1e-4, atol=1e-6)
+    dense = [attention_scores(x, WINDOW) for x in dense_layers(stock_of(family), prompt)]
+    for scores, expected in zip(engine.eviction.scores(), dense, strict=True):
+        torch.testing.assert_close(scores.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
@@ -82,8 +86,44 @@ def test_decoding_goes_on_as_over_a_gathered_cache(
     engine.evict(kept_tokens)
     for _ in range(12):
         engine.step()
-    expected = decode_over_gathered_cache(stock_of(family), prompt, kept_tokens, 12)
+    positions = defined_positions("snapkv", stock_of(family), prompt, kept_tokens)
+    expected = decode_over_gathered_cache(stock_of(family), prompt, positions, 12)
     assert engine.response_ids == expected
+
+
+@pytest.mark.parametrize("method", sorted(set(EVICTION_METHODS) - {"snapkv"}))
+@pytest.mark.parametrize("name", ["qwen2", "llama", "phi3", "olmo2"])
+@pytest.mark.parametrize("kept_tokens", [9, 30, 55])
+def test_every_method_keeps_what_it_defines(method, name, kept_tokens, make_engine, stock_of):
+    # No token twice: in the first layer its keys would be equally long, and rounding would choose.
+    generator = torch.Generator().manual_seed(kept_tokens)
+    prompt = (3 + torch.randperm(COMMON["vocab_size"] - 3, generator=generator)[:PROMPT]).tolist()
+    stock = stock_of(name)
+    settings = {"window": WINDOW, "kernel": KERNEL, "eviction_method": method}
+    engine = prefilled(make_engine(name, **settings), prompt)
+    before = engine.cache.buffer[:, :, :, :PROMPT].clone()
+    engine.evict(kept_tokens)
+    positions = defined_positions(method, stock, prompt, kept_tokens)
+    assert torch.equal(positions_in(before, engine, kept_tokens), torch.stack(positions))
+    for _ in range(12):
+        engine.step()
+    assert engine.response_ids == decode_over_gathered_cache(stock, prompt, positions, 12)
+
+
+@pytest.mark.parametrize("method", EVICTION_METHODS)
+@pytest.mark.parametrize("prompt_tokens", [WINDOW + 1, WINDOW + 2, PROMPT])
+def test_any_number_is_kept_exactly_and_the_window_always(
+    method, prompt_tokens, make_engine, prompt_of
+):
+    engine, prompt = make_engine(eviction_method=method, window=WINDOW), prompt_of(prompt_tokens)
+    for kept_tokens in range(WINDOW, prompt_tokens):
+        prefilled(engine, prompt)
+        before = engine.cache.buffer[:, :, :, :prompt_tokens].clone()
+        engine.evict(kept_tokens)
+        assert engine.cache.length == kept_tokens
+        positions = positions_in(before, engine, kept_tokens)
+        assert (positions.diff(dim=-1) > 0).all()
+        assert (positions[..., -WINDOW:] == torch.arange(prompt_tokens)[-WINDOW:]).all()
 
 
 def test_the_cache_really_shrinks(make_engine, prompt_of):
@@ -94,15 +134,17 @@ def test_the_cache_really_shrinks(make_engine, prompt_of):
     assert (engine.cache.length, engine.cache.position) == (21, PROMPT + 1)
 
 
-def test_keeping_everything_changes_nothing(make_engine, prompt_of):
-    engine = prefilled(make_engine(), prompt_of(PROMPT))
+@pytest.mark.parametrize("method", EVICTION_METHODS)
+def test_keeping_everything_changes_nothing(method, make_engine, prompt_of):
+    engine = prefilled(make_engine(eviction_method=method), prompt_of(PROMPT))
     before = engine.cache.buffer[:, :, :, :PROMPT].clone()
     engine.evict(PROMPT)
     assert torch.equal(engine.cache.buffer[:, :, :, :PROMPT], before)
 
 
-def test_evictions_are_nested(make_engine, prompt_of):
-    engine, prompt = make_engine(), prompt_of(PROMPT)
+@pytest.mark.parametrize("method", EVICTION_METHODS)
+def test_evictions_are_nested(method, make_engine, prompt_of):
+    engine, prompt = make_engine(eviction_method=method), prompt_of(PROMPT)
     prefilled(engine, prompt).evict(20)
     at_once = engine.cache.buffer[:, :, :, :20].clone()
     prefilled(engine, prompt).evict(50)
@@ -129,9 +171,10 @@ def test_a_new_request_starts_from_a_whole_prompt(make_engine, prompt_of, stock_
     engine = prefilled(make_engine(), prompt_of(PROMPT, seed=1))
     engine.evict(10)
     fresh = prefilled(engine, prompt_of(PROMPT)).eviction.scores()
-    torch.testing.assert_close(
-        fresh, dense_scores(stock_of("qwen2"), prompt_of(PROMPT)), rtol=1e-4, atol=1e-6
-    )
+    dense = dense_layers(stock_of("qwen2"), prompt_of(PROMPT))
+    for scores, layer in zip(fresh, dense, strict=True):
+        expected = attention_scores(layer, WINDOW)
+        torch.testing.assert_close(scores.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kept_tokens", [0, WINDOW - 1, PROMPT + 1])
@@ -141,8 +184,10 @@ def test_kept_tokens_out_of_range_are_named(kept_tokens, make_engine, prompt_of)
         engine.evict(kept_tokens)
 
 
-def test_a_prompt_inside_the_window_is_never_evicted(make_engine, prompt_of):
-    engine = prefilled(make_engine(), prompt_of(5))
-    engine.evict(5)
-    with pytest.raises(SettingError, match="from 5"):
-        engine.evict(4)
+@pytest.mark.parametrize("method", EVICTION_METHODS)
+@pytest.mark.parametrize("prompt_tokens", [5, WINDOW])
+def test_a_prompt_inside_the_window_is_never_evicted(method, prompt_tokens, make_engine, prompt_of):
+    engine = prefilled(make_engine(eviction_method=method), prompt_of(prompt_tokens))
+    engine.evict(prompt_tokens)
+    with pytest.raises(SettingError, match=f"from {prompt_tokens}"):
+        engine.evict(prompt_tokens - 1)

@@ -160,6 +160,8 @@ def test_the_environment_tells_engines_apart(folder_of, checkpoint_of, make_engi
         {"threads": 2},
         {"chunk": 64},
         {"window": 16},
+        {"eviction_method": "criticalkv"},
+        {"kernel": 7},
         {"max_context": 200},
         {"lean": False},
     ):

@@ -219,6 +219,7 @@ def test_logits_that_are_not_finite_are_an_error(lean, make_engine, prompt_of):
         ("window", 33),
         ("kernel", 4),
         ("kernel", -1),
+        ("eviction_method", "h2o"),
         ("threads", 0),
         ("stop", ["a", ""]),
     ],

@@ -7,22 +7,24 @@ from torch import Tensor
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import QueryWindow
+from timebill_ros.engine.eviction_methods.method import EvictionMethod, LayerPrompt
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.snapkv import keep_indices, window_scores
 
 
 class PromptEviction:
-    """Evicts the prompt tokens of one request that its observation window looks at least.
+    """Evicts the prompt tokens of one request that its method does not keep.
 
     The scores are computed at the first eviction and follow the kept tokens, so later evictions of
     the same request are nested: they drop from what is left, by the same scores.
     """
 
-    def __init__(self, cache: KVCache, queries: QueryWindow, window: int, kernel: int) -> None:
+    def __init__(
+        self, cache: KVCache, queries: QueryWindow, window: int, method: EvictionMethod
+    ) -> None:
+        self.method = method
         self._cache = cache
         self._queries = queries
         self._window = window
-        self._kernel = kernel
         self._scores: list[Tensor] | None = None
         self._prompt_tokens = 0
         self.kept_tokens = 0
@@ -47,20 +49,18 @@ class PromptEviction:
             return
         if self._scores is None:
             self._scores = self.scores()
-        kept = [keep_indices(scores, kept_tokens - window) for scores in self._scores]
+        kept = [self.method.keep(scores, kept_tokens - window) for scores in self._scores]
         self._cache.compact(kept, end=self.kept_tokens - window)
         self._scores = [
-            scores.gather(1, indices) for scores, indices in zip(self._scores, kept, strict=True)
+            scores.gather(-1, indices.expand(*scores.shape[:-1], -1))
+            for scores, indices in zip(self._scores, kept, strict=True)
         ]
         self.kept_tokens = kept_tokens
 
     def scores(self) -> list[Tensor]:
-        """SnapKV's scores of the whole prompt before the window, [KV, N_x - w] per layer."""
-        return [
-            window_scores(
-                self._queries.queries(layer),
-                self._cache.keys(layer)[:, : self._prompt_tokens],
-                self._kernel,
-            )
-            for layer in range(self._cache.layers)
-        ]
+        """The method's scores of the whole prompt before the window, one tensor per layer."""
+        return [self.method.scores(self._prompt(layer)) for layer in range(self._cache.layers)]
+
+    def _prompt(self, layer: int) -> LayerPrompt:
+        keys, values = self._cache.rows(layer)[:, :, : self._prompt_tokens]
+        return LayerPrompt(layer, self._queries.queries(layer), keys, values)

@@ -62,9 +62,9 @@ class KVCache:
         self.length += tokens
         self.position += tokens
 
-    def keys(self, layer: int) -> Tensor:
-        """Cached keys of one layer, [KV, length, D], a view."""
-        return self.buffer[layer, 0, :, : self.length]
+    def rows(self, layer: int) -> Tensor:
+        """Cached keys and values of one layer, [2, KV, length, D], a view."""
+        return self.buffer[layer, :, :, : self.length]
 
     def compact(self, kept: Sequence[Tensor], end: int) -> None:
         """Keep only the rows in ``kept`` of the first ``end`` tokens; move the rest up to them.

@@ -50,6 +50,7 @@ def describe_environment(
         "threads": engine.threads,
         "chunk": engine.chunk,
         "window": engine.window,
+        "eviction_method": repr(engine.eviction.method),
         "max_context": engine.max_context,
         **{name: _version(name) for name in ("torch", "transformers", "timebill_ros")},
     }

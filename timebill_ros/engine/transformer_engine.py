@@ -21,6 +21,7 @@ from timebill_ros.engine.errors import (
     RequestError,
 )
 from timebill_ros.engine.eviction import PromptEviction
+from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.prompt import encode_prompt, render_prompt
@@ -36,7 +37,8 @@ class TransformerEngine:
         max_context: prompt and response tokens that fit together.
         window: observation window, the last prompt tokens that are never evicted; it should cover
             the instruction at the prompt's end.
-        kernel: width of the pooling that smooths SnapKV's scores, odd.
+        eviction_method: which tokens stay, by name; see ``eviction_methods.by_name``.
+        kernel: width of the pooling that smooths attention scores, odd.
         chunk: prompt tokens per ``prefill_chunk``: how soon a deadline can stop prefill.
         threads: CPU threads of one operation.
         sampling: how tokens are chosen, greedily by default. The checkpoint's own sampling defaults
@@ -47,7 +49,7 @@ class TransformerEngine:
     Raises:
         SettingError: a parameter is out of range.
         UnsupportedModel: the model's attention does not reach over ``max_context``, or does not run
-            over the engine's cache.
+            over the engine's cache, or lacks what ``eviction_method`` needs.
 
     Attributes:
         cache: keys and values of the request.
@@ -62,6 +64,7 @@ class TransformerEngine:
         *,
         max_context: int,
         window: int = 16,
+        eviction_method: str = "snapkv",
         kernel: int = 5,
         chunk: int = 512,
         threads: int = 1,
@@ -73,10 +76,9 @@ class TransformerEngine:
         _require("chunk", chunk, 1)
         _require("window", window, 1, chunk)
         _require("threads", threads, 1)
-        if kernel < 1 or kernel % 2 == 0:
-            raise SettingError("kernel", kernel, "odd and >= 1")
         if "" in stop:
             raise SettingError("stop", list(stop), "without empty strings")
+        method = make_eviction_method(eviction_method, kernel=kernel, model=checkpoint.model)
         self.window = window
         self.max_context = max_context
         self.chunk = chunk
@@ -95,7 +97,7 @@ class TransformerEngine:
             self.cache = KVCache(shape, max_context)
             self._queries = QueryWindow(shape, window)
             self.decoder = make_decoder(checkpoint, self.cache, self._queries, lean=lean)
-        self.eviction = PromptEviction(self.cache, self._queries, window, kernel)
+        self.eviction = PromptEviction(self.cache, self._queries, window, method)
 
     @property
     def response_ids(self) -> Sequence[int]:

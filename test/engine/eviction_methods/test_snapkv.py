@@ -4,7 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from timebill_ros.engine.snapkv import keep_indices, window_scores
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.eviction_methods.snapkv import SnapKV, window_scores
 
 
 def defined_scores(queries, keys, kernel):
@@ -36,12 +37,7 @@ def test_scores_follow_the_definition(heads, kv_heads, kernel):
     torch.testing.assert_close(scores.double(), defined_scores(queries, keys, kernel))
 
 
-def test_narrow_types_are_scored_in_float32():
-    scores = window_scores(torch.randn(2, 3, 8).bfloat16(), torch.randn(1, 9, 8).bfloat16(), 1)
-    assert scores.dtype == torch.float32
-
-
-def test_highest_scores_are_kept_in_order():
-    scores = torch.tensor([[0.1, 0.9, 0.3, 0.8], [0.5, 0.1, 0.2, 0.6]])
-    assert keep_indices(scores, 2).tolist() == [[1, 3], [0, 3]]
-    assert keep_indices(scores, 0).shape == (2, 0)
+@pytest.mark.parametrize("kernel", [4, 0, -1])
+def test_the_kernel_must_have_a_middle(kernel):
+    with pytest.raises(SettingError, match="kernel must be odd and >= 1"):
+        SnapKV(kernel)

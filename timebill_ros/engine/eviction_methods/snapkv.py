@@ -3,9 +3,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.eviction_methods.method import EvictionMethod, LayerPrompt
+
+
+@dataclass(frozen=True)
+class SnapKV(EvictionMethod):
+    """Keeps the tokens that the observation window attends to (Li et al., arXiv 2404.14469).
+
+    Attributes:
+        kernel: width of the pooling that smooths the scores, odd.
+
+    Raises:
+        SettingError: ``kernel`` is even or below 1.
+    """
+
+    kernel: int = 5
+
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise SettingError("kernel", self.kernel, "odd and >= 1")
+
+    def scores(self, prompt: LayerPrompt) -> Tensor:
+        """The window's attention, smoothed, [KV, N_x - w]: the paper's "voting"."""
+        return window_scores(prompt.queries, prompt.keys, self.kernel)
 
 
 def window_scores(queries: Tensor, keys: Tensor, kernel: int) -> Tensor:
@@ -32,8 +59,3 @@ def window_scores(queries: Tensor, keys: Tensor, kernel: int) -> Tensor:
     logits[..., prompt - window :].masked_fill_(future, float("-inf"))
     attention = logits.softmax(-1)[..., : prompt - window].mean((1, 2))
     return F.avg_pool1d(attention, kernel, stride=1, padding=kernel // 2)
-
-
-def keep_indices(scores: Tensor, count: int) -> Tensor:
-    """Indices of the ``count`` highest scores of each head, [KV, n] -> [KV, count], ascending."""
-    return scores.topk(count, dim=-1, sorted=False).indices.sort(-1).values

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+
+from timebill_ros.engine.eviction_methods.chunkkv import ChunkKV
+from timebill_ros.engine.eviction_methods.method import LayerPrompt
+from timebill_ros.engine.eviction_methods.snapkv import SnapKV
+
+# A window of one token whose query sees just this; the window's own key gets the rest.
+ATTENTION = [0.01, 0.02, 0.01, 0.30, 0.01, 0.02, 0.10, 0.11, 0.09, 0.13, 0.12]
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"),
+    [
+        (3, [3, 9, 10]),  # the remainder of two tokens is the best chunk, the mean counts
+        (5, [3, 4, 5, 9, 10]),
+        (4, [3, 5, 9, 10]),  # the best two of the second chunk
+        (2, [9, 10]),
+        (1, [9]),
+        (8, [3, 4, 5, 6, 7, 8, 9, 10]),
+    ],
+)
+def test_chunks_are_kept_whole_but_the_last(count, kept):
+    logits = torch.tensor([*ATTENTION, 1.0 - sum(ATTENTION)]).log()
+    keys = torch.stack((logits, torch.zeros(12)), dim=-1)[None]
+    prompt = LayerPrompt(0, torch.tensor([[[1.0, 0.0]]]), keys, keys)
+    method = ChunkKV(SnapKV(kernel=1), chunk=3)
+    assert method.keep(method.scores(prompt), count).tolist() == [sorted(kept)]
+
+
+def test_all_heads_of_a_layer_keep_the_same():
+    torch.manual_seed(0)
+    keys = torch.randn(3, 50, 8)
+    method = ChunkKV()
+    scores = method.scores(LayerPrompt(0, torch.randn(6, 5, 8), keys, keys))
+    assert len(method.keep(scores, 23).unique(dim=0)) == 1

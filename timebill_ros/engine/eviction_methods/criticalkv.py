@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CriticalKV: attention weighed with what a token's value adds (arXiv 2502.03805)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from timebill_ros.engine.errors import UnsupportedModel
+from timebill_ros.engine.eviction_methods.method import (
+    EvictionMethod,
+    LayerPrompt,
+    keep_highest,
+)
+from timebill_ros.engine.eviction_methods.snapkv import SnapKV
+
+_EPSILON = 1e-4  # as in the authors' code: a long value counts even where attention is nearly zero
+_BLOCK = 512  # tokens projected at a time, which bounds the transient memory
+
+
+@dataclass(frozen=True)
+class CriticalKV(EvictionMethod):
+    """Keeps the tokens without which the attention's output would change most (arXiv 2502.03805).
+
+    Feng et al. bound the change of A V W_o by attention times ||v W_o||_1 and select in two stages
+    (Algorithm 1): a share of the tokens by their attention alone, on which the bound rests, the
+    others by that product. Heads of a group are averaged, as their keys are shared.
+
+    Attributes:
+        projections: the layers' output projection W_o, [h, H D] each.
+        attention: scores the tokens' attention.
+        first_share: of the kept tokens, how many the first stage selects.
+    """
+
+    projections: Sequence[Tensor] = field(repr=False, compare=False)
+    attention: SnapKV = field(default_factory=SnapKV)
+    first_share: float = 0.5
+
+    def scores(self, prompt: LayerPrompt) -> Tensor:
+        """What the stages select by: attention, and its product with the norm, [2, KV, N_x - w]."""
+        attention = self.attention.scores(prompt)
+        values = prompt.values[:, : prompt.evictable]
+        norms = projected_norms(values, self.projections[prompt.layer])
+        return torch.stack((attention, (attention + _EPSILON) * norms))
+
+    def keep(self, scores: Tensor, count: int) -> Tensor:
+        """The best by attention, then the best of the others by the product."""
+        attention, product = scores
+        first = attention.topk(int(count * self.first_share), dim=-1, sorted=False).indices
+        return keep_highest(product.scatter(-1, first, float("inf")), count)
+
+
+def projected_norms(values: Tensor, projection: Tensor) -> Tensor:
+    """||v W_o||_1, averaged over the query heads that read a value.
+
+    Args:
+        values: [KV, n, D].
+        projection: W_o, [h, H D].
+
+    Returns:
+        [KV, n], float32.
+    """
+    kv_heads, _, head_dim = values.shape
+    of_heads = projection.view(len(projection), kv_heads, -1, head_dim).permute(1, 2, 3, 0)
+    norms = [
+        # [KV, 1, b, D] x [KV, G, D, h]
+        torch.linalg.vector_norm(block[:, None] @ of_heads, ord=1, dim=-1, dtype=torch.float32)
+        for block in values.split(_BLOCK, dim=1)
+    ]
+    return torch.cat(norms, dim=-1).mean(1)
+
+
+def output_projections(model: PreTrainedModel) -> list[Tensor]:
+    """Every layer's output projection W_o, [h, H D]; no copies.
+
+    Raises:
+        UnsupportedModel: the attention has no plain ``o_proj``.
+    """
+    decoder: Any = model.base_model
+    try:
+        projections = [layer.self_attn.o_proj for layer in decoder.layers]
+    except AttributeError as error:
+        raise UnsupportedModel(model.config.model_type, _needs(str(error))) from error
+    other = {type(module).__name__ for module in projections if type(module) is not nn.Linear}
+    if other:
+        raise UnsupportedModel(model.config.model_type, _needs(f"it is {', '.join(other)}"))
+    return [module.weight.detach() for module in projections]
+
+
+def _needs(reason: str) -> str:
+    return f"criticalkv needs every layer's self_attn.o_proj as a linear layer ({reason})"
