@@ -231,6 +231,7 @@ def test_shutdown_is_clean_in_any_state(bench: Bench, steps: list[str]) -> None:
         ({"dtype": "int3"}, "dtype"),
         ({"window": 600}, "window"),
         ({"kernel": 4}, "kernel"),
+        ({"eviction_method": "h2o"}, "eviction_method must be one of snapkv"),
         ({"max_context": 10_000_000}, "max_context"),
         ({"predictor": "/does/not/exist"}, "/does/not/exist"),
     ],

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
 from timebill_ros.node.parameter_specs import SPECS
 from timebill_ros.node.parameters import Parameters
 from timebill_ros.runtime.settings import Settings
@@ -42,6 +43,12 @@ def test_every_setting_is_described_and_nothing_else_is(declare: Declare) -> Non
     node, _ = declare()
     for name in SPECS:
         assert node.describe_parameter(name).description
+
+
+def test_the_eviction_methods_are_named_as_the_engine_knows_them() -> None:
+    *others, last = EVICTION_METHODS
+    assert SPECS["eviction_method"].constraints == f"{', '.join(others)} or {last}"
+    assert all(f"({name})" in SPECS["eviction_method"].description for name in EVICTION_METHODS)
 
 
 def test_numbers_have_ranges_that_ros_enforces(declare: Declare) -> None:

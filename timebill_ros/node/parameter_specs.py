@@ -64,7 +64,17 @@ SPECS: dict[str, Spec] = {
         "evicted. It should cover the instruction at the prompt's end.",
         Range(1, 4096),
     ),
-    "kernel": Spec("Width of the pooling that smooths SnapKV's scores, odd.", Range(1, 63)),
+    "eviction_method": Spec(
+        "Which prompt tokens stay in the cache: by the window's attention to them (snapkv), to "
+        "passages (chunkkv), weighed with their values (criticalkv); or, blind to the instruction, "
+        "those with short keys (key_norm), the first and the last (streaming_llm), any (random).",
+        constraints="snapkv, chunkkv, criticalkv, key_norm, streaming_llm or random",
+    ),
+    "kernel": Spec(
+        "Width of the pooling that smooths the window's attention (snapkv, chunkkv, criticalkv), "
+        "odd.",
+        Range(1, 63),
+    ),
     "max_tokens": Spec(
         "N_max, longest response of an instruction that sets none, tokens.", Range(1, 1_000_000)
     ),

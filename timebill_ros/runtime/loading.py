@@ -103,6 +103,7 @@ def _engine(checkpoint: Checkpoint, settings: Settings) -> TransformerEngine:
         checkpoint,
         max_context=settings.max_context or checkpoint.max_positions,
         window=settings.window,
+        eviction_method=settings.eviction_method,
         kernel=settings.kernel,
         chunk=settings.chunk,
         threads=settings.threads or default_threads(checkpoint),

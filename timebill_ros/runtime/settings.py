@@ -21,6 +21,7 @@ class Settings:
     max_context: int = 0
     chunk: int = 512
     window: int = 64
+    eviction_method: str = "snapkv"
     kernel: int = 5
     max_tokens: int = 400
     temperature: float = 0.0
