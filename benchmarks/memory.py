@@ -25,13 +25,13 @@ PROMPT_TOKENS = (50, 1000)
 MAX_TOKENS = 64
 KIB, MIB = 1024.0, 1024.0 * 1024.0
 SAMPLE_EVERY = 20
-WARM_UP_SHARE = 0.3
+WARM_UP_SHARE = 0.5
 
 
 def main() -> None:
     """Send many instructions and print the memory before, after and at its peak."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--instructions", type=int, default=1000)
+    parser.add_argument("--instructions", type=int, default=2000)
     parser.add_argument("--model", default="embedded")
     arguments = parser.parse_args()
     with served({"model": arguments.model, "profile_seconds": 5.0}) as node:
