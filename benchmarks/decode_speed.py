@@ -30,6 +30,8 @@ from transformers import (
 
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.settings import Settings
 
 
 class TokenClock(StoppingCriteria):
@@ -90,16 +92,19 @@ def save_random(folder: Path) -> Path:
     return folder
 
 
+EMBEDDED = model_folder(Settings())
+
+
 def main() -> None:
     """Print tokens per second of both, and their ratio, for each prompt length."""
     parser = argparse.ArgumentParser(description=__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", type=Path, help="checkpoint directory")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--model", type=Path, default=EMBEDDED, help="checkpoint directory")
     source.add_argument("--random", action="store_true", help="random model, embedded shape")
     parser.add_argument("--prompt", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -17,14 +17,18 @@ from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.settings import Settings
 
 
 def main() -> None:
     """Profile a checkpoint, then run random requests and compare their times with the model's."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="checkpoint directory")
+    parser.add_argument(
+        "--model", type=Path, default=model_folder(Settings()), help="checkpoint directory"
+    )
     parser.add_argument("--max-context", type=int, default=8192)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of profiling")
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--device", default="cpu")

@@ -10,8 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rosbags.rosbag2 import StoragePlugin
 from rosgraph_msgs.msg import Clock
+
+pytest.importorskip("rosbags", reason="rosbags is not installed (requirements/dev.txt)")
+
+from rosbags.rosbag2 import StoragePlugin
 
 from timebill_ros.cli.client import InstructionClient
 from timebill_ros.cli.session import Session

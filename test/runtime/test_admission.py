@@ -83,3 +83,8 @@ def test_a_refusal_names_the_field_and_the_bound(changes: dict, detail: str) -> 
         admitted(**changes)
     assert refused.value.reason is Reason.REJECTED
     assert refused.value.job.id == instruction(**changes).id
+
+
+def test_a_clock_that_has_not_started_is_named() -> None:
+    with pytest.raises(Refused, match=r"^stamp: .*no /clock has come yet"):
+        admit(instruction(), received_ns=0, clock_ns=0, limits=LIMITS)

@@ -74,6 +74,8 @@ def admit(
         context=instruction.context,
     )
     fault = _fault(instruction, deadline_ns - received_ns, limits)
+    if received_ns == 0:
+        fault = "stamp: the node's clock stands at zero; under use_sim_time, no /clock has come yet"
     if fault is not None:
         raise Refused(job, fault)
     return job
