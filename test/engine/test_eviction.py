@@ -8,9 +8,11 @@ import torch
 from transformers import DynamicCache
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
+from timebill_ros.engine.transformer_engine import TransformerEngine
 
-from .conftest import COMMON
+from .conftest import COMMON, MAX_CONTEXT
 from .eviction_methods.defined import KERNEL, attention_scores, dense_layers, kept_positions
 
 WINDOW, PROMPT = 8, 75
@@ -21,6 +23,15 @@ def prefilled(engine, prompt, max_tokens=30):
     while not engine.prefill_chunk():
         pass
     return engine
+
+
+def distinct_tokens(seed):
+    """A prompt with no token twice.
+
+    In the first layer its keys would be equally long, and rounding would choose between them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return (3 + torch.randperm(COMMON["vocab_size"] - 3, generator=generator)[:PROMPT]).tolist()
 
 
 def gathered(stock, prompt, positions_of):
@@ -95,10 +106,7 @@ def test_decoding_goes_on_as_over_a_gathered_cache(
 @pytest.mark.parametrize("name", ["qwen2", "llama", "phi3", "olmo2"])
 @pytest.mark.parametrize("kept_tokens", [9, 30, 55])
 def test_every_method_keeps_what_it_defines(method, name, kept_tokens, make_engine, stock_of):
-    # No token twice: in the first layer its keys would be equally long, and rounding would choose.
-    generator = torch.Generator().manual_seed(kept_tokens)
-    prompt = (3 + torch.randperm(COMMON["vocab_size"] - 3, generator=generator)[:PROMPT]).tolist()
-    stock = stock_of(name)
+    prompt, stock = distinct_tokens(kept_tokens), stock_of(name)
     settings = {"window": WINDOW, "kernel": KERNEL, "eviction_method": method}
     engine = prefilled(make_engine(name, **settings), prompt)
     before = engine.cache.buffer[:, :, :, :PROMPT].clone()
@@ -191,3 +199,20 @@ def test_a_prompt_inside_the_window_is_never_evicted(method, prompt_tokens, make
     engine.evict(prompt_tokens)
     with pytest.raises(SettingError, match=f"from {prompt_tokens}"):
         engine.evict(prompt_tokens - 1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("method", EVICTION_METHODS)
+def test_cuda_keeps_what_cpu_keeps(method, folder_of, make_engine):
+    checkpoint = load_checkpoint(folder_of("qwen2"), device="cuda", dtype="float32")
+    settings = {"window": WINDOW, "eviction_method": method}
+    on_gpu = TransformerEngine(checkpoint, max_context=MAX_CONTEXT, chunk=32, **settings)
+    kept = []
+    for engine in (on_gpu, make_engine("qwen2", **settings)):
+        prefilled(engine, distinct_tokens(0))
+        before = engine.cache.buffer[:, :, :, :PROMPT].clone()
+        engine.evict(40)
+        engine.evict(30)
+        kept.append(positions_in(before, engine, 30).cpu())
+    assert torch.equal(*kept)
