@@ -4,9 +4,12 @@ from __future__ import annotations
 import copy
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.errors import PromptEmpty
-from timebill_ros.engine.prompt import encode_prompt, render_prompt
+from timebill_ros.engine.prompt import encode_prompt, most_characters, render_prompt
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
@@ -52,3 +55,16 @@ def test_any_character_is_encoded(tokenizer, text):
 
 def test_half_a_surrogate_pair_is_replaced(tokenizer):
     assert tokenizer.decode(encode_prompt(tokenizer, "a\ud800b")) == "a?b"
+
+
+@pytest.mark.parametrize("text", ["a" * 40, "é" * 20, "😀" * 10])
+def test_no_text_of_so_many_tokens_has_more_characters(tokenizer, text):
+    tokens = encode_prompt(tokenizer, text)
+    assert len(text) <= most_characters(tokenizer, len(tokens))
+
+
+def test_the_longest_token_bounds_the_characters():
+    words = {"word": 0, "elephantine": 1}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words)))
+    assert most_characters(tokenizer, 10) == 10 * len("elephantine")
+    assert encode_prompt(tokenizer, "elephantine") == [1]

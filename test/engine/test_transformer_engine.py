@@ -284,3 +284,11 @@ def test_cuda_equals_cpu(family, lean, folder_of, make_engine, prompt_of):
         for _ in range(10):
             engine.step()
     assert on_gpu.response_ids == on_cpu.response_ids
+
+
+def test_a_prompt_can_be_refused_by_its_characters(make_engine):
+    engine = make_engine(max_context=100)
+    assert engine.max_prompt_chars == 100 * len("<pad>")
+    longest = engine.encode("", "a" * (engine.max_prompt_chars + 1))
+    with pytest.raises(ContextExceeded):
+        engine.begin(longest, 1)

@@ -8,6 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from timebill_ros.engine.errors import PromptEmpty
 
+_LEAST_LONGEST = 4  # characters; a vocabulary that names its tokens otherwise is not trusted below
+
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, system: str, prompt: str) -> str:
     """The text that the model is to continue.
@@ -39,6 +41,15 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     # Half a surrogate pair is no character, and tokenizers refuse the whole text for it.
     characters = text.encode(errors="replace").decode()
     return list(tokenizer.encode(characters, add_special_tokens=not templated))
+
+
+def most_characters(tokenizer: PreTrainedTokenizerBase, tokens: int) -> int:
+    """Characters that ``tokens`` tokens can hold: a longer text need not be encoded to be refused.
+
+    Generous: a token counts with the characters of its vocabulary entry, where bytes have one each.
+    """
+    longest = max(map(len, tokenizer.get_vocab()), default=0)
+    return tokens * max(_LEAST_LONGEST, longest)
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:

@@ -24,7 +24,7 @@ from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.prompt import encode_prompt, render_prompt
+from timebill_ros.engine.prompt import encode_prompt, most_characters, render_prompt
 from timebill_ros.engine.sampling import Sampler, Sampling
 from timebill_ros.engine.text import ResponseText
 
@@ -52,6 +52,8 @@ class TransformerEngine:
             over the engine's cache, or lacks what ``eviction_method`` needs.
 
     Attributes:
+        max_prompt_chars: a prompt of more characters cannot fit ``max_context``; cheap to check
+            before it is encoded.
         cache: keys and values of the request.
         decoder: what runs the model.
         eviction: the prompt's scores, and what of it is still cached.
@@ -81,6 +83,7 @@ class TransformerEngine:
         method = make_eviction_method(eviction_method, kernel=kernel, model=checkpoint.model)
         self.window = window
         self.max_context = max_context
+        self.max_prompt_chars = most_characters(checkpoint.tokenizer, max_context)
         self.chunk = chunk
         self.threads = threads
         self.eos_tokens = checkpoint.eos_tokens
