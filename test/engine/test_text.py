@@ -4,7 +4,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
+from timebill_ros.embedded.tokenizer import build_tokenizer
 from timebill_ros.engine.text import ResponseText
 
 
@@ -29,8 +34,46 @@ def test_text_is_what_was_encoded(tokenizer, text, stepwise):
         response.append(token)
         if stepwise:
             assert text.startswith(response.text)
-    # A text that ends in U+FFFD looks like half a character and is held back.
-    assert response.text == text.rstrip("\ufffd") or text.endswith("\ufffd")
+    # U+FFFD at the end looks like half a character and is held back.
+    assert response.text == text.rstrip("\ufffd")
+
+
+@pytest.fixture(scope="session")
+def fallback_tokenizer():
+    """A tokenizer that decodes runs of bytes together, and not at all if one is left over."""
+    return build_tokenizer(["word"], max_length=100)
+
+
+def byte_tokens(tokenizer, text):
+    names = [f"<0x{byte:02X}>" for byte in text.encode()]
+    known = tokenizer.get_vocab()
+    return [known[name] for name in names] if names[0] in known else tokens_of(tokenizer, text)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "fallback_tokenizer"])
+@pytest.mark.parametrize("stop", [(), ("no such",)], ids=["no stop", "stop"])
+@pytest.mark.parametrize(
+    "text", ["é", "café", "€5 für Öl", "日本語", "😀😀", "a\u0301😀b", "\ufffda"]
+)
+def test_only_the_cut_character_is_missing_wherever_a_response_is_cut(request, kind, stop, text):
+    tokenizer = request.getfixturevalue(kind)
+    tokens = byte_tokens(tokenizer, text)
+    for end in range(len(tokens) + 1):
+        response = ResponseText(tokenizer, stop)
+        for token in tokens[:end]:
+            response.append(token)
+        whole = text.encode()[:end].decode(errors="ignore")
+        assert response.text == whole.rstrip("\ufffd")
+
+
+def test_what_follows_a_stop_string_is_not_shown_while_it_is_incomplete():
+    pieces = {"END\u00c3": 0, "\u00a9": 1, "a": 2}  # the bytes of "ENDé" in two tokens
+    byte_level = Tokenizer(BPE(vocab=pieces, merges=[]))
+    byte_level.decoder = ByteLevel()
+    response = ResponseText(PreTrainedTokenizerFast(tokenizer_object=byte_level), ("END",))
+    response.append(2)
+    response.append(0)
+    assert response.text == "a"
 
 
 def test_half_a_character_is_held_back(tokenizer):

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+_HALF_CHARACTER = 3  # bytes of UTF-8 at most, hence tokens
+
 
 class ResponseText:
     """Decodes tokens piece by piece and watches for stop strings.
 
     A character may span tokens, and a tokenizer may decode a token differently after another one.
-    So tokens are decoded together with the ones of the last complete piece, and a text that ends in
-    half a character waits for the rest. Special tokens leave no text.
+    So tokens are decoded together with the ones of the last complete piece, and half a character at
+    the end is left out until the rest has come. Special tokens leave no text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
@@ -40,7 +42,7 @@ class ResponseText:
     def text(self) -> str:
         """The text so far, whole characters only, cut before the first stop string."""
         self._settle()
-        return self._text
+        return self._text if self.stopped else self._before_stop(self._text + self._pending())
 
     def _settle(self) -> None:
         """Move the pending tokens' text into ``_text`` if it ends in a whole character."""
@@ -50,13 +52,27 @@ class ResponseText:
         longer = self._decode(self._tokens[self._context :])
         if longer.endswith("\ufffd"):
             return
-        searched = max(0, len(self._text) - self._longest_stop + 1)
-        self._text += longer[len(known) :]
+        text = self._text + longer[len(known) :]
         self._context, self._done = self._done, len(self._tokens)
-        hits = [at for stop in self._stop if (at := self._text.find(stop, searched)) >= 0]
-        if hits:
-            self._text = self._text[: min(hits)]
-            self.stopped = True
+        self._text = self._before_stop(text, len(self._text) - self._longest_stop + 1)
+        self.stopped = len(self._text) < len(text)
+
+    def _pending(self) -> str:
+        """The whole characters of the tokens that are not in ``_text``.
+
+        Decoders of single bytes give up a whole run of them for the half character at its end, so
+        decoding fewer tokens may show more.
+        """
+        known = len(self._decode(self._tokens[self._context : self._done]))
+        last = len(self._tokens)
+        ends = range(last, max(self._done, last - _HALF_CHARACTER - 1), -1)
+        shown = (self._decode(self._tokens[self._context : end])[known:] for end in ends)
+        return max((text.rstrip("\ufffd") for text in shown), key=len, default="")
+
+    def _before_stop(self, text: str, start: int = 0) -> str:
+        """``text`` up to the first stop string that begins at ``start`` or later."""
+        hits = [at for stop in self._stop if (at := text.find(stop, max(0, start))) >= 0]
+        return text[: min(hits)] if hits else text
 
     def _decode(self, tokens: list[int]) -> str:
         return str(
