@@ -149,6 +149,25 @@ def test_kept_tokens_are_rounded_down_but_not_by_float_noise() -> None:
     assert FixedPlanner(alpha=0.5).plan(situation(prompt_tokens=1001), MODEL).kept_tokens == 500
 
 
+def test_the_plan_s_alpha_is_the_share_that_is_really_evicted() -> None:
+    plan = FixedPlanner(alpha=0.95).plan(situation(prompt_tokens=100, window=64), MODEL)
+    assert (plan.kept_tokens, plan.alpha) == (64, pytest.approx(0.36))
+
+
+@pytest.mark.parametrize(("planned", "evicts"), [(3, False), (6, False), (7, True), (400, True)])
+def test_nothing_is_evicted_where_that_takes_longer_than_it_saves(
+    planned: int, evicts: bool
+) -> None:
+    # 10 ms to evict; each step over 200 tokens instead of 4,000 is 1.9 ms shorter.
+    model = TimeModel(0.0, 1e-5, 0.0, p=5e-7, q=1e-4, evict_base=0.01)
+    plan = TimeBillPlanner().plan(
+        situation(max_tokens=planned, predicted_tokens=None, remaining=0.004), model
+    )
+    assert (plan.alpha > 0.0) == evicts
+    assert not plan.feasible
+    assert plan.wcet <= 0.2 + model.decode(4000, planned)
+
+
 def test_no_prediction_plans_for_n_max() -> None:
     plan = TimeBillPlanner().plan(situation(predicted_tokens=None), MODEL)
     assert (plan.predicted_tokens, plan.planned_tokens) == (0, 400)

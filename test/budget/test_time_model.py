@@ -48,10 +48,18 @@ def test_slow_predictor_is_shortened_to_the_prefill_time() -> None:
     assert model.predictor_excess(1000, 1000) == pytest.approx(0.03)
 
 
-def test_predictor_slower_than_any_prefill_still_reads_one_token() -> None:
-    model = TimeModel(0.0, 1e-6, 0.0, 1e-7, 3e-4, predictor=Quadratic(0.0, 1e-5, 1.0))
+def test_no_shortening_for_a_cost_that_no_shortening_saves() -> None:
+    # Even an empty input takes longer than the prefill: only the part that grows is held to it.
+    model = TimeModel(0.0, 1e-5, 0.0, 1e-7, 3e-4, predictor=Quadratic(0.0, 4e-5, 1.0))
+    assert model.longest_predictor_input(1000) == 250
+    cheap = TimeModel(0.0, 1e-5, 0.0, 1e-7, 3e-4, predictor=Quadratic(0.0, 1e-7, 1.0))
+    assert cheap.longest_predictor_input(15) == 15
+    assert cheap.predictor_excess(15, 15) == pytest.approx(1.0 + 15e-7 - 15e-5)
+
+
+def test_a_predictor_always_reads_one_token() -> None:
+    model = TimeModel(0.0, 1e-6, 0.0, 1e-7, 3e-4, predictor=Quadratic(0.0, 1e-2, 0.0))
     assert model.longest_predictor_input(100) == 1
-    assert model.predictor_excess(100, 1) == pytest.approx(1.0 + 1e-5 - 1e-4)
 
 
 def test_without_a_predictor_there_is_no_excess() -> None:

@@ -53,7 +53,8 @@ class Plan:
 
     Attributes:
         planner: name of the planner that made it.
-        alpha: eviction ratio, share of the prompt's cache to drop.
+        alpha: eviction ratio, share of the prompt's cache to drop; less than the planner chose
+            where the observation window is kept against it.
         feasible: whether decoding N_W tokens ends by the deadline.
         prompt_tokens, predicted_tokens, planned_tokens: N_x, N_hat and N_W;
             N_hat is 0 where no prediction came in time.
@@ -99,7 +100,7 @@ def plan_with(
     likely_tokens = situation.predicted_tokens or planned
     return Plan(
         planner=planner,
-        alpha=alpha if kept < situation.prompt_tokens else 0.0,
+        alpha=min(alpha, 1.0 - kept / situation.prompt_tokens),
         feasible=fits(worst, situation),
         prompt_tokens=situation.prompt_tokens,
         kept_tokens=kept,

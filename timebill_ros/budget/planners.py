@@ -38,10 +38,12 @@ class TimeBillPlanner:
             raise SettingError("alpha_max", self.alpha_max, "in [0, 1)")
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
-        """alpha* clipped to [0, alpha_max]; 0 where evicting buys no time."""
+        """alpha* clipped to [0, alpha_max]; 0 where evicting costs more time than it saves."""
         planned = situation.planned_tokens(self.pessimism)
         alpha = min(minimal_alpha(planned, situation, model), self.alpha_max)
-        return plan_with("timebill", alpha, planned, situation, model)
+        evicting = plan_with("timebill", alpha, planned, situation, model)
+        keeping = plan_with("timebill", 0.0, planned, situation, model)
+        return evicting if evicting.wcet < keeping.wcet else keeping
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,15 @@ class TimeModel:
     def longest_predictor_input(self, prompt_tokens: int) -> int:
         """Longest predictor input N_p whose time does not exceed the prefill's.
 
-        Never above N_x, never below 1: a predictor that is slower than any prefill still reads
-        something, and its excess is then part of the plan.
+        Never above N_x, never below 1. Where even an empty input would exceed the prefill, no
+        shortening hides the predictor: then only what grows with its input is held to the
+        prefill's time, and the rest is excess that the plan counts.
         """
         if self.predictor is None:
             return prompt_tokens
-        if self.predictor(prompt_tokens) <= self.prefill(prompt_tokens):
+        limit = self.prefill(prompt_tokens)
+        if self.predictor.c >= limit:
+            limit += self.predictor.c
+        if self.predictor(prompt_tokens) <= limit:
             return prompt_tokens
-        longest = self.predictor.largest_within(self.prefill(prompt_tokens))
-        return max(1, min(prompt_tokens, longest))
+        return max(1, min(prompt_tokens, self.predictor.largest_within(limit)))
