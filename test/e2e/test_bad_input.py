@@ -18,7 +18,7 @@ from timebill_ros.cli.node_process import NodeProcessError
 from timebill_ros.cli.session import Session
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, time_msg
-from timebill_ros.node.instruction_service import EVENT_QOS
+from timebill_ros.node.instruction_service import OUTCOME_QOS
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 
@@ -35,7 +35,7 @@ def wire(node: Subject, client: InstructionClient) -> Iterator[Publisher]:
     """A publisher that the node hears, for serialized messages; answers are the client's strays."""
     with Session("wire", node.domain) as session:
         topic = f"{node.name}/input/instruction"
-        publisher = session.node.create_publisher(Instruction, topic, EVENT_QOS)
+        publisher = session.node.create_publisher(Instruction, topic, OUTCOME_QOS)
         assert session.spin_until(lambda: publisher.get_subscription_count() > 0, PATIENCE)
         client.spin(0.2)
         yield publisher

@@ -17,6 +17,7 @@ from timebill_ros.node.conversions import (
     nanoseconds,
     overrun_msg,
     response_msg,
+    time_msg,
 )
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
@@ -36,6 +37,12 @@ def test_durations_keep_their_sign_to_the_nanosecond(
     message = duration_msg(seconds)
     assert (message.sec, message.nanosec) == parts
     assert nanoseconds(message) == round(seconds * 1e9)
+
+
+def test_what_does_not_fit_a_message_is_the_nearest_that_does() -> None:
+    assert duration_msg(-4e9) == Duration(sec=-(2**31), nanosec=0)
+    assert duration_msg(4e9) == Duration(sec=2**31 - 1, nanosec=999_999_999)
+    assert time_msg(2**31 * 10**9).sec == 2**31 - 1
 
 
 def test_an_instruction_s_fields_are_taken_over() -> None:

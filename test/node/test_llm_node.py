@@ -19,7 +19,7 @@ from std_msgs.msg import Float64
 
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg
-from timebill_ros.node.instruction_service import EVENT_QOS
+from timebill_ros.node.instruction_service import OUTCOME_QOS
 from timebill_ros.node.llm_node import LlmNode
 
 PATIENCE = 30.0
@@ -43,14 +43,14 @@ class Bench:
             (Overrun, "/llm/output/overrun", self.overruns),
             (DiagnosticArray, "/diagnostics", self.diagnostics),
         ):
-            self._client.create_subscription(message, topic, kept.append, EVENT_QOS)
+            self._client.create_subscription(message, topic, kept.append, OUTCOME_QOS)
         self.debug: dict[str, list[float]] = {"processing_time_ms": [], "alpha": [], "slack_ms": []}
         for name, numbers in self.debug.items():
             self._client.create_subscription(
                 Float64, f"/llm/debug/{name}", lambda m, kept=numbers: kept.append(m.data), 10
             )
         self._instructions = self._client.create_publisher(
-            Instruction, "/llm/input/instruction", EVENT_QOS
+            Instruction, "/llm/input/instruction", OUTCOME_QOS
         )
         self.nodes: list[LlmNode] = []
 
@@ -162,6 +162,14 @@ def test_every_bad_instruction_gets_its_one_answer(bench: Bench) -> None:
     assert rejected["twice"].startswith("id: ")
     assert details["past"][0] == Overrun.EXPIRED
     assert sorted(r.id for r in bench.responses) == ["llm-1", "twice"]
+
+
+def test_a_burst_loses_nothing(bench: Bench) -> None:
+    bench.active(queue_capacity=4)
+    for i in range(400):
+        bench.send(f"j{i}")
+    bench.until(lambda: len(bench.terminal()) >= 400)
+    assert sorted(bench.terminal()) == sorted(f"j{i}" for i in range(400))
 
 
 def test_text_that_was_not_utf8_is_rejected_by_its_field(bench: Bench) -> None:

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import pytest
 
-from timebill_ros.runtime.admission import BudgetLimits, Instruction, Refused, admit
+from timebill_ros.runtime.admission import Instruction, Limits, Refused, admit
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Reason
 
-LIMITS = BudgetLimits(default_s=2.0, max_s=600.0)
+LIMITS = Limits(default_budget=2.0, max_budget=600.0, max_prompt_chars=100)
 NOW_ROS = 1_700_000_000 * NS_PER_S
 NOW_CLOCK = 5 * NS_PER_S
 
@@ -72,6 +72,7 @@ def test_the_context_is_handed_through() -> None:
         ({"prompt": "st\ufffdp"}, "prompt: character 2 is U\\+FFFD"),
         ({"system": "\ufffd"}, "system: character 0"),
         ({"id": "a\ufffd"}, "id: character 1"),
+        ({"system": "x" * 98, "prompt": "xyz"}, "prompt: its 101 characters are more than the 100"),
         ({"budget_ns": -NS_PER_S}, "budget: -1.000 s is negative"),
         ({"budget_ns": 10**9 * NS_PER_S}, "budget: .* exceed the max_budget of 600.000 s"),
         ({"deadline_ns": NOW_ROS + 700 * NS_PER_S}, "deadline: 700.000 s from now exceed"),

@@ -53,11 +53,11 @@ def test_a_prediction_that_does_not_come_in_time_plans_for_n_max() -> None:
     assert scene.response("a").timing.total == pytest.approx(0.025)
 
 
-def test_waiting_for_a_prediction_never_outlasts_the_deadline() -> None:
+def test_waiting_for_a_prediction_leaves_half_of_the_time_for_the_answer() -> None:
     scene = Scene(predictor_time=Quadratic(0.0, 0.0, 10.0), predictor_grace=1.0)
     scene.job("a", budget_ms=50)
-    assert scene.story() == [("a", "killed", 50.0)]
-    assert scene.overrun("a").stage is Stage.PREFILL
+    # 10 ms prefill, half of the 40 ms that are left, 10 ms decoding.
+    assert scene.story() == [("a", "response", 40.0)]
 
 
 def test_without_a_predictor_the_plan_is_for_n_max() -> None:
@@ -138,6 +138,9 @@ def test_a_predictor_that_raises_fails_the_job_and_not_the_server() -> None:
         def wait(self, timeout: float) -> None:
             raise ValueError("NaN in the logits")
 
+        def cancel(self) -> None:
+            """Nothing to withdraw."""
+
     def start_broken_once(*args: object) -> object:
         pipeline.predictor.start = start  # type: ignore[union-attr, method-assign]
         return Broken()
@@ -145,3 +148,35 @@ def test_a_predictor_that_raises_fails_the_job_and_not_the_server() -> None:
     pipeline.predictor.start = start_broken_once  # type: ignore[union-attr, method-assign]
     assert [s[:2] for s in scene.story()] == [("a", "failed"), ("b", "response")]
     assert scene.overrun("a").detail == "ValueError: NaN in the logits"
+
+
+def test_a_prediction_is_withdrawn_however_its_job_ends() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.020))
+    withdrawn: list[str] = []
+    predictor = scene.server._pipeline.predictor
+    start = predictor.start  # type: ignore[union-attr]
+
+    def start_watched(text: str, *args: object) -> object:
+        pending = start(text, *args)  # type: ignore[arg-type]
+        object.__setattr__(pending, "cancel", lambda: withdrawn.append(text))
+        return pending
+
+    predictor.start = start_watched  # type: ignore[union-attr, method-assign]
+    scene.job("killed in prefill", budget_ms=5)
+    scene.job("answered", release_ms=100)
+    scene.run()
+    assert withdrawn == ["killed in prefill", "answered"]
+
+
+def test_a_deadline_that_passes_while_tokenising_ends_the_job_there() -> None:
+    scene = Scene()
+    scene.job("a", budget_ms=5)
+    encode = scene.engine.encode
+
+    def slow_encode(system: str, prompt: str) -> list[int]:
+        scene.clock.advance(7_000_000)
+        return encode(system, prompt)
+
+    scene.engine.encode = slow_encode  # type: ignore[method-assign]
+    assert scene.story() == [("a", "killed", 7.0)]
+    assert scene.overrun("a").stage is Stage.QUEUED

@@ -219,6 +219,56 @@ def test_even_an_engine_that_cannot_tell_its_text_gets_one_outcome() -> None:
     assert [s[:2] for s in scene.story()] == [("breaks", "failed")]
 
 
+def test_kill_needs_no_partial_text() -> None:
+    scene = Scene()
+    scene.job("a", budget_ms=15, response_tokens=100)
+    scene.job("b", release_ms=20)
+
+    def broken() -> str:
+        raise RuntimeError("gone")
+
+    text, scene.engine.text = scene.engine.text, broken  # type: ignore[method-assign]
+    scene.clock.at(18 * MS, lambda: setattr(scene.engine, "text", text))
+    assert scene.story() == [("a", "killed", 15.0), ("b", "response", 40.0)]
+
+
+def test_an_outcome_that_cannot_be_told_costs_no_other_its_own() -> None:
+    scene = Scene(policy=OverrunPolicy.SKIP_NEXT)
+    scene.job("late", budget_ms=15, response_tokens=31)
+    scene.job("queued", release_ms=3)
+    emit = scene.server._emit
+
+    def emit_but_not_late(outcome: Outcome) -> None:
+        if isinstance(outcome, Overrun) and outcome.reason is Reason.LATE:
+            raise RuntimeError("the publisher is gone")
+        emit(outcome)
+
+    scene.server._emit = emit_but_not_late
+    scene.job("after", release_ms=50)
+    assert [s[:2] for s in scene.story()] == [
+        ("queued", "skipped"),
+        ("late", "response"),
+        ("after", "response"),
+    ]
+
+
+def test_an_abandoned_job_is_announced_at_once_and_its_outcome_is_void() -> None:
+    scene = Scene()
+    scene.job("stuck", response_tokens=50)
+    scene.job("next", release_ms=100)
+    scene.clock.at(14 * MS, lambda: scene.server.abandon("the engine did not stop"))
+    assert scene.story() == [("stuck", "canceled", 14.0), ("next", "response", 120.0)]
+    assert scene.overrun("stuck").stage is Stage.DECODE
+
+
+def test_a_job_keeps_the_policy_that_it_started_with() -> None:
+    scene = Scene(policy=OverrunPolicy.SKIP_NEXT)
+    scene.job("late", budget_ms=15, response_tokens=31)
+    kill = Decisions(FixedPlanner(alpha=0.0), OverrunPolicy.KILL)
+    scene.clock.at(20 * MS, lambda: scene.server.decide(kill))
+    assert scene.story() == [("late", "late", 15.0), ("late", "response", 40.0)]
+
+
 def terminal(outcomes: list[Outcome]) -> Counter[int]:
     """How many terminal outcomes each job had, by its identity (ids repeat on purpose)."""
     return Counter(id(o.job) for o in outcomes if isinstance(o, Response) or o.terminal)

@@ -64,6 +64,7 @@ def test_what_is_not_there_in_time_is_none_and_the_next_one_still_works(
     assert slow.wait(0.0) is None
     assert behind.wait(0.0) is None
     assert behind.elapsed == 0.0
+    behind.cancel()
     stub.go.set()
     assert service.start("next", [1], 1).wait(PATIENCE) is not None
     service.close()

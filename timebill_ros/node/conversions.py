@@ -35,9 +35,13 @@ STAGES = {
 }
 
 
+# What fits the 32 bits of a message's seconds: 68 years either way.
+_SHORTEST_NS, _LONGEST_NS = -(2**31) * NS_PER_S, 2**31 * NS_PER_S - 1
+
+
 def duration_msg(duration_s: float) -> DurationMsg:
-    """A duration in seconds, negative ones included, to the nanosecond."""
-    sec, nanosec = divmod(round(duration_s * NS_PER_S), NS_PER_S)
+    """A duration in seconds, negative ones included, to the nanosecond; 68 years at most."""
+    sec, nanosec = _seconds_and_rest(round(duration_s * NS_PER_S))
     return DurationMsg(sec=sec, nanosec=nanosec)
 
 
@@ -47,9 +51,14 @@ def nanoseconds(moment: DurationMsg | TimeMsg) -> int:
 
 
 def time_msg(instant_ns: int) -> TimeMsg:
-    """An instant in ns as a message."""
-    sec, nanosec = divmod(instant_ns, NS_PER_S)
+    """An instant in ns as a message, which ends in 2038."""
+    sec, nanosec = _seconds_and_rest(instant_ns)
     return TimeMsg(sec=sec, nanosec=nanosec)
+
+
+def _seconds_and_rest(ns: int) -> tuple[int, int]:
+    """Seconds and nanoseconds, the nearest that a message can carry."""
+    return divmod(min(max(ns, _SHORTEST_NS), _LONGEST_NS), NS_PER_S)
 
 
 def instruction_from(message: msg.Instruction, *, id: str, received_ns: int) -> Instruction:

@@ -6,16 +6,15 @@ from __future__ import annotations
 from itertools import count
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
 from timebill_ros.node.debug_topics import DebugTopics
 from timebill_ros.node.diagnostics import OutcomeStatistics, diagnostic_array
 from timebill_ros.node.ros_clock import RosClock
-from timebill_ros.runtime.admission import BudgetLimits, Refused, admit
+from timebill_ros.runtime.admission import Limits, Refused, admit
 from timebill_ros.runtime.assembly import Progress, assemble
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.outcome import Outcome
@@ -23,9 +22,11 @@ from timebill_ros.runtime.outcome import Response as ResponseOutcome
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.settings import Settings
 
-# Instructions and outcomes are single events that nobody repeats: reliable, and deep enough for a
-# burst while the other side is busy. Volatile: an answer to a node that is gone helps nobody.
-EVENT_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+# Single events that nobody repeats: reliable; volatile, as an answer to a node that is gone helps
+# nobody. Every instruction is owed an outcome, so a burst is kept whole until the node comes to it.
+INSTRUCTION_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+# A bounded history: a reader that does not keep up must not stop the engine's thread.
+OUTCOME_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 
 # Longest wait for the engine's present piece of work, a chunk or a step, when closing, s.
 _PIECE_TIMEOUT = 10.0
@@ -49,13 +50,13 @@ class InstructionService:
         self._ros_clock = RosClock(node.get_clock())
         simulated = node.get_parameter("use_sim_time").value
         self._clock: Clock = self._ros_clock if simulated else MonotonicClock()
-        self._limits = _limits(settings)
         self._statistics = OutcomeStatistics()
         self._unnamed = count(1)
         self._assembly = assemble(
             settings, clock=self._clock, emit=self._publish, progress=progress
         )
         self._assembly.server.close(_INACTIVE)
+        self._limits = self._limits_of(settings)
         try:
             self._create_topics(settings.diagnostics_period)
         except BaseException:
@@ -64,13 +65,15 @@ class InstructionService:
 
     def _create_topics(self, diagnostics_period: float) -> None:
         node = self._node
-        self._responses = node.create_lifecycle_publisher(Response, "~/output/response", EVENT_QOS)
-        self._overruns = node.create_publisher(Overrun, "~/output/overrun", EVENT_QOS)
+        self._responses = node.create_lifecycle_publisher(
+            Response, "~/output/response", OUTCOME_QOS
+        )
+        self._overruns = node.create_publisher(Overrun, "~/output/overrun", OUTCOME_QOS)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._debug = DebugTopics(node)
         self._timer = node.create_timer(diagnostics_period, self._publish_diagnostics)
         self._subscription = node.create_subscription(
-            Instruction, "~/input/instruction", self._receive, EVENT_QOS
+            Instruction, "~/input/instruction", self._receive, INSTRUCTION_QOS
         )
 
     def open(self) -> None:
@@ -79,7 +82,7 @@ class InstructionService:
 
     def apply(self, settings: Settings) -> None:
         """Take over what may change while the node is configured."""
-        self._limits = _limits(settings)
+        self._limits = self._limits_of(settings)
         self._assembly.server.decide(decisions(settings))
 
     def close(self) -> None:
@@ -87,6 +90,7 @@ class InstructionService:
         self._assembly.server.close(_INACTIVE)
         if not self._assembly.server.wait_until_idle(_PIECE_TIMEOUT):
             self._node.get_logger().error(f"the engine did not stop within {_PIECE_TIMEOUT} s")
+            self._assembly.server.abandon(f"{_INACTIVE}, and the engine did not stop")
 
     def destroy(self) -> None:
         """Close, give the memory back, remove the topics."""
@@ -98,6 +102,9 @@ class InstructionService:
         self._node.destroy_publisher(self._overruns)
         self._node.destroy_publisher(self._diagnostics)
         self._debug.destroy()
+
+    def _limits_of(self, settings: Settings) -> Limits:
+        return Limits(settings.default_budget, settings.max_budget, self._assembly.max_prompt_chars)
 
     def _receive(self, message: Instruction) -> None:
         """Turn an instruction into a job; ROS time is converted here and nowhere else."""
@@ -117,16 +124,12 @@ class InstructionService:
     def _publish(self, outcome: Outcome) -> None:
         """Called on the engine's thread, or on the executor's for what never starts."""
         self._statistics.add(outcome)
-        try:
-            if isinstance(outcome, ResponseOutcome):
-                self._responses.publish(response_msg(outcome))
-            else:
-                self._overruns.publish(overrun_msg(outcome))
-            if isinstance(outcome, ResponseOutcome) or outcome.terminal:
-                self._debug.publish(outcome)
-        except rclpy_implementation.RCLError as gone:
-            # The context was shut down from outside: there is nobody left to tell.
-            self._node.get_logger().warning(f"{outcome.job.id}: outcome not published: {gone}")
+        if isinstance(outcome, ResponseOutcome):
+            self._responses.publish(response_msg(outcome))
+        else:
+            self._overruns.publish(overrun_msg(outcome))
+        if isinstance(outcome, ResponseOutcome) or outcome.terminal:
+            self._debug.publish(outcome)
 
     def _publish_diagnostics(self) -> None:
         node = self._node
@@ -136,7 +139,3 @@ class InstructionService:
             queue_depth=self._assembly.server.queue_depth,
         )
         self._diagnostics.publish(diagnostic_array(node.get_clock().now(), status))
-
-
-def _limits(settings: Settings) -> BudgetLimits:
-    return BudgetLimits(settings.default_budget, settings.max_budget)

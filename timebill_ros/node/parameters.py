@@ -25,6 +25,14 @@ from timebill_ros.runtime.settings import Settings
 Apply = Callable[[Settings], None]
 
 
+class MisfitOverride(ValueError):
+    """A parameter was given a value that does not fit its type or range when the node started."""
+
+    def __init__(self, name: str, fault: Exception) -> None:
+        """Name the parameter before what ROS says of the value and the bound."""
+        super().__init__(f"{name}: {fault}")
+
+
 class Parameters:
     """The node's parameters, and why the overrides that were given do not fit.
 
@@ -36,7 +44,7 @@ class Parameters:
         """Declare every parameter on ``node``."""
         self._node = node
         self._apply: Apply | None = None
-        self._faults: dict[str, str] = {}
+        self._faults: dict[str, MisfitOverride] = {}
         for field in fields(Settings):
             self._declare(field.name)
         node.add_on_set_parameters_callback(self._check)
@@ -46,11 +54,11 @@ class Parameters:
         """The parameters as they are now.
 
         Raises:
-            SettingError: an override did not fit its parameter's type or range, or a value fits
-                the range but not the meaning.
+            MisfitOverride: an override did not fit its parameter's type or range.
+            SettingError: a value fits the range but not the meaning.
         """
-        for name, fault in self._faults.items():
-            raise SettingError(name, self._node.get_parameter(name).value, fault)
+        for fault in self._faults.values():
+            raise fault
         return self._settings({})
 
     def attach(self, apply: Apply) -> None:
@@ -79,7 +87,7 @@ class Parameters:
         try:
             self._node.declare_parameter(name, value, descriptor)
         except (InvalidParameterTypeException, InvalidParameterValueException) as fault:
-            self._faults[name] = f"what its type and range allow ({fault})"
+            self._faults[name] = MisfitOverride(name, fault)
             self._node.declare_parameter(name, value, descriptor, ignore_override=True)
 
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:

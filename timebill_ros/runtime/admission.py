@@ -38,30 +38,36 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class BudgetLimits:
-    """``default_s`` where neither budget nor deadline is set; above ``max_s`` is refused."""
+class Limits:
+    """What an instruction is held to before it is looked at any closer.
 
-    default_s: float
-    max_s: float
+    Attributes:
+        default_budget: s, where neither budget nor deadline is set.
+        max_budget: s; more is refused as absurd.
+        max_prompt_chars: characters of system and prompt together; more cannot fit the model's
+            context, and tokenising them to find out would take longer than many a deadline.
+    """
+
+    default_budget: float
+    max_budget: float
+    max_prompt_chars: int
 
 
-def admit(
-    instruction: Instruction, *, received_ns: int, clock_ns: int, limits: BudgetLimits
-) -> Job:
+def admit(instruction: Instruction, *, received_ns: int, clock_ns: int, limits: Limits) -> Job:
     """The job, its release and deadline converted once to the server's clock.
 
     Args:
         instruction: the fields as they arrived.
         received_ns: now, on the clock of the instruction's stamps.
         clock_ns: the same moment on the server's clock.
-        limits: budgets that are filled in and refused.
+        limits: what is filled in and refused.
 
     Raises:
         Refused: REJECTED with the field and the bound, beside a job to report it on.
     """
     stamp_ns = instruction.stamp_ns or received_ns
     deadline_ns = instruction.deadline_ns or stamp_ns + (
-        instruction.budget_ns or round(limits.default_s * NS_PER_S)
+        instruction.budget_ns or round(limits.default_budget * NS_PER_S)
     )
     offset_ns = clock_ns - received_ns
     job = Job(
@@ -94,7 +100,7 @@ class Refused(JobStopped):
         self.job = job
 
 
-def _fault(instruction: Instruction, ahead_ns: int, limits: BudgetLimits) -> str | None:
+def _fault(instruction: Instruction, ahead_ns: int, limits: Limits) -> str | None:
     """The first field that is out of its bounds, with the bound; None where all are within."""
     for name in ("id", "system", "prompt"):
         position = getattr(instruction, name).find(_REPLACEMENT)
@@ -102,12 +108,18 @@ def _fault(instruction: Instruction, ahead_ns: int, limits: BudgetLimits) -> str
             return f"{name}: character {position} is U+FFFD, the text was not valid UTF-8"
     if not instruction.prompt.strip():
         return "prompt: it is empty"
+    characters = len(instruction.system) + len(instruction.prompt)
+    if characters > limits.max_prompt_chars:
+        return (
+            f"prompt: its {characters} characters are more than the {limits.max_prompt_chars} that "
+            "can fit the model's context"
+        )
     if instruction.deadline_ns == 0 and instruction.budget_ns < 0:
         return f"budget: {seconds(instruction.budget_ns):.3f} s is negative"
-    if seconds(ahead_ns) > limits.max_s:
+    if seconds(ahead_ns) > limits.max_budget:
         field = "deadline" if instruction.deadline_ns else "budget"
         return (
             f"{field}: {seconds(ahead_ns):.3f} s from now exceed the max_budget of "
-            f"{limits.max_s:.3f} s"
+            f"{limits.max_budget:.3f} s"
         )
     return None

@@ -28,10 +28,12 @@ class Assembly:
     Attributes:
         server: takes jobs from any thread.
         device: where the model runs, for people.
+        max_prompt_chars: a prompt of more characters cannot fit the model's context.
     """
 
     server: Server
     device: str
+    max_prompt_chars: int
     _engine: TransformerEngine
     _thread: EngineThread
     _predictor: ThreadedPredictor | None
@@ -70,19 +72,21 @@ def assemble(
     thread = EngineThread()
     try:
         loaded = thread.call(lambda: load(settings, progress))
+        predictor = None if loaded.predictor is None else ThreadedPredictor(loaded.predictor)
+        pipeline = Pipeline(
+            engine=loaded.engine,
+            time_model=loaded.fit.model,
+            predictor=predictor,
+            clock=clock,
+            stopwatch=MonotonicClock(),
+            default_max_tokens=settings.max_tokens,
+            predictor_grace=settings.predictor_grace,
+        )
+        server = Server(pipeline, decided, queue_capacity=settings.queue_capacity, emit=emit)
+        thread.serve(server)
     except BaseException:
         thread.stop(0.0)
         raise
-    predictor = None if loaded.predictor is None else ThreadedPredictor(loaded.predictor)
-    pipeline = Pipeline(
-        engine=loaded.engine,
-        time_model=loaded.fit.model,
-        predictor=predictor,
-        clock=clock,
-        stopwatch=MonotonicClock(),
-        default_max_tokens=settings.max_tokens,
-        predictor_grace=settings.predictor_grace,
+    return Assembly(
+        server, loaded.device, loaded.engine.max_prompt_chars, loaded.engine, thread, predictor
     )
-    server = Server(pipeline, decided, queue_capacity=settings.queue_capacity, emit=emit)
-    thread.serve(server)
-    return Assembly(server, loaded.device, loaded.engine, thread, predictor)

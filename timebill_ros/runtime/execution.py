@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
 from timebill_ros.runtime.protocols import Engine, PendingPrediction, PredictionService
 
+_LOG = logging.getLogger(__name__)
+
+# Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
+_GRACE_SHARE = 0.5
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -27,7 +33,8 @@ class Pipeline:
         clock: deadlines are instants of this clock.
         stopwatch: execution is measured with this one, which never jumps.
         default_max_tokens: N_max where the job sets none.
-        predictor_grace: s that a finished prefill waits for a prediction that is not there yet.
+        predictor_grace: s that a finished prefill waits for a prediction that is not there yet,
+            at most half of what is left.
     """
 
     engine: Engine
@@ -71,6 +78,13 @@ class Execution:
             JobStopped: the checkpoint or a bound on the instruction ended it.
             Exception: whatever the engine or the predictor raised.
         """
+        try:
+            return self._run()
+        finally:
+            if self._prediction is not None:
+                self._prediction.cancel()
+
+    def _run(self) -> Response:
         engine, stopwatch = self._parts.engine, self._parts.stopwatch
         prompt_tokens, max_tokens = self._begin()
         self.stage = Stage.PREFILL
@@ -95,23 +109,37 @@ class Execution:
 
     def overrun(self, reason: Reason, detail: str) -> Overrun:
         """The overrun that ends (or, for LATE, accompanies) this execution now."""
-        decoding = self.stage is Stage.DECODE
+        partial_text, response_tokens = self._partial()
         return Overrun(
             job=self.job,
             reason=reason,
             stage=self.stage,
             detail=detail,
             timing=self._timing_now(),
-            partial_text=self._parts.engine.text() if decoding else "",
-            response_tokens=self._parts.engine.response_tokens if decoding else 0,
+            partial_text=partial_text,
+            response_tokens=response_tokens,
             plan=self._plan,
             predicted_prefill=self._predicted_prefill,
         )
+
+    def _partial(self) -> tuple[str, int]:
+        """Text and tokens so far; nothing where a broken engine cannot say it.
+
+        An overrun must come out whatever state the engine is in.
+        """
+        if self.stage is not Stage.DECODE:
+            return "", 0
+        try:
+            return self._parts.engine.text(), self._parts.engine.response_tokens
+        except Exception:
+            _LOG.exception("%s: the engine cannot tell its partial text", self.job.id)
+            return "", 0
 
     def _begin(self) -> tuple[int, int]:
         """Tokenise, check the bounds, start the predictor; N_x and N_max."""
         job, parts = self.job, self._parts
         prompt_ids = parts.engine.encode(job.system, job.prompt)
+        self._checkpoint()
         max_tokens = checked_max_tokens(job, len(prompt_ids), parts)
         parts.engine.begin(prompt_ids, max_tokens)
         self._predicted_prefill = parts.time_model.prefill(len(prompt_ids))
@@ -140,7 +168,8 @@ class Execution:
         if self._prediction is None:
             return None
         finished = self._parts.engine.finish_reason is not None
-        grace = 0.0 if finished else min(self._parts.predictor_grace, self._remaining())
+        allowed = min(self._parts.predictor_grace, _GRACE_SHARE * self._remaining())
+        grace = 0.0 if finished else allowed
         lengths = self._prediction.wait(max(0.0, grace))
         return None if lengths is None else lengths.predicted_tokens(max_tokens)
 

@@ -22,15 +22,15 @@ class ThreadedPrediction:
     future: Future[LengthDistribution] = field(init=False)
 
     def wait(self, timeout: float) -> LengthDistribution | None:
-        """The distribution, waiting at most ``timeout`` s; None where it is not there by then.
-
-        A prediction that has not even started by then is withdrawn.
-        """
+        """The distribution, waiting at most ``timeout`` s; None where it is not there by then."""
         try:
             return self.future.result(timeout)
         except TimeoutError:
-            self.future.cancel()
             return None
+
+    def cancel(self) -> None:
+        """Withdraw it, if it has not started yet; one under way runs to its end unheard."""
+        self.future.cancel()
 
     @property
     def elapsed(self) -> float:
@@ -68,5 +68,6 @@ class ThreadedPredictor:
         return prediction
 
     def close(self) -> None:
-        """End the thread once the prediction under way, if any, is done."""
+        """End the thread once the prediction under way, if any, is done; let go of the model."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+        del self._predictor

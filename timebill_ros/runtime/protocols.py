@@ -58,6 +58,9 @@ class PendingPrediction(Protocol):
             Exception: whatever the predictor raised.
         """
 
+    def cancel(self) -> None:
+        """Nobody waits for it any more; one that has not started never will."""
+
     @property
     def elapsed(self) -> float:
         """Seconds that the predictor has worked on it."""

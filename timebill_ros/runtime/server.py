@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.errors import JobStopped
@@ -19,14 +19,34 @@ from timebill_ros.runtime.queue import DeadlineQueue
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass
+class _Run:
+    """The job that runs, and what has become of it so far.
+
+    Attributes:
+        execution: where it stands.
+        decided: how its deadline is treated; fixed when it started.
+        late: LATE was announced.
+        cancel_detail: why it is to stop at the next checkpoint.
+        ended: its terminal outcome was announced.
+    """
+
+    execution: Execution
+    decided: Decisions
+    late: bool = False
+    cancel_detail: str | None = None
+    ended: bool = False
+
+
 class Server:
     """The one place that knows which jobs are in flight.
 
     ``submit`` and ``cancel_all`` may be called from any thread and return at once; ``serve_next``
     belongs to the thread that owns the engine. ``emit`` is called with every outcome, on
-    whichever of these threads it arises, never while the server's lock is held. A job is in
-    flight from its submission until its terminal outcome is emitted, and is owned by the queue or
-    by the running execution, never by both: that is what makes the outcome unique.
+    whichever of these threads it arises, never while the server's lock is held; what it raises is
+    logged and costs that outcome alone. A job is in flight from its submission until its terminal
+    outcome is emitted, and is owned by the queue or by the running execution, never by both: that
+    is what makes the outcome unique.
     """
 
     def __init__(
@@ -47,9 +67,7 @@ class Server:
         self._changed = threading.Condition(self._lock)
         self._queue = DeadlineQueue(queue_capacity)
         self._ids: set[str] = set()
-        self._running: Execution | None = None
-        self._late = False
-        self._cancel_detail: str | None = None
+        self._running: _Run | None = None
         self._closed_detail: str | None = None
 
     def submit(self, job: Job) -> None:
@@ -61,11 +79,11 @@ class Server:
                 self._ids.add(job.id)
                 self._changed.notify()
         if refusal is not None:
-            self._emit(self._never_started(job, *refusal))
+            self._never_started(job, *refusal)
 
     def reject(self, job: Job, detail: str) -> None:
         """Emit REJECTED for a job that was found wanting before it could be submitted."""
-        self._emit(self._never_started(job, Reason.REJECTED, detail))
+        self._never_started(job, Reason.REJECTED, detail)
 
     def wait_for_job(self, timeout: float) -> bool:
         """Whether a job waits, after at most ``timeout`` s."""
@@ -79,15 +97,14 @@ class Server:
             job = self._queue.pop()
             if job is None:
                 return False
-            execution = Execution(job, self._pipeline, self._decided.planner, self._checkpoint)
-            self._running = execution
-        outcome = self._outcome_of(execution)
+            decided = self._decided
+            execution = Execution(job, self._pipeline, decided.planner, self._checkpoint)
+            run = self._running = _Run(execution, decided)
+        outcome = self._outcome_of(run)
         # Announced before the server is free again: what arrives until then is behind this job.
-        self._emit(outcome)
+        self._end(run, outcome)
         with self._changed:
             self._running = None
-            self._late = False
-            self._cancel_detail = None
             self._ids.discard(job.id)
             self._changed.notify_all()
         return True
@@ -101,9 +118,17 @@ class Server:
         with self._lock:
             canceled = self._take_queue()
             if self._running is not None:
-                self._cancel_detail = detail
+                self._running.cancel_detail = detail
         for job in canceled:
-            self._emit(self._never_started(job, Reason.CANCELED, detail))
+            self._never_started(job, Reason.CANCELED, detail)
+
+    def abandon(self, detail: str) -> None:
+        """Emit CANCELED for what runs without waiting for its engine; its outcome is void."""
+        with self._lock:
+            run = self._running
+        if run is not None:
+            job, stage = run.execution.job, run.execution.stage
+            self._end(run, self._without_engine(job, Reason.CANCELED, stage, detail))
 
     def close(self, detail: str) -> None:
         """Reject every later job with ``detail``, and cancel what is in flight."""
@@ -138,58 +163,53 @@ class Server:
             return Reason.REJECTED, f"id: {job.id!r} is already in flight"
         if overdue_ns >= 0:
             return Reason.EXPIRED, f"deadline: passed {seconds(overdue_ns):.3f} s before arrival"
-        if self._late and self._running is not None:
-            return Reason.SKIPPED, f"arrived while {self._running.job.id!r} ran past its deadline"
+        if self._running is not None and self._running.late:
+            late = self._running.execution.job.id
+            return Reason.SKIPPED, f"arrived while {late!r} ran past its deadline"
         if self._queue.full:
             return Reason.REJECTED, f"queue: full with {self._capacity} instructions"
         return None
 
-    def _outcome_of(self, execution: Execution) -> Outcome:
+    def _outcome_of(self, run: _Run) -> Outcome:
         """Run the job; every way it can end becomes its terminal outcome here."""
+        execution = run.execution
         try:
             response = execution.run()
             if response.timing.slack < 0.0:
-                self._miss(execution)
+                self._miss(run)
         except JobStopped as stop:
             return execution.overrun(stop.reason, stop.detail)
         except Exception as failure:
             _LOG.exception("%s failed", execution.job.id)
-            return self._failed(execution, f"{type(failure).__name__}: {failure}")
-        return replace(response, late=self._late)
-
-    def _failed(self, execution: Execution, detail: str) -> Overrun:
-        """FAILED with what can still be said: a broken engine may not give its partial text."""
-        try:
-            return execution.overrun(Reason.FAILED, detail)
-        except Exception:
-            _LOG.exception("%s has no partial text", execution.job.id)
-            return self._never_started(execution.job, Reason.FAILED, detail)
+            return execution.overrun(Reason.FAILED, f"{type(failure).__name__}: {failure}")
+        return replace(response, late=run.late)
 
     def _checkpoint(self) -> None:
         """Between two pieces of engine work: time and the caller may end the running job here."""
         self._drop_expired()
-        with self._lock:
-            execution, cancel_detail = self._running, self._cancel_detail
-        if execution is None:
+        run = self._running
+        if run is None:
             return
-        if cancel_detail is not None:
-            raise JobStopped(Reason.CANCELED, cancel_detail)
-        if not self._late and self._pipeline.clock.now_ns() >= execution.job.deadline_ns:
-            self._miss(execution)
+        if run.cancel_detail is not None:
+            raise JobStopped(Reason.CANCELED, run.cancel_detail)
+        if self._pipeline.clock.now_ns() >= run.execution.job.deadline_ns:
+            self._miss(run)
 
-    def _miss(self, execution: Execution) -> None:
+    def _miss(self, run: _Run) -> None:
         """The running job's deadline has passed: stop it (Kill) or let it run on (Skip-Next)."""
-        if self._decided.policy is OverrunPolicy.KILL:
+        if run.decided.policy is OverrunPolicy.KILL:
             raise JobStopped(Reason.KILLED, "deadline: reached before the response was complete")
-        if self._late:
+        if run.late:
             return
         with self._lock:
-            self._late = True
+            run.late = True
             skipped = self._take_queue()
-        self._emit(execution.overrun(Reason.LATE, "deadline: reached, the response will be late"))
+        self._announce(
+            run.execution.overrun(Reason.LATE, "deadline: reached, the response will be late")
+        )
         for job in skipped:
-            detail = f"queued behind {execution.job.id!r}, which missed its deadline"
-            self._emit(self._never_started(job, Reason.SKIPPED, detail))
+            detail = f"queued behind {run.execution.job.id!r}, which missed its deadline"
+            self._never_started(job, Reason.SKIPPED, detail)
 
     def _drop_expired(self) -> None:
         """Announce the queued jobs whose deadline has come: they would be late from the start."""
@@ -198,16 +218,33 @@ class Server:
             self._ids.difference_update(job.id for job in expired)
         for job in expired:
             detail = "deadline: reached while the instruction waited in the queue"
-            self._emit(self._never_started(job, Reason.EXPIRED, detail))
+            self._never_started(job, Reason.EXPIRED, detail)
+
+    def _end(self, run: _Run, outcome: Outcome) -> None:
+        """Announce the run's terminal outcome, unless it has had one."""
+        with self._lock:
+            ended, run.ended = run.ended, True
+        if not ended:
+            self._announce(outcome)
+
+    def _never_started(self, job: Job, reason: Reason, detail: str) -> None:
+        self._announce(self._without_engine(job, reason, Stage.QUEUED, detail))
+
+    def _announce(self, outcome: Outcome) -> None:
+        try:
+            self._emit(outcome)
+        except Exception:
+            _LOG.exception("%s: its outcome could not be announced", outcome.job.id)
 
     def _take_queue(self) -> list[Job]:
         jobs = self._queue.pop_all()
         self._ids.difference_update(job.id for job in jobs)
         return jobs
 
-    def _never_started(self, job: Job, reason: Reason, detail: str) -> Overrun:
+    def _without_engine(self, job: Job, reason: Reason, stage: Stage, detail: str) -> Overrun:
+        """An overrun from what the queue knows of a job."""
         now_ns = self._pipeline.clock.now_ns()
         waited = seconds(now_ns - job.release_ns)
         slack = seconds(job.deadline_ns - now_ns)
         timing = Timing(queued=waited, total=waited, slack=slack)
-        return Overrun(job=job, reason=reason, stage=Stage.QUEUED, detail=detail, timing=timing)
+        return Overrun(job=job, reason=reason, stage=stage, detail=detail, timing=timing)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timebill_ros.budget.errors import SettingError
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -42,3 +44,14 @@ class Settings:
     profile_cache: str = ""
     profile_seconds: float = 30.0
     diagnostics_period: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check what lies between two settings, and so with no part of its own.
+
+        Raises:
+            SettingError: ``default_budget`` would be refused as absurd.
+        """
+        if self.default_budget > self.max_budget:
+            raise SettingError(
+                "default_budget", self.default_budget, f"at most max_budget, {self.max_budget}"
+            )

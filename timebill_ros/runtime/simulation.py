@@ -163,6 +163,9 @@ class SimulatedPrediction:
         self.clock.advance(min(missing_ns, allowed_ns))
         return self.lengths if missing_ns <= allowed_ns else None
 
+    def cancel(self) -> None:
+        """Nothing to give up: no work is done for it."""
+
     @property
     def elapsed(self) -> float:
         """Seconds since the start, at most until it was ready."""
