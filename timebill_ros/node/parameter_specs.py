@@ -90,7 +90,7 @@ SPECS: dict[str, Spec] = {
     "predictor_threads": Spec("CPU threads of the predictor.", Range(1, 1024)),
     "predictor_grace": Spec(
         "How long a finished prefill waits for a late prediction before it plans with "
-        "N_W = N_max, s.",
+        "N_W = N_max, s; at most half of the time left.",
         Range(0.0, 60.0),
     ),
     "planner": Spec(
