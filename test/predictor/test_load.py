@@ -86,6 +86,17 @@ def test_a_path_that_is_no_directory_is_named(tmp_path: Path, name: str) -> None
         load_predictor(tmp_path / name)
 
 
+def test_code_in_the_checkpoint_is_never_run(
+    classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (classifier / "evil.py").write_text("raise SystemExit('code of the checkpoint ran')")
+    code = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model"}
+    edit(classifier, model_type="evil", auto_map=code)
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked whether to run the code"))
+    with pytest.raises(PredictorIncomplete, match="transformers cannot read it"):
+        load_predictor(classifier)
+
+
 def test_weights_of_another_size_are_refused(embedded: Path) -> None:
     edit(embedded, vocabulary=51)
     with pytest.raises(PredictorIncomplete, match="size mismatch"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -18,6 +19,9 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.predictor.checkpoint import Buckets, read_buckets, read_config
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.predictor.truncation import keep_head_and_tail
+
+# Left out, transformers would ask on the terminal whether to run a checkpoint's code.
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 class SequenceClassifierPredictor:
@@ -82,12 +86,9 @@ def load(folder: Path, *, device: str, threads: int | None) -> SequenceClassifie
     config = read_config(folder)
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
+            folder, use_safetensors=True, output_loading_info=True, **_LOCAL
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
     except Exception as error:  # the libraries below raise many kinds, down to plain Exception
         detail = f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
         raise PredictorIncomplete(folder, f"transformers cannot read it ({detail})") from error
