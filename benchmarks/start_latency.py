@@ -16,7 +16,7 @@ from machine import heading
 from served import QUANTILES_HEADER, draw_instruction, duration, quantiles, served
 
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.prompt import encode_prompt, render_prompt
+from timebill_ros.engine.prompt import encode_prompt
 from timebill_ros.msg import Instruction
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
@@ -71,7 +71,7 @@ def tokenising_times(instructions: list[Instruction], model: str) -> list[float]
     times = []
     for instruction in instructions:
         start = time.perf_counter()
-        encode_prompt(tokenizer, render_prompt(tokenizer, instruction.system, instruction.prompt))
+        encode_prompt(tokenizer, instruction.system, instruction.prompt)
         times.append(time.perf_counter() - start)
     return times
 

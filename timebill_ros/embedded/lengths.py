@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from timebill_ros.embedded.generation import generate
-from timebill_ros.engine.prompt import encode_prompt, render_prompt
+from timebill_ros.engine.prompt import encode_prompt
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Task, sample_family, sample_task
 
@@ -44,8 +44,8 @@ def generated(engine: TransformerEngine, tasks: Iterable[Task]) -> Iterator[Pair
 def expected(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[Task]) -> Iterator[Pair]:
     """The lengths that right answers would have; a thousand times cheaper than generating them."""
     for task in tasks:
-        text = render_prompt(tokenizer, task.system, task.instruction)
-        yield Pair(tuple(encode_prompt(tokenizer, text)), task.reference_tokens)
+        prompt = encode_prompt(tokenizer, task.system, task.instruction)
+        yield Pair(tuple(prompt), task.reference_tokens)
 
 
 def write_pairs(path: Path, pairs: list[Pair]) -> None:

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from timebill_ros.engine.errors import PromptEmpty
 
+# Stand for the contents; private characters, which no template holds.
+_SYSTEM, _PROMPT = "\ue000", "\ue001"
 _LEAST_LONGEST = 4  # characters; a vocabulary that names its tokens otherwise is not trusted below
 
 
@@ -35,12 +40,33 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, system: str, prompt: str) 
     return _apply(tokenizer, [{"role": "user", "content": joined}])
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Tokens of a rendered prompt; a chat template has put in the special tokens already."""
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, system: str, prompt: str) -> list[int]:
+    """Tokens of the rendered prompt; only the template's own special tokens are special.
+
+    A special token's name in ``system`` or ``prompt`` is text like any other: it can neither end
+    the prompt nor open a turn. Half a surrogate pair is no character, and becomes "?".
+
+    Raises:
+        PromptEmpty: ``prompt`` is blank.
+    """
+    system, prompt = (text.encode(errors="replace").decode() for text in (system, prompt))
+    rendered = render_prompt(tokenizer, system, prompt)
+    # A chat template has put in the special tokens already.
     templated = tokenizer.chat_template is not None
-    # Half a surrogate pair is no character, and tokenizers refuse the whole text for it.
-    characters = text.encode(errors="replace").decode()
-    return list(tokenizer.encode(characters, add_special_tokens=not templated))
+    names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    if not any(name in text for name in names for text in (system, prompt)):
+        return list(tokenizer.encode(rendered, add_special_tokens=not templated))
+    # The names in the frame are the template's. What stands between two of them is encoded as one
+    # text, contents included, as it would be without names in the contents.
+    stand_in = {_SYSTEM: system, _PROMPT: prompt}
+    frame = render_prompt(tokenizer, _SYSTEM if system else "", _PROMPT)
+    ids: list[int] = []
+    for part in _split(frame, names):
+        text = re.sub(f"{_SYSTEM}|{_PROMPT}", lambda match: stand_in[match[0]], part)
+        ids += tokenizer.encode(
+            text, add_special_tokens=not templated, split_special_tokens=part not in names
+        )
+    return ids
 
 
 def most_characters(tokenizer: PreTrainedTokenizerBase, tokens: int) -> int:
@@ -50,6 +76,12 @@ def most_characters(tokenizer: PreTrainedTokenizerBase, tokens: int) -> int:
     """
     longest = max(map(len, tokenizer.get_vocab()), default=0)
     return tokens * max(_LEAST_LONGEST, longest)
+
+
+def _split(text: str, names: Sequence[str]) -> list[str]:
+    """``text`` in pieces that are one of ``names`` or hold none, longer names first."""
+    either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return [piece for piece in re.split(f"({either})", text) if piece]
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:

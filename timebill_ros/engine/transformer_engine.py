@@ -24,7 +24,7 @@ from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.prompt import encode_prompt, most_characters, render_prompt
+from timebill_ros.engine.prompt import encode_prompt, most_characters
 from timebill_ros.engine.sampling import Sampler, Sampling
 from timebill_ros.engine.text import ResponseText
 
@@ -117,13 +117,9 @@ class TransformerEngine:
         """Why the response is complete; None while it is not."""
         return self._finish_reason
 
-    def render(self, system: str, prompt: str) -> str:
-        """The prompt's text after the chat template. Raises ``PromptEmpty`` if it is blank."""
-        return render_prompt(self._checkpoint.tokenizer, system, prompt)
-
     def encode(self, system: str, prompt: str) -> list[int]:
-        """The rendered prompt's tokens. Raises ``PromptEmpty`` if the prompt is blank."""
-        return encode_prompt(self._checkpoint.tokenizer, self.render(system, prompt))
+        """The rendered prompt's tokens, see ``encode_prompt``. Raises ``PromptEmpty``."""
+        return encode_prompt(self._checkpoint.tokenizer, system, prompt)
 
     def begin(
         self, prompt_ids: Sequence[int], max_tokens: int, *, ignore_eos: bool = False
