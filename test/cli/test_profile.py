@@ -58,6 +58,18 @@ def test_a_bad_argument_is_named(
     assert message in capsys.readouterr().err
 
 
+def test_what_a_profile_depends_on_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Settings] = []
+    monkeypatch.setattr(profile, "_measured", lambda settings: asked.append(settings) or (FIT, 600))
+    arguments = "--temperature 0.7 --stop END ; --eviction-method random --kernel 7 --window 32"
+    assert profile.main(arguments.split()) == 0
+    assert profile.main([]) == 0
+    assert asked[0] == Settings(
+        temperature=0.7, stop=("END", ";"), eviction_method="random", kernel=7, window=32
+    )
+    assert asked[1] == Settings()
+
+
 def test_a_missing_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile.main(["--model", "/nowhere"]) == 1
     assert "/nowhere" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from timebill_ros.engine.profile_cache import (
     describe_environment,
     recall_or_measure,
 )
+from timebill_ros.engine.sampling import Sampling
 
 ENVIRONMENT = {"checkpoint": "abc", "device": "some CPU", "threads": 2}
 POINTS = ProfilePoints(
@@ -164,8 +165,11 @@ def test_the_environment_tells_engines_apart(folder_of, checkpoint_of, make_engi
         {"kernel": 7},
         {"max_context": 200},
         {"lean": False},
+        {"sampling": Sampling(temperature=0.7)},
+        {"stop": ["END"]},
     ):
         assert environment(**settings) != base
+    assert environment(sampling=Sampling(seed=3)) == base
     narrow = load_checkpoint(folder_of("qwen2"), dtype="bfloat16")
     assert describe_environment(narrow, make_engine()) != base
     assert {"torch", "transformers", "timebill_ros", "device"} <= base.keys()

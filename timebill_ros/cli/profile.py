@@ -27,6 +27,10 @@ _PARAMETERS = (
     "max_context",
     "chunk",
     "window",
+    "eviction_method",
+    "kernel",
+    "temperature",
+    "stop",
     "predictor",
     "predictor_threads",
     "profile_cache",
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = vars(parser.parse_args(arguments))
     refresh = options.pop("refresh")
-    settings = Settings(**options)
+    settings = Settings(**options | {"stop": tuple(filter(None, options["stop"]))})
     for name in _PARAMETERS:
         bounds, value = SPECS[name].range, getattr(settings, name)
         if bounds is not None and not bounds.low <= value <= bounds.high:
@@ -152,10 +156,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults = {field.name: field.default for field in fields(Settings)}
     for name in _PARAMETERS:
+        default = defaults[name]
+        several = isinstance(default, tuple)
         parser.add_argument(
             f"--{name.replace('_', '-')}",
-            type=type(defaults[name]),
-            default=defaults[name],
+            type=str if several else type(default),
+            nargs="*" if several else None,
+            default=default,
             help=SPECS[name].description.replace("%", "%%"),
         )
     return parser

@@ -52,6 +52,8 @@ def describe_environment(
         "window": engine.window,
         "eviction_method": repr(engine.eviction.method),
         "max_context": engine.max_context,
+        "sampling": "greedy" if engine.sampling.temperature == 0 else "drawn",
+        "stop": repr(engine.stop),
         **{name: _version(name) for name in ("torch", "transformers", "timebill_ros")},
     }
 

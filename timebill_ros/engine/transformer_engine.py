@@ -88,8 +88,10 @@ class TransformerEngine:
         self.threads = threads
         self.eos_tokens = checkpoint.eos_tokens
         self._checkpoint = checkpoint
-        self._sampler = Sampler(sampling or Sampling())
-        self._text = ResponseText(checkpoint.tokenizer, stop)
+        self.sampling = sampling or Sampling()
+        self.stop = tuple(stop)
+        self._sampler = Sampler(self.sampling)
+        self._text = ResponseText(checkpoint.tokenizer, self.stop)
         self._prompt = torch.empty(0, dtype=torch.long)
         self._max_tokens = 0
         self._ignore_eos = False
