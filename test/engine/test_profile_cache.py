@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -125,6 +126,31 @@ def test_an_implausible_point_is_not_trusted(folder, stage, point, caplog):
 
 def test_too_few_points_are_not_trusted(folder, caplog):
     rewrite(folder, lambda content: content["points"]["prefill"].__delitem__(slice(3, None)))
+    assert measured_again(folder, caplog)
+
+
+def disturbed(stage):
+    """POINTS with every other time of a stage, which is not fitted, tripled."""
+    points = getattr(POINTS, stage)
+    others = (Measurement(m.tokens, m.seconds * (1 + 2 * (i % 2))) for i, m in enumerate(points))
+    return replace(POINTS, **{stage: tuple(others)})
+
+
+@pytest.mark.parametrize("stage", ["prefill", "step"])
+def test_a_bad_fit_is_used_but_not_kept(tmp_path, stage, caplog):
+    measure = Measure(disturbed(stage))
+    with caplog.at_level(logging.WARNING):
+        assert recall_or_measure(tmp_path, ENVIRONMENT, measure) == measure.points
+    assert f"held-out {stage} times by 67%" in caplog.text
+    assert "busy" in caplog.text
+    recall_or_measure(tmp_path, ENVIRONMENT, measure)
+    assert measure.calls == 2
+
+
+@pytest.mark.parametrize("stage", ["prefill", "step"])
+def test_a_bad_fit_that_was_kept_is_not_trusted(folder, stage, caplog):
+    rows = [asdict(point) for point in getattr(disturbed(stage), stage)]
+    rewrite(folder, lambda content: content["points"].update({stage: rows}))
     assert measured_again(folder, caplog)
 
 

@@ -30,6 +30,7 @@ Environment = Mapping[str, str | int]
 
 _SAMPLES = 64
 _SAMPLE_BYTES = 64 * 1024
+_WORST_MAPE = 0.25  # a quiet machine gives a few per cent; at more, deadlines are missed by guesses
 _LONGEST = 3600.0  # s; no stage of a request takes longer
 
 
@@ -82,14 +83,25 @@ def recall_or_measure(
 ) -> ProfilePoints:
     """The profile kept for this environment, or else a new one, which is then kept.
 
-    A file that is stale, damaged or implausible is logged and measured again. A folder that cannot
-    be written costs the next start its time, nothing more.
+    A file that is stale, damaged or implausible is logged and measured again. A profile that does
+    not predict its own held-out points is used, with a warning, but not kept: the next start
+    measures again. A folder that cannot be written costs the next start its time, nothing more.
+
+    Raises:
+        ProfileFitError: no time model follows from what was measured.
     """
     path = folder / f"profile-{_key(environment)}.json"
     points = _recall(path, environment)
     if points is not None:
         return points
     points = measure()
+    if misfit := _misfit(points):
+        _LOG.warning(
+            "%s: the machine was busy, or the model's times have a knee; "
+            "the profile is used now but not kept, and the next start measures again",
+            misfit,
+        )
+        return points
     try:
         _keep(path, environment, points)
     except OSError as error:
@@ -108,12 +120,22 @@ def _recall(path: Path, environment: Environment) -> ProfilePoints | None:
         points = ProfilePoints(
             **{stage: _measurements(stage, content["points"][stage]) for stage in _stages()}
         )
-        fit_time_model(points)
+        if misfit := _misfit(points):
+            raise ValueError(misfit)
     except (OSError, ValueError, KeyError, TypeError, ProfileFitError) as error:
         _LOG.warning("profile %s is not used, measuring again: %s", path, _reason(error))
         return None
     _LOG.info("profile recalled from %s", path)
     return points
+
+
+def _misfit(points: ProfilePoints) -> str:
+    """The stage whose held-out points the fit misses, and by how much; empty if it is good."""
+    fit = fit_time_model(points)
+    for stage, error in (("prefill", fit.prefill_mape), ("step", fit.step_mape)):
+        if error > _WORST_MAPE:
+            return f"the time model misses held-out {stage} times by {error:.0%} on average"
+    return ""
 
 
 def _measurements(stage: str, rows: Any) -> tuple[Measurement, ...]:
