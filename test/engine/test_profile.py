@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import pytest
 
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import fit_time_model
 from timebill_ros.engine import profile as module
-from timebill_ros.engine.profile import Profiler, request_sizes
+from timebill_ros.engine.profile import Profiler, least_context, request_sizes
 
 
 class Clock:
@@ -87,7 +88,7 @@ def test_without_a_predictor_there_are_no_such_points(clock):
 def test_sizes_come_in_another_order_every_round(clock):
     engine = TimedEngine(clock)
     Profiler(engine, limit=60.0).measure()
-    sizes = request_sizes(4096 - 17)
+    sizes = request_sizes(16, 4096 - 17)
     rounds = [engine.prompts[i : i + 10] for i in range(2, len(engine.prompts), 10)]
     assert len(rounds) == 5
     assert all(sorted(visited) == sizes for visited in rounds)
@@ -130,16 +131,31 @@ def test_progress_rises_to_the_end(clock):
     assert all(text for _, text in told)
 
 
-@pytest.mark.parametrize("largest", [1, 5, 40, 8000])
-def test_sizes_end_at_the_largest(largest):
-    sizes = request_sizes(largest)
-    assert sizes[-1] == largest
-    assert sizes[0] >= 1
-    assert len(set(sizes)) == len(sizes)
+@pytest.mark.parametrize("window", [1, 16, 512])
+@pytest.mark.parametrize("span", [5, 6, 9, 40, 8000])
+def test_sizes_lie_above_the_window_and_end_at_the_largest(window, span):
+    sizes = request_sizes(window, window + span)
+    assert window < sizes[0] < sizes[-1] == window + span
+    assert len(set(sizes)) == len(sizes) >= 5
+
+
+@pytest.mark.parametrize("slowness", [1.0, 1e4])
+@pytest.mark.parametrize("window", [1, 16, 64, 512])
+def test_the_least_context_is_enough_for_a_time_model(clock, window, slowness):
+    engine = TimedEngine(clock, max_context=least_context(window), slowness=slowness)
+    engine.window = window
+    fit = fit_time_model(Profiler(engine, limit=1.0).measure())
+    assert fit.model.evict(window + 3) == pytest.approx(slowness * (4e-7 * (window + 3) + 1e-4))
+
+
+def test_less_context_is_refused_by_name(clock):
+    engine = TimedEngine(clock, max_context=least_context(16) - 1)
+    with pytest.raises(SettingError, match="max_context must be >= 38 for a window of 16"):
+        Profiler(engine, limit=1.0)
 
 
 def test_a_real_engine_is_profiled(make_engine):
     engine = make_engine()
     points = Profiler(engine, limit=5.0).measure()
-    assert [m.tokens for m in points.prefill] == request_sizes(256 - 17)
+    assert [m.tokens for m in points.prefill] == request_sizes(8, 256 - 17)
     assert fit_time_model(points).model.step(100) > 0.0

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
 from timebill_ros.engine.transformer_engine import TransformerEngine
 
@@ -36,6 +37,9 @@ class Profiler:
         limit: seconds that measuring should take at most.
         predict: runs the length predictor on an input of so many tokens, if there is one.
         progress: told after every request.
+
+    Raises:
+        SettingError: the engine's context is below ``least_context``.
     """
 
     def __init__(
@@ -46,6 +50,10 @@ class Profiler:
         predict: Callable[[int], object] | None = None,
         progress: Progress = lambda share, text: None,
     ) -> None:
+        least = least_context(engine.window)
+        if engine.max_context < least:
+            bound = f">= {least} for a window of {engine.window} (or lower window)"
+            raise SettingError("max_context", engine.max_context, bound)
         self._engine = engine
         self._limit = limit
         self._predict = predict
@@ -71,8 +79,9 @@ class Profiler:
 
     def _affordable_sizes(self) -> list[int]:
         """Warm up with the smallest size, and take from it how large the others may be."""
+        window = self._engine.window
         largest = self._engine.max_context - _STEPS - 1
-        sizes = request_sizes(largest)
+        sizes = request_sizes(window, largest)
         self._visit(sizes[0])  # allocators, thread pools and kernels settle on the first request
         smallest = _seconds(lambda: self._visit(sizes[0]))
         self._times.clear()
@@ -80,8 +89,8 @@ class Profiler:
         share = self._limit / (smallest * sum(sizes) / sizes[0])
         if share >= 1.0:
             return sizes
-        least = _LEAST_WINDOWS * self._engine.window
-        return request_sizes(min(largest, max(least, round(largest * share))))
+        affordable = max(_LEAST_WINDOWS * window, round(largest * share))
+        return request_sizes(window, min(largest, affordable))
 
     def _first_round(self, sizes: Sequence[int], start: float) -> list[int]:
         """Visit the sizes in ascending order while time allows; the sizes visited."""
@@ -109,9 +118,8 @@ class Profiler:
         steps = [_seconds(engine.step) for _ in range(_STEPS)]
         # Step i runs over a cache of N_x + i - 1 tokens: the median belongs to the middle one.
         self._times["step"][size + _STEPS // 2].append(statistics.median(steps))
-        kept = max(min(engine.window, size), size // 2)
-        if kept < size:
-            self._time("evict", size, lambda: engine.evict(kept))
+        kept = max(engine.window, size // 2)
+        self._time("evict", size, lambda: engine.evict(kept))
         if self._predict is not None:
             predict = self._predict
             self._time("predict", size, lambda: predict(size))
@@ -124,10 +132,18 @@ class Profiler:
         return tuple(Measurement(tokens, statistics.median(times[tokens])) for tokens in times)
 
 
-def request_sizes(largest: int) -> list[int]:
-    """Prompt lengths to measure, up to ``largest``, denser where they are small."""
+def least_context(window: int) -> int:
+    """The smallest ``max_context`` whose requests a time model can be fitted to, tokens."""
+    return window + _FEWEST_SIZES + _STEPS + 1
+
+
+def request_sizes(window: int, largest: int) -> list[int]:
+    """Prompt lengths to measure, up to ``largest``, denser where they are small.
+
+    All are above ``window``, so that there is something to evict.
+    """
     shares = ((index / _SIZES) ** 1.5 for index in range(1, _SIZES + 1))
-    return sorted({max(1, round(largest * share)) for share in shares})
+    return sorted({window + max(1, round((largest - window) * share)) for share in shares})
 
 
 def _prefill(engine: TransformerEngine) -> None:
