@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_cache import (
@@ -28,6 +30,8 @@ _LOG = logging.getLogger(__name__)
 
 _EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 _WARM_UP_STEPS = 8
+# Long enough that a chat template's own tokens do not count.
+_WORDS = "The robot took the blue box to the third shelf and reported what it saw on its way. " * 32
 _SMALL_MODEL = 50_000_000  # weights
 
 # Told how far loading has come: a share in 0..1 and what is being done. May raise to end it.
@@ -132,15 +136,13 @@ def _time_model(
     progress: Progress,
 ) -> TimeModelFit:
     """The fit of the profile that is kept for this model and machine, or measured now."""
-
-    def predict(tokens: int) -> object:
-        return predictor.predict("", [0] * tokens, None) if predictor is not None else None
+    predict = None if predictor is None else _prediction(predictor, engine)
 
     def measure() -> ProfilePoints:
         return Profiler(
             engine,
             limit=settings.profile_seconds,
-            predict=predict if predictor is not None else None,
+            predict=predict,
             progress=lambda share, doing: progress(0.35 + 0.55 * share, doing),
         ).measure()
 
@@ -155,6 +157,24 @@ def _time_model(
         fit.step_mape * 100.0,
     )
     return fit
+
+
+def _prediction(
+    predictor: LengthPredictor, engine: TransformerEngine
+) -> Callable[[int], LengthDistribution]:
+    """Predicts from a prompt of so many of the target's tokens, as words too, for it may read them.
+
+    The words are cut in proportion: encoding or decoding them would be timed with the predictor.
+    """
+    ids = engine.encode("", _WORDS)
+
+    def predict(tokens: int) -> LengthDistribution:
+        share = tokens / len(ids)
+        times = math.ceil(share)
+        text = (_WORDS * times)[: round(len(_WORDS) * share)]
+        return predictor.predict(text, (ids * times)[:tokens], None)
+
+    return predict
 
 
 def profile_folder(settings: Settings) -> Path:
