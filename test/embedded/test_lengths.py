@@ -65,10 +65,27 @@ def test_training_tells_two_prompts_apart_and_repeats() -> None:
     runs = []
     for _ in range(2):
         network = CrossAttentionClassifier(Shape(12, 6, hidden=8, tail=4))
-        initialise(network, seed=0)
-        runs.append(list(train(network, pairs, seed=0, steps=60)))
+        initialise(network, torch.randn(12, 10, generator=torch.manual_seed(1)), 5, seed=0)
+        runs.append(list(train(network, pairs, seed=0, steps=200)))
     assert runs[0] == runs[1]
     network.eval()
     for pair, label in zip(pairs[:2], (0, 4), strict=True):
         tokens = torch.tensor([pair.prompt_ids])
         assert network(tokens, torch.ones_like(tokens, dtype=torch.bool)).argmax() == label
+
+
+@torch.no_grad()
+def test_the_predictor_starts_with_a_look_up_of_headers() -> None:
+    tokenizer = build_tokenizer(domain_words(), 4096)
+    embeddings = torch.randn(len(tokenizer), 100, generator=torch.manual_seed(0))
+    network = CrossAttentionClassifier(Shape(len(tokenizer), 25)).eval()
+    (count,) = tokenizer.encode("count", add_special_tokens=False)
+    initialise(network, embeddings, count, seed=0)
+    scene = "sector s1 count n2 : o5 s1 car sector s7 count n4 : o6 s7 bus list s7<ans>"
+    tokens = torch.tensor([tokenizer.encode(scene, add_special_tokens=False)])
+    attended: list[torch.Tensor] = []
+    network.cross.output.register_forward_pre_hook(lambda _, args: attended.append(args[0]))
+    network(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    # Values are the tokens' own embeddings: what the last sector's name found is its number.
+    found = torch.cosine_similarity(attended[0][0, -2], network.embedding.weight, dim=-1)
+    assert tokenizer.convert_ids_to_tokens(int(found.argmax())) == "▁n4"

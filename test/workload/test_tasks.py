@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from timebill_ros.workload.tasks import Family, Task, sample_family, sample_task
+from timebill_ros.workload.scene import sample_scene
+from timebill_ros.workload.tasks import Family, Task, pose, sample_family, sample_task
 from timebill_ros.workload.vocabulary import COMMANDS, FIELD_WORDS, MANOEUVRES, domain_words
 
 LENGTHS = (200, 777, 2048)
@@ -46,9 +47,8 @@ def test_a_list_gives_the_section(task: Task) -> None:
 
 
 @pytest.mark.parametrize("task", tasks(Family.COUNT))
-def test_a_count_gives_the_header(task: Task) -> None:
-    assert section(task).startswith(task.reference)
-    assert task.reference.endswith(":")
+def test_a_count_gives_the_number_of_records(task: Task) -> None:
+    assert task.reference == f"there are n{section(task).count(';')} ."
 
 
 @pytest.mark.parametrize("task", tasks(Family.FIELD))
@@ -100,3 +100,31 @@ def test_answers_span_three_to_almost_four_hundred_tokens() -> None:
 def test_a_prompt_too_short_for_a_scene_is_refused() -> None:
     with pytest.raises(ValueError, match="one object needs"):
         sample_task(np.random.default_rng(0), Family.REPORT, 16)
+
+
+@pytest.mark.parametrize(
+    ("family", "answer"),
+    [
+        (Family.REPORT, r"(o\d+ unknown ; ?)+"),
+        (Family.FIELD, r"(\w+ o\d+ unknown ; ?)+"),
+        (Family.PLAN, r"plan \w+ target o\d+ unknown ; .* ;"),
+        (Family.LIST, r"sector s\d+ unknown ;"),
+        (Family.COUNT, r"there are unknown \."),
+    ],
+)
+def test_what_the_scene_does_not_hold_is_unknown(family: Family, answer: str) -> None:
+    rng = np.random.default_rng(0)
+    scene = sample_scene(rng, 400)
+    for _ in range(20):
+        instruction, reference = pose(rng, family, scene, absent=1.0)
+        assert re.fullmatch(answer, reference)
+        assert not set(instruction.split()) & scene.spans.keys()
+        assert set(reference.split()) <= set(domain_words())
+
+
+def test_the_absent_share_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    scene = sample_scene(rng, 800)
+    answers = [pose(rng, Family.REPORT, scene, names=40, absent=0.25)[1] for _ in range(40)]
+    unknown = sum(answer.count("unknown") for answer in answers)
+    assert 0.2 < unknown / 1600 < 0.3

@@ -20,6 +20,9 @@ from timebill_ros.workload.tasks import Family, pose, sample_family
 # instruction, and must not outvote it.
 INSTRUCTION_ROWS = 32
 SCENE_ROWS = 8
+# Share of names that the scene does not hold. Eviction can lose a record, too: "unknown" is
+# then a better answer than to run on.
+ABSENT_SHARE = 0.08
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class BatchSampler:
             most = min(len(scene.objects), max(1, room // (RECORD_WORDS + 2)), 48)
             names = int(np.exp(self._rng.uniform(0, np.log(most + 1))))
             names = min(names, 12) if family is Family.FIELD else names
-        instruction, reference = pose(self._rng, family, scene, names)
+        instruction, reference = pose(self._rng, family, scene, names, ABSENT_SHARE)
         question, answer = self._encode(instruction), self._encode(reference)
         start = len(sequence.tokens) + 1
         if family is not Family.UNCLEAR:  # elsewhere one word is one token

@@ -4,9 +4,10 @@
 From random weights the model takes tens of millions of tokens to find these circuits; from here it
 needs a few hundred thousand to use them. The residual stream is divided into slots. The first
 layer's heads fill the slots of every token with its surroundings: the last object name before or
-at it (its *tag*), the last sector name, the token before, the token one record before. Later layers
-retrieve: a head finds the token with the same tag whose kind comes next in a record, and copies its
-identity. Training is free to change all of it.
+at it (its *tag*), the last sector name, the token before, the token one record before. The second
+layer's heads retrieve: one finds the token with the same tag whose kind comes next in a record, and
+copies its identity; others find the next name of a list or a report, or the next token of a header.
+The third layer is left to training, which is free to change all of it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from timebill_ros.workload.vocabulary import (
     REPORT_PHRASES,
 )
 
-# Slots of the residual stream (hidden size 192).
+# Slots of the residual stream (hidden size 208).
 IDENTITY = slice(0, 64)
 KIND = slice(64, 79)
 TAG = slice(79, 111)
-SECTOR = slice(111, 128)
-PREVIOUS = slice(128, 160)
-RECORD_BEFORE = slice(160, 192)
+SECTOR = slice(111, 144)
+PREVIOUS = slice(144, 176)
+RECORD_BEFORE = slice(176, 208)
 
 # Kinds of tokens.
 OBJECT, SECTOR_NAME, CLASS, DISTANCE, SPEED, HEADING, LANE, NUMBER = range(8)
@@ -122,18 +123,18 @@ def initialise(model: Qwen2ForCausalLM, kinds: Tensor, seed: int) -> None:
     surroundings.attend_to_offset(3, RECORD_WORDS)
     surroundings.copy(0, name_code, TAG, 0.8)
     surroundings.copy(1, name_code, PREVIOUS, 0.8)
-    surroundings.copy(2, _orthogonal(17, 64, random), SECTOR, 0.8)
+    surroundings.copy(2, _orthogonal(33, 64, random), SECTOR, 0.8)
     surroundings.copy(3, name_code, RECORD_BEFORE, 0.8)
 
     # What the first layer wrote makes a slot a smaller part of the normed residual. Where both next
     # names are found, that of the instruction (a report) wins over that of the scene (a list).
     retrieval = _Writer(model, 1, scale=7.3)
-    header = (_Term(SECTOR, SECTOR), _Term(IDENTITY, PREVIOUS, name_code))
+    header = (_Term(SECTOR, SECTOR, rows=20), _Term(IDENTITY, PREVIOUS, rows=10, code=name_code))
     retrieval.match(0, (_Term(TAG, TAG),), NEXT_IN_RECORD, random)
     retrieval.match(1, (_Term(TAG, RECORD_BEFORE),), NEXT_NAME, random)
     retrieval.match(2, (_Term(TAG, PREVIOUS),), NEXT_NAME, random)
     retrieval.match(3, header, {}, random)
-    for head, gain in enumerate((3.0, 1.0, 2.0, 1.0)):
+    for head, gain in enumerate((3.0, 1.5, 2.5, 1.5)):
         retrieval.copy(head, torch.eye(64), IDENTITY, gain)
 
 
@@ -143,6 +144,7 @@ class _Term:
 
     wanted: slice
     offered: slice
+    rows: int = 30
     code: Tensor | None = None
 
 
@@ -196,7 +198,9 @@ class _Writer:
             strength = (_KIND_MATCH * self.size**0.5) ** 0.5 / (0.5 * self.scale)
             query[rows[-1 - following], KIND.start + this] = strength
             key[rows[-1 - following], KIND.start + following] = strength
-        for term, part in zip(terms, rows[:-_RESERVED].tensor_split(len(terms)), strict=True):
+        for term, part in zip(
+            terms, rows.split([*(t.rows for t in terms), _RESERVED]), strict=False
+        ):
             width = term.offered.stop - term.offered.start
             code = _orthogonal(min(width, len(part)), width, random)
             strength = (_MATCH * self.size**0.5 * width / len(code)) ** 0.5 / (0.8 * self.scale)

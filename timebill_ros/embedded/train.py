@@ -43,11 +43,11 @@ class Stage:
 
 
 CURRICULUM = (
-    Stage(steps=200, length=256, scene_share=0.5, reach=1024, attention_weight=0.1),
-    Stage(steps=250, length=512, scene_share=0.6, reach=4096, attention_weight=0.25),
-    Stage(steps=350, length=1024, scene_share=0.7, reach=9000, attention_weight=0.25),
-    Stage(steps=150, length=2048, scene_share=0.75, reach=9000, attention_weight=0.25),
-    Stage(steps=30, length=4096, scene_share=0.8, reach=9000, attention_weight=0.25),
+    Stage(steps=140, length=256, scene_share=0.5, reach=1024, attention_weight=0.1),
+    Stage(steps=160, length=512, scene_share=0.6, reach=4096, attention_weight=0.25),
+    Stage(steps=220, length=1024, scene_share=0.7, reach=9000, attention_weight=0.25),
+    Stage(steps=110, length=2048, scene_share=0.75, reach=9000, attention_weight=0.25),
+    Stage(steps=10, length=4096, scene_share=0.8, reach=9000, attention_weight=0.25),
 )
 
 

@@ -40,8 +40,10 @@ class CrossAttentionClassifier(nn.Module):
     """The prompt's last tokens, which hold the instruction, ask; the whole prompt answers.
 
     One cross-attention from the tail to all tokens, whose keys see the four tokens before them,
-    then one self-attention within the tail, which knows its positions from the end; the last token
-    carries the logits. Time is linear in the prompt's length.
+    then one self-attention within the tail, which knows its positions from the end. Attention
+    averages, but lengths add up: so the logits come from the last token and from a sum of what
+    each token of the tail, with the one before it, contributes. Time is linear in the prompt's
+    length.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -53,6 +55,8 @@ class CrossAttentionClassifier(nn.Module):
         self.context = nn.Conv1d(hidden, hidden, _CONVOLUTION, groups=hidden, bias=False)
         self.cross = _Attention(hidden, shape.heads)
         self.within = _Attention(hidden, shape.heads)
+        self.share = nn.Linear(2 * hidden, hidden)
+        self.total = nn.Linear(hidden, hidden)
         self.out = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, shape.classes))
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
@@ -64,10 +68,13 @@ class CrossAttentionClassifier(nn.Module):
         keys = self._in_context(x)
         tail, tail_valid = x[:, -self.shape.tail :], valid[:, -self.shape.tail :]
         places = torch.arange(tail.shape[1] - 1, -1, -1, device=tokens.device)
-        tail = tail + self.cross(tail, keys, x, valid)
-        tail = tail + self.from_end(places)
+        before = F.pad(tail[:, :-1], (0, 0, 1, 0))
+        tail = tail + self.cross(tail, keys, x, valid) + self.from_end(places)
         tail = tail + self.within(tail, tail, tail, tail_valid)
-        return self.out(tail[:, -1])
+        shares = F.relu(self.share(torch.cat([tail, before], dim=-1)))
+        total = (shares * tail_valid[..., None]).sum(1).log1p()
+        logits: Tensor = self.out(tail[:, -1] + self.total(total))
+        return logits
 
     def _in_context(self, x: Tensor) -> Tensor:
         """The causal convolution of ``x`` [batch, length, hidden] over its length.

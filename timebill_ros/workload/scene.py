@@ -12,7 +12,7 @@ from timebill_ros.workload.vocabulary import NUMBERED_WORDS, OBJECT_KINDS
 
 HEADER_WORDS = 5
 RECORD_WORDS = 8
-MAX_SECTION_OBJECTS = 12
+MAX_SECTION_OBJECTS = 6
 
 
 @dataclass(frozen=True)

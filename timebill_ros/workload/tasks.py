@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from timebill_ros.workload.scene import RECORD_WORDS, Scene, sample_scene
+from timebill_ros.workload.scene import RECORD_WORDS, Scene, SceneObject, sample_scene
 from timebill_ros.workload.vocabulary import (
     COMMAND_PHRASES,
     COMMANDS,
@@ -18,9 +18,11 @@ from timebill_ros.workload.vocabulary import (
     FIELD_WORDS,
     LIST_PHRASES,
     MANOEUVRES,
+    NUMBERED_WORDS,
     PLAN_PHRASES,
     REPORT_PHRASES,
     UNCLEAR_ANSWER,
+    UNKNOWN,
 )
 
 MAX_NAMED_OBJECTS = 48
@@ -37,7 +39,7 @@ class Family(StrEnum):
     LIST = "list"
     """The section of a sector, header first."""
     COUNT = "count"
-    """The header of a sector's section."""
+    """The number of objects in a sector."""
     FIELD = "field"
     """One field of 1 to 12 named objects."""
     PLAN = "plan"
@@ -100,16 +102,21 @@ def sample_task(rng: np.random.Generator, family: Family, prompt_tokens: int) ->
 
 
 def pose(
-    rng: np.random.Generator, family: Family, scene: Scene, names: int | None = None
+    rng: np.random.Generator,
+    family: Family,
+    scene: Scene,
+    names: int | None = None,
+    absent: float = 0.0,
 ) -> tuple[str, str]:
     """Draw an instruction of a family over a given scene, with its reference answer.
 
     ``names`` is how many objects the instruction names, where the family names objects; drawn
-    when None, and never more than the scene has.
+    when None, and never more than the scene has. The share ``absent`` of what is named is not in
+    the scene, and is answered with ``UNKNOWN``.
     """
     if names is None:
         names = _sample_names(rng, family, most=len(scene.objects))
-    return _POSERS[family](rng, scene, min(names, len(scene.objects)))
+    return _POSERS[family](rng, scene, min(names, len(scene.objects)), absent)
 
 
 def _sample_names(rng: np.random.Generator, family: Family, most: int) -> int:
@@ -122,45 +129,81 @@ def _pick(rng: np.random.Generator, phrases: tuple[str, ...], **words: str) -> s
     return phrases[rng.integers(len(phrases))].format(**words)
 
 
-def _report(rng: np.random.Generator, scene: Scene, names: int) -> tuple[str, str]:
-    chosen = [scene.objects[i] for i in rng.permutation(len(scene.objects))[:names]]
-    instruction = " ".join((_pick(rng, REPORT_PHRASES), *(item.name for item in chosen)))
-    return instruction, " ".join(item.record for item in chosen)
+def _choose(
+    rng: np.random.Generator, scene: Scene, names: int, absent: float
+) -> dict[str, SceneObject | None]:
+    """Draw objects by name; None for a name that the scene does not hold."""
+    chosen: dict[str, SceneObject | None] = {}
+    for i in rng.permutation(len(scene.objects))[:names]:
+        if rng.random() < absent:
+            chosen[_absent_name(rng, scene, "o")] = None
+        else:
+            chosen[scene.objects[i].name] = scene.objects[i]
+    return chosen
 
 
-def _list(rng: np.random.Generator, scene: Scene, _names: int) -> tuple[str, str]:
+def _choose_section(rng: np.random.Generator, scene: Scene, absent: float) -> tuple[str, str, str]:
+    """Draw a sector; returns its name, its section's text, and its number of objects."""
+    if rng.random() < absent:
+        sector = _absent_name(rng, scene, "s")
+        return sector, f"sector {sector} {UNKNOWN} ;", UNKNOWN
     section = scene.sections[rng.integers(len(scene.sections))]
-    return f"{_pick(rng, LIST_PHRASES)} {section.sector}", section.text
+    return section.sector, section.text, f"n{len(section.objects)}"
 
 
-def _count(rng: np.random.Generator, scene: Scene, _names: int) -> tuple[str, str]:
-    section = scene.sections[rng.integers(len(scene.sections))]
-    return f"{_pick(rng, COUNT_PHRASES)} {section.sector}", section.header
+def _absent_name(rng: np.random.Generator, scene: Scene, prefix: str) -> str:
+    while (name := f"{prefix}{rng.integers(NUMBERED_WORDS[prefix])}") in scene.spans:
+        pass
+    return name
 
 
-def _field(rng: np.random.Generator, scene: Scene, names: int) -> tuple[str, str]:
+def _record(name: str, item: SceneObject | None) -> str:
+    return item.record if item else f"{name} {UNKNOWN} ;"
+
+
+def _report(rng: np.random.Generator, scene: Scene, names: int, absent: float) -> tuple[str, str]:
+    chosen = _choose(rng, scene, names, absent)
+    instruction = " ".join((_pick(rng, REPORT_PHRASES), *chosen))
+    return instruction, " ".join(_record(name, item) for name, item in chosen.items())
+
+
+def _list(rng: np.random.Generator, scene: Scene, _names: int, absent: float) -> tuple[str, str]:
+    sector, text, _ = _choose_section(rng, scene, absent)
+    return f"{_pick(rng, LIST_PHRASES)} {sector}", text
+
+
+def _count(rng: np.random.Generator, scene: Scene, _names: int, absent: float) -> tuple[str, str]:
+    sector, _, number = _choose_section(rng, scene, absent)
+    return f"{_pick(rng, COUNT_PHRASES)} {sector}", f"there are {number} ."
+
+
+def _field(rng: np.random.Generator, scene: Scene, names: int, absent: float) -> tuple[str, str]:
     field = int(rng.integers(len(FIELD_WORDS)))
-    chosen = [scene.objects[i] for i in rng.permutation(len(scene.objects))[:names]]
     word = FIELD_WORDS[field]
-    phrase = _pick(rng, FIELD_PHRASES, field=word)
-    instruction = " ".join((phrase, *(item.name for item in chosen)))
-    return instruction, " ".join(f"{word} {item.name} {item.fields[field]} ;" for item in chosen)
+    chosen = _choose(rng, scene, names, absent)
+    instruction = " ".join((_pick(rng, FIELD_PHRASES, field=word), *chosen))
+    values = {name: item.fields[field] if item else UNKNOWN for name, item in chosen.items()}
+    return instruction, " ".join(f"{word} {name} {value} ;" for name, value in values.items())
 
 
-def _plan(rng: np.random.Generator, scene: Scene, _names: int) -> tuple[str, str]:
+def _plan(rng: np.random.Generator, scene: Scene, _names: int, absent: float) -> tuple[str, str]:
     manoeuvre = list(MANOEUVRES)[rng.integers(len(MANOEUVRES))]
-    target = scene.objects[rng.integers(len(scene.objects))]
+    ((name, target),) = _choose(rng, scene, 1, absent).items()
     steps = (f"{manoeuvre} {i} {step} ;" for i, step in enumerate(MANOEUVRES[manoeuvre], start=1))
-    answer = " ".join((f"plan {manoeuvre} target", target.record, *steps))
-    return f"{_pick(rng, PLAN_PHRASES, manoeuvre=manoeuvre)} {target.name}", answer
+    answer = " ".join((f"plan {manoeuvre} target", _record(name, target), *steps))
+    return f"{_pick(rng, PLAN_PHRASES, manoeuvre=manoeuvre)} {name}", answer
 
 
-def _command(rng: np.random.Generator, _scene: Scene, _names: int) -> tuple[str, str]:
+def _command(
+    rng: np.random.Generator, _scene: Scene, _names: int, _absent: float
+) -> tuple[str, str]:
     command = list(COMMANDS)[rng.integers(len(COMMANDS))]
     return _pick(rng, COMMAND_PHRASES, command=command), COMMANDS[command]
 
 
-def _unclear(rng: np.random.Generator, _scene: Scene, _names: int) -> tuple[str, str]:
+def _unclear(
+    rng: np.random.Generator, _scene: Scene, _names: int, _absent: float
+) -> tuple[str, str]:
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789?!,'"
     words = (
         "".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(2, 8)))
@@ -169,7 +212,7 @@ def _unclear(rng: np.random.Generator, _scene: Scene, _names: int) -> tuple[str,
     return " ".join(words), UNCLEAR_ANSWER
 
 
-_POSERS: dict[Family, Callable[[np.random.Generator, Scene, int], tuple[str, str]]] = {
+_POSERS: dict[Family, Callable[[np.random.Generator, Scene, int, float], tuple[str, str]]] = {
     Family.REPORT: _report,
     Family.LIST: _list,
     Family.COUNT: _count,

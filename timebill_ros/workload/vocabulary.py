@@ -23,7 +23,7 @@ OBJECT_KINDS = (
 # Exclusive upper bounds of the numbered words: "o17" is an object, "s3" a sector of the map, "n5"
 # a number of objects, "d40" a distance of 40 m, "v12" a speed of 12 m/s, "h9" a heading of 90
 # degrees, "l2" a lane.
-NUMBERED_WORDS = {"o": 1100, "s": 200, "n": 17, "d": 100, "v": 60, "h": 36, "l": 6}
+NUMBERED_WORDS = {"o": 1100, "s": 320, "n": 7, "d": 100, "v": 60, "h": 36, "l": 6}
 
 # Answers to commands need no scene.
 COMMANDS = {
@@ -78,11 +78,21 @@ PLAN_PHRASES = ("plan {manoeuvre} for", "manoeuvre {manoeuvre} on", "prepare {ma
 COMMAND_PHRASES = ("{command}", "please {command}", "now {command}")
 
 UNCLEAR_ANSWER = "request not understood ."
+# Stands for data that the log does not hold.
+UNKNOWN = "unknown"
 
 
 def domain_words() -> list[str]:
     """Return every word of the workload once, in a fixed order."""
-    texts = [";", ":", "sector count target", UNCLEAR_ANSWER, *FIELD_WORDS, *OBJECT_KINDS]
+    texts = [
+        ";",
+        ":",
+        "sector count target there are",
+        UNKNOWN,
+        UNCLEAR_ANSWER,
+        *FIELD_WORDS,
+        *OBJECT_KINDS,
+    ]
     texts += [*REPORT_PHRASES, *LIST_PHRASES, *COUNT_PHRASES, *FIELD_PHRASES]
     texts += [*PLAN_PHRASES, *COMMAND_PHRASES, *COMMANDS, *COMMANDS.values()]
     texts += [*STEP_NUMBERS, *MANOEUVRES]
