@@ -30,3 +30,10 @@ def test_generation_keeps_the_observation_window() -> None:
     answer = generate(engine, task, alpha=0.99)
     assert 1 <= answer.response_tokens <= LONGEST_RESPONSE
     assert len(answer.prompt_ids) == task.prompt_tokens
+
+
+def test_the_longest_prompts_fit() -> None:
+    engine = open_engine(CHECKPOINT, threads=1)
+    tasks = [task for family in Family for task in held_out_tasks(family, 8192, 8)]
+    longest = max(len(engine.encode(task.system, task.instruction)) for task in tasks)
+    assert longest + LONGEST_RESPONSE <= engine.max_context

@@ -15,7 +15,8 @@ from timebill_ros.workload.tasks import Task
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 PREDICTOR = Path(__file__).parent / "predictor"
 
-LONGEST_PROMPT = 8192
+# Words that the workload does not know have a token per letter: up to 32 beyond the length asked.
+LONGEST_PROMPT = 8192 + 32
 # N_model: above the longest reference answer, 385 tokens, so that only runaway answers reach it.
 LONGEST_RESPONSE = 400
 # Covers the longest instruction, which names 48 objects.

@@ -61,7 +61,7 @@ class Task:
 
     @property
     def prompt_tokens(self) -> int:
-        """Length N_x of the prompt in tokens of the embedded model (letters count one each)."""
+        """Length N_x of the prompt in tokens of the embedded model, if it knows all words."""
         return TEMPLATE_TOKENS + len(self.system.split()) + len(self.instruction.split())
 
     @property
