@@ -91,9 +91,8 @@ def row(k: float, messages: Sequence[Response | Overrun], model: TimeModel) -> s
 def spent_and_decode(response: Response, model: TimeModel) -> float:
     """s that equation (9) gives for the length that the response really has."""
     plan, timing = response.plan, response.timing
-    evict = model.evict(plan.prompt_tokens) if plan.kept_tokens < plan.prompt_tokens else 0.0
-    decode = model.decode(plan.kept_tokens, response.response_tokens)
-    return duration(timing.prefill) + evict + decode
+    rest = model.evict_and_decode(plan.prompt_tokens, plan.kept_tokens, response.response_tokens)
+    return duration(timing.prefill) + rest
 
 
 if __name__ == "__main__":

@@ -80,12 +80,6 @@ def kept_tokens(alpha: float, situation: Situation) -> int:
     return min(situation.prompt_tokens, max(kept, situation.smallest_kept()))
 
 
-def time_from_now(kept: int, response_tokens: int, situation: Situation, model: TimeModel) -> float:
-    """Seconds from the plan to the response's end: the eviction, if any, and decoding."""
-    evict = model.evict(situation.prompt_tokens) if kept < situation.prompt_tokens else 0.0
-    return evict + model.decode(kept, response_tokens)
-
-
 def fits(seconds: float, situation: Situation) -> bool:
     """Whether ``seconds`` of work from now end by the deadline, to the nanosecond."""
     return seconds <= situation.remaining + _TICK
@@ -96,8 +90,9 @@ def plan_with(
 ) -> Plan:
     """The plan that evicts at ``alpha``, rechecked by equation (9) on whole tokens."""
     kept = kept_tokens(alpha, situation)
-    worst = time_from_now(kept, planned, situation, model)
+    worst = model.evict_and_decode(situation.prompt_tokens, kept, planned)
     likely_tokens = situation.predicted_tokens or planned
+    likely = model.evict_and_decode(situation.prompt_tokens, kept, likely_tokens)
     return Plan(
         planner=planner,
         alpha=min(alpha, 1.0 - kept / situation.prompt_tokens),
@@ -106,6 +101,6 @@ def plan_with(
         kept_tokens=kept,
         predicted_tokens=situation.predicted_tokens or 0,
         planned_tokens=planned,
-        predicted_time=situation.spent + time_from_now(kept, likely_tokens, situation, model),
+        predicted_time=situation.spent + likely,
         wcet=situation.spent + worst,
     )

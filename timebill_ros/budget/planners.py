@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.budget.plan import Plan, Situation, fits, plan_with, time_from_now
+from timebill_ros.budget.plan import Plan, Situation, fits, plan_with
 from timebill_ros.budget.time_model import TimeModel
 
 PLANNERS = ("timebill", "fixed", "vanilla")
@@ -103,7 +103,7 @@ def minimal_alpha(planned: int, situation: Situation, model: TimeModel) -> float
     quality and buy nothing.
     """
     n_x, steps = situation.prompt_tokens, planned - 1
-    if fits(time_from_now(n_x, planned, situation, model), situation):
+    if fits(model.evict_and_decode(n_x, n_x, planned), situation):
         return 0.0
     if steps <= 0 or model.p <= 0.0 or situation.smallest_kept() == n_x:
         return 0.0

@@ -84,6 +84,11 @@ class TimeModel:
         steps = max(0, response_tokens - 1)
         return steps * self.step(kept_tokens) + self.p * steps * (steps - 1) / 2.0
 
+    def evict_and_decode(self, prompt_tokens: int, kept_tokens: int, response_tokens: int) -> float:
+        """Seconds from the end of prefill to token N; no eviction where everything is kept."""
+        evict = self.evict(prompt_tokens) if kept_tokens < prompt_tokens else 0.0
+        return evict + self.decode(kept_tokens, response_tokens)
+
     def predictor_excess(self, prompt_tokens: int, predictor_tokens: int) -> float:
         """delta = max(0, t_predict - t_prefill): the predictor runs beside prefill."""
         if self.predictor is None:

@@ -116,12 +116,10 @@ def table(model: TimeModel, longest: int) -> Iterator[str]:
 def _end_to_end(model: TimeModel, prompt_tokens: int, alpha: float) -> float:
     """Seconds from start to end, equations (7) and (9)."""
     kept = int((1.0 - alpha) * prompt_tokens)
-    evict = model.evict(prompt_tokens) if kept < prompt_tokens else 0.0
     return (
         model.prefill(prompt_tokens)
         + model.predictor_excess(prompt_tokens, model.longest_predictor_input(prompt_tokens))
-        + evict
-        + model.decode(kept, _RESPONSE)
+        + model.evict_and_decode(prompt_tokens, kept, _RESPONSE)
     )
 
 
