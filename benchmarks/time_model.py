@@ -62,9 +62,7 @@ def compare_requests(engine: TransformerEngine, model: TimeModel, count: int) ->
         response = rng.randint(8, 256)
         prompt = rng.randint(engine.window, engine.max_context - response)
         kept = max(engine.window, round(prompt * (1 - rng.choice([0.0, rng.uniform(0.0, 0.95)]))))
-        expected = model.prefill(prompt) + model.decode(kept, response)
-        if kept < prompt:
-            expected += model.evict(prompt)
+        expected = model.prefill(prompt) + model.evict_and_decode(prompt, kept, response)
         ratios.append(run(engine, prompt, kept, response) / expected)
     low, median, high = np.quantile(ratios, [0.05, 0.5, 0.95])
     error = np.mean(np.abs(np.array(ratios) - 1.0))
