@@ -7,7 +7,7 @@ from setuptools import Distribution, find_packages, setup
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # under pip the project's folder is not on the path
 
-from build_messages import PACKAGE, BuildMessages  # noqa: E402
+from build_messages import INTERFACES, PACKAGE, BuildMessages  # noqa: E402
 
 SHARE = f"share/{PACKAGE}"
 EXECUTABLES = ("llm_node", "profile", "ask", "demo")
@@ -57,9 +57,13 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     extras_require={"test": ["pytest"]},
-    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"], exclude=[f"{PACKAGE}.msg"]),
+    packages=find_packages(
+        include=[PACKAGE, f"{PACKAGE}.*"],
+        exclude=[f"{PACKAGE}.{kind}" for kind in INTERFACES],
+    ),
     package_data={
-        f"{PACKAGE}.embedded": ["**/*.json", "**/*.safetensors", "**/*.csv", "**/*.jinja"]
+        f"{PACKAGE}.embedded": ["**/*.json", "**/*.safetensors", "**/*.csv", "**/*.jinja"],
+        f"{PACKAGE}.workload": ["schemas/*.json"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
