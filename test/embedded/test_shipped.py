@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from timebill_ros.embedded.evaluate import held_out_tasks
 from timebill_ros.embedded.generation import CHECKPOINT, PREDICTOR, generate, open_engine
+from timebill_ros.engine.fingerprint import target_fingerprint
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
-from timebill_ros.predictor.checkpoint import target_fingerprint
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.workload.metrics import token_f1
 from timebill_ros.workload.tasks import Family

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from timebill_ros.predictor.checkpoint import target_fingerprint
 from timebill_ros.predictor.embedded_predictor import EmbeddedPredictor
 from timebill_ros.predictor.errors import (
     BucketMismatch,
@@ -101,12 +100,3 @@ def test_weights_of_another_size_are_refused(embedded: Path) -> None:
     edit(embedded, vocabulary=51)
     with pytest.raises(PredictorIncomplete, match="size mismatch"):
         load_predictor(embedded)
-
-
-def test_a_fingerprint_follows_configuration_and_weights(embedded: Path) -> None:
-    first = target_fingerprint(embedded)
-    assert target_fingerprint(embedded) == first
-    edit(embedded, hidden=9)
-    second = target_fingerprint(embedded)
-    drop_a_weight(embedded)
-    assert len({first, second, target_fingerprint(embedded)}) == 3

@@ -29,7 +29,8 @@ from timebill_ros.embedded.lengths import (
 )
 from timebill_ros.embedded.predictor_quality import LengthQuality, measure
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.predictor.checkpoint import Buckets, target_fingerprint
+from timebill_ros.engine.fingerprint import target_fingerprint
+from timebill_ros.predictor.checkpoint import Buckets
 from timebill_ros.predictor.embedded_predictor import (
     CrossAttentionClassifier,
     EmbeddedPredictor,

@@ -21,6 +21,7 @@ import torch
 from timebill_ros.budget.errors import ProfileFitError
 from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
 from timebill_ros.engine.checkpoint import Checkpoint
+from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.transformer_engine import TransformerEngine
 
 _LOG = logging.getLogger(__name__)
@@ -28,8 +29,6 @@ _LOG = logging.getLogger(__name__)
 Environment = Mapping[str, str | int]
 """Everything that a profile depends on, by name."""
 
-_SAMPLES = 64
-_SAMPLE_BYTES = 64 * 1024
 _WORST_MAPE = 0.25  # a quiet machine gives a few per cent; at more, deadlines are missed by guesses
 _LONGEST = 3600.0  # s; no stage of a request takes longer
 
@@ -57,25 +56,6 @@ def describe_environment(
         "stop": repr(engine.stop),
         **{name: _version(name) for name in ("torch", "transformers", "timebill_ros")},
     }
-
-
-def checkpoint_digest(folder: Path) -> str:
-    """Hash of a checkpoint's configuration and weights, by content and not by name or time.
-
-    Small files are read whole; of large ones the beginning, which holds the tensors' names and
-    shapes, and samples spread over the rest: reading tens of gigabytes would take longer than
-    profiling.
-    """
-    digest = hashlib.sha256()
-    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        stride = max(_SAMPLE_BYTES, size // _SAMPLES)
-        with path.open("rb") as file:
-            for offset in range(0, size, stride):
-                file.seek(offset)
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
 
 
 def recall_or_measure(

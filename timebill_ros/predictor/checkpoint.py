@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,11 +74,3 @@ def read_integer(folder: Path, config: dict[str, Any], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise PredictorIncomplete(folder, f"config.json: {key} is {value!r}, not an integer >= 1")
     return value
-
-
-def target_fingerprint(folder: Path) -> str:
-    """Identify a target model by its configuration and weights: SHA-256, 16 hex digits."""
-    digest = hashlib.sha256()
-    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

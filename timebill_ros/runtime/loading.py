@@ -13,10 +13,10 @@ from pathlib import Path
 from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
+from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_cache import (
     Environment,
-    checkpoint_digest,
     describe_environment,
     recall_or_measure,
 )
