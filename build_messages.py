@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the messages in msg/ with CMake, as a `build_ext` command for setup.py.
+"""Builds the messages of msg/ and action/ with CMake, as a `build_ext` command for setup.py.
 
 An ament_python package has no CMake step of its own, and rosidl has no other way to generate
-messages. So this command gives CMake a small source folder (msg/ and package.xml), stages its
+messages. So this command gives CMake a small source folder (those two and package.xml), stages its
 install inside the build folder and hands the results to setuptools: the Python modules and type
 supports join the package, everything else (libraries, headers, share/) joins `data_files`. The
 same command serves `pip install .` and `colcon build`.
@@ -21,6 +21,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import SetupError
 
 PACKAGE = "timebill_ros"
+INTERFACES = ("msg", "action")
 SOURCE = Path(__file__).resolve().parent
 
 
@@ -87,7 +88,8 @@ def digest(prefixes: list[Path]) -> str:
 
 def sources() -> list[Path]:
     """Return the files that CMake reads, and this one, which says how it runs."""
-    return [*sorted((SOURCE / "msg").iterdir()), SOURCE / "package.xml", Path(__file__)]
+    interfaces = [path for kind in INTERFACES for path in sorted((SOURCE / kind).iterdir())]
+    return [*interfaces, SOURCE / "package.xml", Path(__file__)]
 
 
 def run_cmake(build: Path, stage: Path, prefixes: list[Path]) -> None:
@@ -95,7 +97,8 @@ def run_cmake(build: Path, stage: Path, prefixes: list[Path]) -> None:
     if shutil.which("cmake") is None:
         raise SetupError("cmake not found: install cmake and a C++ compiler to build the messages")
     source = build / "source"
-    shutil.copytree(SOURCE / "msg", source / "msg")
+    for kind in INTERFACES:
+        shutil.copytree(SOURCE / kind, source / kind)
     shutil.copy2(SOURCE / "package.xml", source)
     (source / "msg" / "CMakeLists.txt").rename(source / "CMakeLists.txt")
     environment = cmake_environment(prefixes)
@@ -169,7 +172,7 @@ def data_files(stage: Path) -> list[tuple[str, list[str]]]:
     wanted = [
         *(stage / "lib").glob("lib*.so"),
         *(stage / "include").rglob("*"),
-        *(share / "msg").iterdir(),
+        *(path for kind in INTERFACES for path in (share / kind).iterdir()),
         *(share / "cmake").iterdir(),
         stage / "share/ament_index/resource_index/rosidl_interfaces" / PACKAGE,
     ]

@@ -86,14 +86,18 @@ def test_changed_messages_or_prefixes_mean_another_build(
     build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "msg").mkdir()
+    (tmp_path / "action").mkdir()
     (tmp_path / "package.xml").write_text("<package/>")
     (tmp_path / "msg" / "A.msg").write_text("uint8 a")
     monkeypatch.setattr(build, "SOURCE", tmp_path)
     digests = [build.digest([]), build.digest([Path("/ros")])]
+    (tmp_path / "action" / "B.action").write_text("---\n---\n")
+    digests.append(build.digest([]))
     (tmp_path / "msg" / "A.msg").write_text("uint16 a")
     digests.append(build.digest([]))
     (tmp_path / "msg" / "A.msg").write_text("uint8 a")
     assert len(set(digests)) == len(digests)
+    (tmp_path / "action" / "B.action").unlink()
     assert build.digest([]) == digests[0]
 
 

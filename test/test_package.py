@@ -19,7 +19,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 import timebill_ros
 from timebill_ros.__main__ import MODULES
-from timebill_ros.msg import Instruction, Overrun, Plan, Response, Timing
+from timebill_ros.action import Instruct
+from timebill_ros.msg import ChatMessage, Instruction, Overrun, Partial, Plan, Response, Timing
 
 SOURCE_TREE = Path(__file__).resolve().parents[1]
 DURATION = "builtin_interfaces/Duration"
@@ -33,7 +34,10 @@ FIELDS = {
         "budget": DURATION,
         "deadline": "builtin_interfaces/Time",
         "max_tokens": "uint32",
+        "messages": "sequence<timebill_ros/ChatMessage>",
+        "response_schema": "string",
     },
+    ChatMessage: {"role": "string", "content": "string"},
     Plan: {
         "planner": "string",
         "alpha": "double",
@@ -42,6 +46,7 @@ FIELDS = {
         "kept_tokens": "uint32",
         "predicted_tokens": "uint32",
         "planned_tokens": "uint32",
+        "risk": "double",
         "predicted_prefill": DURATION,
         "predicted_time": DURATION,
         "wcet": DURATION,
@@ -55,6 +60,7 @@ FIELDS = {
         "text": "string",
         "finish_reason": "uint8",
         "late": "boolean",
+        "truncated": "boolean",
         "response_tokens": "uint32",
         "plan": "timebill_ros/Plan",
         "timing": "timebill_ros/Timing",
@@ -70,9 +76,32 @@ FIELDS = {
         "plan": "timebill_ros/Plan",
         "timing": "timebill_ros/Timing",
     },
+    Partial: {
+        "header": "std_msgs/Header",
+        "id": "string",
+        "text": "string",
+        "response_tokens": "uint32",
+        "alpha": "double",
+        "slack": DURATION,
+    },
+}
+ACTION = {
+    Instruct.Goal: {"instruction": "timebill_ros/Instruction"},
+    Instruct.Result: {
+        "error_code": "uint8",
+        "error_msg": "string",
+        "response": "timebill_ros/Response",
+        "overrun": "timebill_ros/Overrun",
+    },
+    Instruct.Feedback: {
+        "text": "string",
+        "response_tokens": "uint32",
+        "alpha": "double",
+        "slack": DURATION,
+    },
 }
 ENUMS = [
-    (Response, ["EOS", "LENGTH", "STOP"]),
+    (Response, ["EOS", "LENGTH", "STOP", "DEADLINE"]),
     (Overrun, ["KILLED", "LATE", "SKIPPED", "EXPIRED", "REJECTED", "CANCELED", "FAILED"]),
     (Overrun, ["QUEUED", "PREFILL", "DECODE"]),
 ]
@@ -92,16 +121,32 @@ def test_messages_have_the_documented_fields(message: type) -> None:
     assert message.get_fields_and_field_types() == FIELDS[message]
 
 
+def test_the_action_has_the_documented_fields() -> None:
+    assert {part: part.get_fields_and_field_types() for part in ACTION} == ACTION
+
+
+def test_the_action_s_error_codes_are_the_reasons_of_an_overrun() -> None:
+    assert Instruct.Result.NONE == Instruct.Result().error_code == 0
+    for name in ENUMS[1][1]:
+        assert getattr(Instruct.Result, name) == getattr(Overrun, name)
+
+
 @pytest.mark.parametrize(("message", "names"), ENUMS)
 def test_enums_count_from_one_so_that_zero_is_unset(message: type, names: list[str]) -> None:
     assert [getattr(message, name) for name in names] == list(range(1, len(names) + 1))
 
 
-@pytest.mark.parametrize("name", MESSAGES)
-def test_every_field_is_commented(name: str) -> None:
-    lines = (SOURCE_TREE / "msg" / f"{name}.msg").read_text().splitlines()
-    declarations = [line for line in lines if line and not line.startswith("#")]
-    assert len(declarations) >= len(FIELDS[globals()[name]])
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        *((f"msg/{message.__name__}.msg", len(fields)) for message, fields in FIELDS.items()),
+        ("action/Instruct.action", sum(map(len, ACTION.values()))),
+    ],
+)
+def test_every_field_is_commented(path: str, fields: int) -> None:
+    lines = (SOURCE_TREE / path).read_text().splitlines()
+    declarations = [line for line in lines if line and not line.startswith(("#", "---"))]
+    assert len(declarations) >= fields
     assert not [line for line in declarations if not line.partition("#")[2].strip()]
 
 
@@ -129,12 +174,18 @@ def test_type_supports_of_both_languages_load(typesupport: str) -> None:
 def test_the_ament_index_lists_the_package_and_its_messages() -> None:
     get_resource("packages", "timebill_ros")
     interfaces, _ = get_resource("rosidl_interfaces", "timebill_ros")
-    assert {f"msg/{name}.msg" for name in MESSAGES} <= set(interfaces.split())
+    listed = {f"msg/{name}.msg" for name in MESSAGES} | {"action/Instruct.action"}
+    assert listed <= set(interfaces.split())
 
 
-@pytest.mark.parametrize("folder", ["msg", "config", "launch"])
+@pytest.mark.parametrize("folder", ["msg", "action", "config", "launch"])
 def test_shared_files_are_installed(folder: str) -> None:
-    patterns = {"msg": "*.msg", "config": "*.yaml", "launch": "*.launch.py"}
+    patterns = {
+        "msg": "*.msg",
+        "action": "*.action",
+        "config": "*.yaml",
+        "launch": "*.launch.py",
+    }
     sources = sorted((SOURCE_TREE / folder).glob(patterns[folder]))
     assert sources
     for path in sources:
@@ -144,7 +195,11 @@ def test_shared_files_are_installed(folder: str) -> None:
 def test_every_source_and_checkpoint_file_is_installed() -> None:
     source = SOURCE_TREE / "timebill_ros"
     files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
-    generated = {path for path in files if path.parts[0] == "msg" or path.suffix in (".so", ".pyc")}
+    generated = {
+        path
+        for path in files
+        if path.parts[0] in ("msg", "action") or path.suffix in (".so", ".pyc")
+    }
     installed = Path(timebill_ros.__file__).parent
     assert not {str(path) for path in files - generated if not (installed / path).is_file()}
 
