@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from timebill_ros.budget.planners import Planner, VanillaPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
+from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.simulation import (
+    ScaledClock,
     SimulatedEngine,
     SimulatedPredictor,
     SimulatedRequest,
@@ -38,9 +41,11 @@ class Scene:
     predictor_grace: float = 0.05
     chunk: int = 100
     default_max_tokens: int = 400
+    deadline_clock_over: Callable[[VirtualClock], Clock] = ScaledClock
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
+        self.deadline_clock = self.deadline_clock_over(self.clock)
         self.requests: dict[str, SimulatedRequest] = {}
         self.jobs: list[Job] = []
         self.outcomes: list[Outcome] = []
@@ -56,7 +61,7 @@ class Scene:
                 engine=engine,
                 time_model=timed,
                 predictor=predictor,
-                clock=self.clock,
+                clock=self.deadline_clock,
                 stopwatch=self.clock,
                 default_max_tokens=self.default_max_tokens,
                 predictor_grace=self.predictor_grace,
@@ -85,6 +90,11 @@ class Scene:
 
     def run(self) -> list[Outcome]:
         simulate(self.server, self.clock, self.jobs)
+        return self.outcomes
+
+    def run_submitted(self) -> list[Outcome]:
+        """Serve what the test has submitted itself."""
+        simulate(self.server, self.clock, [])
         return self.outcomes
 
     def story(self) -> list[tuple[str, str, float]]:

@@ -30,7 +30,7 @@ class Pipeline:
     Attributes:
         engine, time_model: see their rooms.
         predictor: None where none is configured; then N_W = N_max.
-        clock: deadlines are instants of this clock.
+        clock: deadlines are instants of this clock; simulated time may run at any rate.
         stopwatch: execution is measured with this one, which never jumps.
         default_max_tokens: N_max where the job sets none.
         predictor_grace: s that a finished prefill waits for a prediction that is not there yet,
@@ -186,7 +186,9 @@ class Execution:
         )
 
     def _remaining(self) -> float:
-        return seconds(self.job.deadline_ns - self._parts.clock.now_ns())
+        """Seconds of execution until the deadline, at the rate of the deadline's clock."""
+        clock = self._parts.clock
+        return seconds(self.job.deadline_ns - clock.now_ns()) / clock.rate
 
     def _timing_now(self) -> Timing:
         """Seconds per stage up to now; the stage under way counts as far as it has come."""

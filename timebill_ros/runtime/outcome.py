@@ -35,13 +35,18 @@ class Stage(Enum):
 class Timing:
     """Seconds spent per stage; 0 for a stage that was not reached.
 
+    What lies between a release or a deadline and another instant is told on the clock of the
+    deadlines, simulated time for instance; what the engine and the predictor do is measured with
+    the monotonic clock. The two add up only where they run at one rate.
+
     Attributes:
-        queued: release to the start of execution.
+        queued: release to the start of execution, on the deadlines' clock.
         predict: the length predictor, beside prefill on a thread of its own.
         prefill: tokenising the prompt and filling the cache.
         evict, decode: eviction, and response tokens 2..N.
-        total: release to the outcome.
-        slack: deadline minus the outcome's instant; negative where it was missed.
+        total: release to the outcome, on the deadlines' clock.
+        slack: deadline minus the outcome's instant, on the deadlines' clock; negative where it
+            was missed.
     """
 
     queued: float = 0.0
@@ -51,6 +56,11 @@ class Timing:
     decode: float = 0.0
     total: float = 0.0
     slack: float = 0.0
+
+    @property
+    def execution(self) -> float:
+        """Seconds from the start of execution to the outcome; 0 where it never started."""
+        return self.total - self.queued if self.prefill > 0.0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class DeadlineQueue:
         self._capacity = capacity
         self._heap: list[tuple[int, int, Job]] = []
         self._arrivals = 0
+        self._peak = 0
 
     def __len__(self) -> int:
         """Number of waiting jobs."""
@@ -33,6 +34,12 @@ class DeadlineQueue:
         """Add a job; the caller has checked that there is room."""
         heapq.heappush(self._heap, (job.deadline_ns, self._arrivals, job))
         self._arrivals += 1
+        self._peak = max(self._peak, len(self._heap))
+
+    def take_peak(self) -> int:
+        """Most jobs that waited at once since this was asked last."""
+        peak, self._peak = self._peak, len(self._heap)
+        return peak
 
     def pop(self) -> Job | None:
         """Remove the most urgent job; None where nothing waits."""
@@ -44,6 +51,13 @@ class DeadlineQueue:
         while self._heap and self._heap[0][0] <= now_ns:
             expired.append(heapq.heappop(self._heap)[2])
         return expired
+
+    def pop_released_after(self, instant_ns: int) -> list[Job]:
+        """Remove every job whose release lies after ``instant_ns``, most urgent first."""
+        entries = sorted(self._heap, key=lambda entry: entry[:2])
+        # A sorted list is a heap.
+        self._heap = [entry for entry in entries if entry[2].release_ns <= instant_ns]
+        return [entry[2] for entry in entries if entry[2].release_ns > instant_ns]
 
     def pop_all(self) -> list[Job]:
         """Remove every job, most urgent first."""

@@ -122,6 +122,21 @@ class Server:
         for job in canceled:
             self._never_started(job, Reason.CANCELED, detail)
 
+    def rewind(self, detail: str) -> None:
+        """The deadlines' clock was set back: emit CANCELED for what was released after its now.
+
+        What such jobs ask about has not happened yet, or will happen again with the same ids.
+        """
+        now_ns = self._pipeline.clock.now_ns()
+        with self._lock:
+            canceled = self._queue.pop_released_after(now_ns)
+            self._ids.difference_update(job.id for job in canceled)
+            run = self._running
+            if run is not None and run.execution.job.release_ns > now_ns:
+                run.cancel_detail = detail
+        for job in canceled:
+            self._never_started(job, Reason.CANCELED, detail)
+
     def abandon(self, detail: str) -> None:
         """Emit CANCELED for what runs without waiting for its engine; its outcome is void."""
         with self._lock:
@@ -153,6 +168,11 @@ class Server:
         """Number of waiting jobs."""
         with self._lock:
             return len(self._queue)
+
+    def take_queue_peak(self) -> int:
+        """Most jobs that waited at once since this was asked last."""
+        with self._lock:
+            return self._queue.take_peak()
 
     def _refusal(self, job: Job) -> tuple[Reason, str] | None:
         """Why this job is not queued; None where it is."""

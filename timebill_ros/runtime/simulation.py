@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from timebill_ros.runtime.server import Server
 
 class VirtualClock:
     """A clock that moves only when simulated work is done, firing what is due on its way."""
+
+    rate = 1.0
 
     def __init__(self) -> None:
         """Instant 0, nothing scheduled."""
@@ -50,6 +53,27 @@ class VirtualClock:
             return False
         self.advance(max(0, self._due[0][0] - self._now_ns))
         return True
+
+
+class ScaledClock:
+    """Shows ``start_ns`` when the real clock shows 0, and runs ``rate`` times as fast as it.
+
+    What a node under ``use_sim_time`` sees, while its work takes real time.
+    """
+
+    def __init__(self, real: VirtualClock, *, rate: float = 1.0, start_ns: int = 0) -> None:
+        """Follow ``real``; the rate is above 0."""
+        self.rate = rate
+        self._real = real
+        self._start_ns = start_ns
+
+    def now_ns(self) -> int:
+        """The present instant of this clock, ns."""
+        return self._start_ns + math.floor(self._real.now_ns() * self.rate)
+
+    def real_ns(self, instant_ns: int) -> int:
+        """The earliest instant of the real clock at which this one shows ``instant_ns`` or more."""
+        return math.ceil((instant_ns - self._start_ns) / self.rate)
 
 
 @dataclass(frozen=True)
