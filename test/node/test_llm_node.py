@@ -18,7 +18,8 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Float64
 
 from timebill_ros.msg import Instruction, Overrun, Response
-from timebill_ros.node.conversions import duration_msg
+from timebill_ros.node.conversions import duration_msg, nanoseconds
+from timebill_ros.node.debug_topics import DEBUG_TOPICS
 from timebill_ros.node.instruction_service import OUTCOME_QOS
 from timebill_ros.node.llm_node import LlmNode
 
@@ -44,7 +45,7 @@ class Bench:
             (DiagnosticArray, "/diagnostics", self.diagnostics),
         ):
             self._client.create_subscription(message, topic, kept.append, OUTCOME_QOS)
-        self.debug: dict[str, list[float]] = {"processing_time_ms": [], "alpha": [], "slack_ms": []}
+        self.debug: dict[str, list[float]] = {name: [] for name in DEBUG_TOPICS}
         for name, numbers in self.debug.items():
             self._client.create_subscription(
                 Float64, f"/llm/debug/{name}", lambda m, kept=numbers: kept.append(m.data), 10
@@ -97,6 +98,11 @@ class Bench:
         while not condition():
             assert time.monotonic() < end, "waited in vain"
             self._executor.spin_once(timeout_sec=0.02)
+
+    def said(self, subject: str) -> DiagnosticStatus:
+        """The last diagnostics on a subject; an unset status before the first."""
+        said = [s for a in self.diagnostics for s in a.status if s.name == f"llm: {subject}"]
+        return said[-1] if said else DiagnosticStatus(level=DiagnosticStatus.STALE)
 
     def terminal(self) -> list[str]:
         ended = [r.id for r in self.responses]
@@ -284,16 +290,53 @@ def test_debug_topics_carry_plain_numbers_to_plot(bench: Bench) -> None:
     assert 0.0 < bench.debug["processing_time_ms"][0] < 10_000.0
     total = bench.debug["processing_time_ms"][0] + bench.debug["slack_ms"][0]
     assert 0.0 < total <= 10_000.0
+    response = bench.responses[0]
+    assert bench.debug["response_tokens"] == [response.response_tokens]
+    assert bench.debug["predicted_tokens"] == [response.plan.predicted_tokens]
+    predicted = nanoseconds(response.plan.predicted_time)
+    assert bench.debug["predicted_time_ms"][0] == pytest.approx(predicted / 1e6, abs=1e-5)
     bench.send("never ran", prompt="")
     bench.until(lambda: len(bench.debug["slack_ms"]) == 2)
     assert len(bench.debug["processing_time_ms"]) == 1
 
 
 def test_diagnostics_tell_of_missed_deadlines(bench: Bench) -> None:
-    bench.active()
-    bench.until(lambda: any(a.status[0].level == DiagnosticStatus.OK for a in bench.diagnostics))
+    bench.active(firm_misses=0)
+    bench.until(lambda: bench.said("deadlines").level == DiagnosticStatus.OK)
     bench.send("hopeless", prompt="stop " * 900, budget=0.001)
     bench.until(lambda: bench.terminal() == ["hopeless"])
-    bench.until(lambda: bench.diagnostics[-1].status[0].level == DiagnosticStatus.WARN)
-    values = {v.key: v.value for v in bench.diagnostics[-1].status[0].values}
-    assert values["miss ratio"] == "1.000"
+    bench.until(lambda: bench.said("deadlines").level == DiagnosticStatus.ERROR)
+    assert bench.said("deadlines").message == "1 of the last 10 missed, 0 may"
+    assert {v.key: v.value for v in bench.said("deadlines").values}["miss ratio"] == "1.000"
+    bench.nodes[0].set_parameters([Parameter("firm_misses", value=1)])
+    bench.until(lambda: bench.said("deadlines").level == DiagnosticStatus.WARN)
+
+
+def test_diagnostics_speak_of_every_subject_with_where_the_model_runs(bench: Bench) -> None:
+    bench.active()
+    bench.send("a")
+    bench.until(lambda: bench.terminal() == ["a"])
+    bench.until(
+        lambda: "1" in {v.value for v in bench.said("prediction").values if v.key == "plans"}
+    )
+    names = [status.name for status in bench.diagnostics[-1].status]
+    assert names == [f"llm: {s}" for s in ("state", "deadlines", "queue", "prediction", "memory")]
+    assert {status.hardware_id for status in bench.diagnostics[-1].status} == {"cpu"}
+
+
+def test_diagnostics_tell_the_state_whatever_it_is(bench: Bench) -> None:
+    node = bench.node(model="/does/not/exist")
+    bench.until(lambda: bench.said("state").message.startswith("unconfigured"))
+    assert node.trigger_configure() == FAILURE
+    bench.until(lambda: bench.said("state").level == DiagnosticStatus.ERROR)
+    assert "/does/not/exist" in bench.said("state").message
+    node.set_parameters([Parameter("model", value="embedded")])
+    assert node.trigger_configure() == SUCCESS
+    bench.until(lambda: bench.said("state").message.startswith("inactive"))
+    assert any("configuring, " in a.status[0].message for a in bench.diagnostics)
+    assert node.trigger_activate() == SUCCESS
+    bench.until(lambda: bench.said("state").level == DiagnosticStatus.OK)
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.trigger_cleanup() == SUCCESS
+    bench.until(lambda: len(bench.diagnostics[-1].status) == 1)
+    assert bench.said("state").message.startswith("unconfigured")

@@ -298,3 +298,13 @@ def test_every_job_has_exactly_one_terminal_outcome(policy: OverrunPolicy, seed:
     for outcome in outcomes:
         if isinstance(outcome, Response) and not outcome.late:
             assert outcome.timing.slack >= 0.0
+
+
+def test_the_queue_remembers_how_deep_it_was_until_asked() -> None:
+    scene = Scene()
+    for name in "abc":
+        scene.job(name, budget_ms=500)
+    scene.run()
+    assert scene.server.queue_depth == 0
+    assert scene.server.take_queue_peak() == 3
+    assert scene.server.take_queue_peak() == 0

@@ -3,79 +3,141 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-from collections import Counter, deque
+import threading
+from collections.abc import Callable, Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.time import Time
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.lifecycle import LifecycleNode
 
-from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response
+from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.health import (
+    DeadlineHealth,
+    Level,
+    Report,
+    memory_report,
+    queue_report,
+)
+from timebill_ros.runtime.memory import memory_now
+from timebill_ros.runtime.outcome import Outcome
+from timebill_ros.runtime.prediction_health import PredictionHealth
+from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.settings import Settings
 
-# Share of the last outcomes, and their number, that the level is taken from.
-_WINDOW = 100
-_WARN_MISS_RATIO = 0.1
-# Not the node's doing, so no miss: what the sender got wrong or withdrew.
-_NOT_MISSED = {Reason.REJECTED, Reason.CANCELED}
+TOPIC = "/diagnostics"
+_DEPTH = 10
+_IDLE_PERIOD = 1.0  # s
+_LEVELS = {
+    Level.OK: DiagnosticStatus.OK,
+    Level.WARN: DiagnosticStatus.WARN,
+    Level.ERROR: DiagnosticStatus.ERROR,
+}
+Reports = Mapping[str, Report]
 
 
-class OutcomeStatistics:
-    """Counts outcomes; fed by the engine's thread, read by the executor's."""
+class ServerHealth:
+    """The reports on one server, by subject; fed by the engine's thread, read by the executor's."""
 
     def __init__(self) -> None:
         """No outcome yet."""
-        self._counts: Counter[str] = Counter()
-        self._missed: deque[bool] = deque(maxlen=_WINDOW)
-        self._last_alpha = 0.0
-        self._last_slack = 0.0
+        self._lock = threading.Lock()
+        self._deadlines = DeadlineHealth()
+        self._predictions = PredictionHealth()
 
     def add(self, outcome: Outcome) -> None:
         """Take one outcome into account."""
-        if isinstance(outcome, Response):
-            self._counts["late" if outcome.late else "in time"] += 1
-            self._missed.append(outcome.late)
-            self._last_alpha = outcome.plan.alpha
-        elif isinstance(outcome, Overrun) and outcome.terminal:
-            self._counts[outcome.reason.value] += 1
-            if outcome.reason not in _NOT_MISSED:
-                self._missed.append(True)
-        self._last_slack = outcome.timing.slack
+        with self._lock:
+            self._deadlines.add(outcome)
+            self._predictions.add(outcome)
 
-    @property
-    def miss_ratio(self) -> float:
-        """Share of the last instructions that got no response in time."""
-        missed = list(self._missed)
-        return sum(missed) / len(missed) if missed else 0.0
-
-    def status(self, name: str, hardware_id: str, queue_depth: int) -> DiagnosticStatus:
-        """OK, or WARN where more than a tenth of the last hundred instructions missed."""
-        ratio = self.miss_ratio
-        healthy = ratio <= _WARN_MISS_RATIO
-        values = {
-            "miss ratio": f"{ratio:.3f}",
-            "queue depth": str(queue_depth),
-            "last alpha": f"{self._last_alpha:.3f}",
-            "last slack [s]": f"{self._last_slack:.4f}",
-            "peak memory [MiB]": f"{peak_memory_mib():.0f}",
-            **{f"outcomes: {key}": str(count) for key, count in sorted(self._counts.items())},
+    def reports(self, server: Server, settings: Settings) -> Reports:
+        """Each subject's report at this moment."""
+        depth, peak = server.queue_depth, server.take_queue_peak()
+        with self._lock:
+            deadlines = self._deadlines.report(settings)
+            prediction = self._predictions.report(settings)
+        return {
+            "deadlines": deadlines,
+            "queue": queue_report(depth, peak, settings.queue_capacity),
+            "prediction": prediction,
+            "memory": memory_report(memory_now()),
         }
+
+
+class Diagnostics:
+    """Publishes the node's state, and the reports on its server while there is one.
+
+    It speaks from the node's first moment on and whatever the state, so that silence means a dead
+    node, and by a steady clock, so that a paused simulation is no silence.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Publish every second that nothing is configured; ``watch`` sets another period."""
+        self._node = node
+        self._state = _STATES["unconfigured"]
+        self._hardware_id = ""
+        self._reports: Callable[[], Reports] = dict
+        self._publisher = node.create_publisher(DiagnosticArray, TOPIC, _DEPTH)
+        self._clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(_IDLE_PERIOD, self.publish, clock=self._clock)
+
+    def enter(self, state: str) -> None:
+        """The node is in this state of its lifecycle from now on."""
+        self._say(_STATES[state])
+
+    def configuring(self, share: float, doing: str) -> None:
+        """Configuring has come this far; no timer runs meanwhile, so it is told at once."""
+        self._say(Report(Level.WARN, f"configuring, {share:.0%}: {doing}"))
+
+    def failed(self, fault: str) -> None:
+        """Configuring failed; nothing changes until somebody sees to it."""
+        self._say(Report(Level.ERROR, f"configuring failed: {fault}"))
+
+    def watch(self, reports: Callable[[], Reports], hardware_id: str, period: float) -> None:
+        """Publish these reports as well, every ``period`` s."""
+        self._reports, self._hardware_id = reports, hardware_id
+        self._timer.timer_period_ns = round(period * NS_PER_S)
+
+    def unwatch(self) -> None:
+        """Nobody is left to report on."""
+        self._reports = dict
+
+    def publish(self) -> None:
+        """Publish everything now."""
+        array = DiagnosticArray()
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        reports = {"state": self._state, **self._reports()}
+        array.status = [self._status(subject, report) for subject, report in reports.items()]
+        self._publisher.publish(array)
+
+    def destroy(self) -> None:
+        """Remove topic and timer."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._publisher)
+
+    def _say(self, state: Report) -> None:
+        self._state = state
+        self.publish()
+
+    def _status(self, subject: str, report: Report) -> DiagnosticStatus:
         return DiagnosticStatus(
-            level=DiagnosticStatus.OK if healthy else DiagnosticStatus.WARN,
-            name=name,
-            message="meeting deadlines" if healthy else f"{ratio:.0%} of instructions missed",
-            hardware_id=hardware_id,
-            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+            level=_LEVELS[report.level],
+            name=status_name(self._node.get_fully_qualified_name(), subject),
+            message=report.message,
+            hardware_id=self._hardware_id,
+            values=[KeyValue(key=key, value=value) for key, value in report.values.items()],
         )
 
 
-def diagnostic_array(now: Time, status: DiagnosticStatus) -> DiagnosticArray:
-    """The message of one status."""
-    array = DiagnosticArray(status=[status])
-    array.header.stamp = now.to_msg()
-    return array
+def status_name(node: str, subject: str) -> str:
+    """Name of the status that tells of a subject of the node of this full name."""
+    return f"{node.lstrip('/')}: {subject}"
 
 
-def peak_memory_mib() -> float:
-    """Most memory that this process has held, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024.0 * 1024.0 if sys.platform == "darwin" else 1024.0)
+_STATES = {
+    "unconfigured": Report(Level.WARN, "unconfigured: nothing is loaded"),
+    "inactive": Report(Level.WARN, "inactive: instructions are rejected"),
+    "active": Report(Level.OK, "active"),
+    "finalized": Report(Level.WARN, "finalized"),
+}

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from itertools import count
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
 from timebill_ros.node.debug_topics import DebugTopics
-from timebill_ros.node.diagnostics import OutcomeStatistics, diagnostic_array
+from timebill_ros.node.diagnostics import Reports, ServerHealth
 from timebill_ros.node.ros_clock import RosClock
 from timebill_ros.runtime.admission import Limits, Refused, admit
 from timebill_ros.runtime.assembly import Progress, assemble
@@ -50,7 +49,8 @@ class InstructionService:
         self._ros_clock = RosClock(node.get_clock())
         simulated = node.get_parameter("use_sim_time").value
         self._clock: Clock = self._ros_clock if simulated else MonotonicClock()
-        self._statistics = OutcomeStatistics()
+        self._health = ServerHealth()
+        self._settings = settings
         self._unnamed = count(1)
         self._assembly = assemble(
             settings, clock=self._clock, emit=self._publish, progress=progress
@@ -58,23 +58,37 @@ class InstructionService:
         self._assembly.server.close(_INACTIVE)
         self._limits = self._limits_of(settings)
         try:
-            self._create_topics(settings.diagnostics_period)
+            self._create_topics()
+            self._ros_clock.follow(self._rewound)
         except BaseException:
             self._assembly.release(_PIECE_TIMEOUT)
             raise
 
-    def _create_topics(self, diagnostics_period: float) -> None:
+    def _create_topics(self) -> None:
         node = self._node
         self._responses = node.create_lifecycle_publisher(
             Response, "~/output/response", OUTCOME_QOS
         )
         self._overruns = node.create_publisher(Overrun, "~/output/overrun", OUTCOME_QOS)
-        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._debug = DebugTopics(node)
-        self._timer = node.create_timer(diagnostics_period, self._publish_diagnostics)
         self._subscription = node.create_subscription(
             Instruction, "~/input/instruction", self._receive, INSTRUCTION_QOS
         )
+
+    def _rewound(self, by: float) -> None:
+        """Simulated time was set back, as a bag does that is played in a loop."""
+        self._assembly.server.rewind(
+            f"clock: jumped back by {by:.3f} s, to before the release of this instruction"
+        )
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, for people."""
+        return self._assembly.device
+
+    def reports(self) -> Reports:
+        """How the service does, by subject."""
+        return self._health.reports(self._assembly.server, self._settings)
 
     def open(self) -> None:
         """Accept instructions from now on."""
@@ -82,6 +96,7 @@ class InstructionService:
 
     def apply(self, settings: Settings) -> None:
         """Take over what may change while the node is configured."""
+        self._settings = settings
         self._limits = self._limits_of(settings)
         self._assembly.server.decide(decisions(settings))
 
@@ -95,12 +110,11 @@ class InstructionService:
     def destroy(self) -> None:
         """Close, give the memory back, remove the topics."""
         self.close()
+        self._ros_clock.close()
         self._assembly.release(_PIECE_TIMEOUT)
         self._node.destroy_subscription(self._subscription)
-        self._node.destroy_timer(self._timer)
         self._node.destroy_lifecycle_publisher(self._responses)
         self._node.destroy_publisher(self._overruns)
-        self._node.destroy_publisher(self._diagnostics)
         self._debug.destroy()
 
     def _limits_of(self, settings: Settings) -> Limits:
@@ -123,19 +137,10 @@ class InstructionService:
 
     def _publish(self, outcome: Outcome) -> None:
         """Called on the engine's thread, or on the executor's for what never starts."""
-        self._statistics.add(outcome)
+        self._health.add(outcome)
         if isinstance(outcome, ResponseOutcome):
             self._responses.publish(response_msg(outcome))
         else:
             self._overruns.publish(overrun_msg(outcome))
         if isinstance(outcome, ResponseOutcome) or outcome.terminal:
             self._debug.publish(outcome)
-
-    def _publish_diagnostics(self) -> None:
-        node = self._node
-        status = self._statistics.status(
-            name=f"{node.get_fully_qualified_name().lstrip('/')}: deadlines",
-            hardware_id=self._assembly.device,
-            queue_depth=self._assembly.server.queue_depth,
-        )
-        self._diagnostics.publish(diagnostic_array(node.get_clock().now(), status))

@@ -9,6 +9,7 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from timebill_ros.node.diagnostics import Diagnostics
 from timebill_ros.node.instruction_service import InstructionService
 from timebill_ros.node.logging_bridge import PACKAGE_LOGGER, NodeLogHandler
 from timebill_ros.node.parameters import Parameters
@@ -38,16 +39,23 @@ class LlmNode(LifecycleNode):
         self._service: InstructionService | None = None
         self._settings = Parameters(self)
         self._reported = 0.0
+        self._diagnostics = Diagnostics(self)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and the predictor, profile, warm up, open the topics."""
         try:
-            self._service = InstructionService(self, self._settings.read(), self._report)
+            settings = self._settings.read()
+            self._service = InstructionService(self, settings, self._report)
         except Exception as failure:
             # The node's edge: whatever a room below found wrong is told here, once, by name.
             self.get_logger().error(f"configuring failed: {failure}")
+            self._diagnostics.failed(str(failure))
             return TransitionCallbackReturn.FAILURE
         self._settings.attach(self._service.apply)
+        self._diagnostics.watch(
+            self._service.reports, self._service.device, settings.diagnostics_period
+        )
+        self._diagnostics.enter("inactive")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -55,32 +63,38 @@ class LlmNode(LifecycleNode):
         result = super().on_activate(state)
         if self._service is not None:
             self._service.open()
+        self._diagnostics.enter("active")
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Announce what is in flight as canceled, then accept no more."""
         if self._service is not None:
             self._service.close()
+        self._diagnostics.enter("inactive")
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the memory back."""
         self._release()
+        self._diagnostics.enter("unconfigured")
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Announce what is in flight and give the memory back, from whatever state."""
         self._release()
+        self._diagnostics.enter("finalized")
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured, with nothing held."""
         self._release()
+        self._diagnostics.enter("unconfigured")
         return super().on_error(state)
 
     def destroy_node(self) -> None:
         """Release what a shutdown without transition left behind."""
         self._release()
+        self._diagnostics.destroy()
         PACKAGE_LOGGER.removeHandler(self._log_handler)
         super().destroy_node()
 
@@ -90,10 +104,12 @@ class LlmNode(LifecycleNode):
             raise InterruptedError("the node is ending")
         if share in (0.0, 1.0) or share >= self._reported + _REPORT_STEP:
             self.get_logger().info(f"[{share:4.0%}] {doing}")
+            self._diagnostics.configuring(share, doing)
             self._reported = share
 
     def _release(self) -> None:
         service, self._service = self._service, None
         self._settings.detach()
+        self._diagnostics.unwatch()
         if service is not None:
             service.destroy()

@@ -130,4 +130,30 @@ SPECS: dict[str, Spec] = {
         "Longest time that measuring the time model may take, s.", Range(1.0, 3600.0)
     ),
     "diagnostics_period": Spec("Time between two diagnostics messages, s.", Range(0.05, 60.0)),
+    "miss_ratio_warn": Spec(
+        "Diagnostics warn where a larger share of the last 100 instructions missed its deadline.",
+        Range(0.0, 1.0),
+        "at most miss_ratio_error",
+        live=True,
+    ),
+    "miss_ratio_error": Spec(
+        "The share from which on diagnostics report an error.", Range(0.0, 1.0), live=True
+    ),
+    "firm_misses": Spec(
+        "m: more misses among firm_window consecutive instructions are an error in diagnostics.",
+        Range(0, 99),
+        "below firm_window",
+        live=True,
+    ),
+    "firm_window": Spec(
+        "k: the number of consecutive instructions that firm_misses counts in.",
+        Range(1, 100),
+        live=True,
+    ),
+    "beyond_plan_warn": Spec(
+        "Diagnostics warn where a larger share of the last 100 answers was longer than planned, or "
+        "took longer than its plan's worst case.",
+        Range(0.0, 1.0),
+        live=True,
+    ),
 }

@@ -44,14 +44,30 @@ class Settings:
     profile_cache: str = ""
     profile_seconds: float = 30.0
     diagnostics_period: float = 1.0
+    miss_ratio_warn: float = 0.1
+    miss_ratio_error: float = 0.5
+    firm_misses: int = 3
+    firm_window: int = 10
+    beyond_plan_warn: float = 0.1
 
     def __post_init__(self) -> None:
         """Check what lies between two settings, and so with no part of its own.
 
         Raises:
-            SettingError: ``default_budget`` would be refused as absurd.
+            SettingError: ``default_budget`` would be refused as absurd, a warning would come after
+                its error, or a bound on misses allows every miss.
         """
         if self.default_budget > self.max_budget:
             raise SettingError(
                 "default_budget", self.default_budget, f"at most max_budget, {self.max_budget}"
+            )
+        if self.miss_ratio_warn > self.miss_ratio_error:
+            raise SettingError(
+                "miss_ratio_warn",
+                self.miss_ratio_warn,
+                f"at most miss_ratio_error, {self.miss_ratio_error}",
+            )
+        if self.firm_misses >= self.firm_window:
+            raise SettingError(
+                "firm_misses", self.firm_misses, f"below firm_window, {self.firm_window}"
             )

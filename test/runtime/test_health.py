@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Levels after exact sequences of outcomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.runtime.health import (
+    MISS_RATIO,
+    DeadlineHealth,
+    Level,
+    Report,
+    memory_report,
+    queue_report,
+)
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.memory import Memory, memory_now
+from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing
+from timebill_ros.runtime.settings import Settings
+
+JOB = Job("a", "", "stop", 0, 10)
+PLAN = Plan("timebill", 0.0, True, 100, 100, 16, 80, 0.1, 0.2)
+# One letter per outcome.
+OUTCOMES: dict[str, Outcome] = {
+    ".": Response(JOB, "", FinishReason.EOS, False, 3, PLAN, 0.1, Timing(slack=0.25)),
+    "L": Response(JOB, "", FinishReason.EOS, True, 3, PLAN, 0.1, Timing(slack=-0.5)),
+    **{
+        letter: Overrun(JOB, reason, Stage.QUEUED, "", Timing())
+        for letter, reason in {
+            "k": Reason.KILLED,
+            "l": Reason.LATE,
+            "s": Reason.SKIPPED,
+            "e": Reason.EXPIRED,
+            "r": Reason.REJECTED,
+            "c": Reason.CANCELED,
+            "f": Reason.FAILED,
+        }.items()
+    },
+}
+STRICT = Settings(firm_misses=1, firm_window=3, miss_ratio_warn=0.2, miss_ratio_error=0.5)
+
+
+def after(outcomes: str, settings: Settings = STRICT) -> Report:
+    health = DeadlineHealth()
+    for letter in outcomes:
+        health.add(OUTCOMES[letter])
+    return health.report(settings)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "level", "message"),
+    [
+        ("", Level.OK, "meeting deadlines"),
+        (".", Level.OK, "meeting deadlines"),
+        ("k", Level.WARN, "1 of the last 3 missed, no more may"),
+        ("k..", Level.WARN, "1 of the last 3 missed, no more may"),
+        ("k...", Level.OK, "meeting deadlines"),
+        ("k.k", Level.ERROR, "2 of the last 3 missed, 1 may"),
+        ("k..k", Level.WARN, "1 of the last 3 missed, no more may"),
+        ("k.k...", Level.OK, "meeting deadlines"),
+        ("kkk", Level.ERROR, "3 of the last 3 missed, 1 may"),
+    ],
+)
+def test_misses_are_counted_in_any_k_consecutive_instructions(
+    outcomes: str, level: Level, message: str
+) -> None:
+    report = after(outcomes)
+    assert (report.level, report.message) == (level, message)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "level"),
+    [
+        ("k...k....", Level.OK),  # 2 of 9: too few to speak of a share
+        ("k...k...k....", Level.WARN),  # 3 of 13
+        ("k...k.......", Level.OK),  # 2 of 12
+        ("kkkkkk......", Level.WARN),  # 6 of 12: not more than half
+        ("kkkkkkk......", Level.ERROR),  # 7 of 13
+        ("kkk" + 12 * ".", Level.OK),  # 3 of 15: not more than a fifth
+        ("kkkk" + 14 * ".", Level.WARN),  # 4 of 18
+    ],
+)
+def test_the_share_of_misses_counts_from_ten_instructions_on(outcomes: str, level: Level) -> None:
+    assert after(outcomes).level is level
+
+
+def test_only_the_last_hundred_instructions_count() -> None:
+    assert after("k" * 50 + "." * 100).values[MISS_RATIO] == "0.000"
+    assert after("k" * 50 + "." * 99).values[MISS_RATIO] == "0.010"
+
+
+def test_what_is_a_miss() -> None:
+    assert after("rcl.").values[MISS_RATIO] == "0.000"
+    for missed in "Lksef":
+        assert after(missed).values[MISS_RATIO] == "1.000"
+
+
+def test_the_figures_say_what_became_of_all() -> None:
+    assert after("..lLkkr").values == {
+        "miss ratio": "0.600",
+        "misses of the last 3": "3",
+        "misses in a row": "3",
+        "last slack [s]": "0.0000",
+        "outcomes: in time": "2",
+        "outcomes: killed": "2",
+        "outcomes: late": "1",
+        "outcomes: rejected": "1",
+    }
+    assert after("k.").values["misses in a row"] == "0"
+    assert after(".").values["last slack [s]"] == "0.2500"
+
+
+def test_no_miss_allowed_is_no_warning_by_itself() -> None:
+    none = Settings(firm_misses=0)
+    assert after("....", none).level is Level.OK
+    assert after("...k", none).level is Level.ERROR
+
+
+@pytest.mark.parametrize(
+    ("peak", "level"), [(0, Level.OK), (2, Level.OK), (3, Level.WARN), (4, Level.ERROR)]
+)
+def test_a_queue_warns_from_three_quarters_on_and_fails_when_full(peak: int, level: Level) -> None:
+    report = queue_report(depth=0, peak=peak, capacity=4)
+    assert report.level is level
+    assert report.values == {"queue depth": "0", "queue peak": str(peak), "queue capacity": "4"}
+
+
+@pytest.mark.parametrize(
+    ("share", "level"),
+    [(0.5, Level.OK), (0.1, Level.OK), (0.09, Level.WARN), (0.03, Level.WARN), (0.02, Level.ERROR)],
+)
+def test_memory_warns_while_there_is_still_some(share: float, level: Level) -> None:
+    report = memory_report(Memory(present=412.4, peak=500.0, available_share=share))
+    assert report.level is level
+    assert report.values["present memory [MiB]"] == "412"
+    assert report.values["peak memory [MiB]"] == "500"
+
+
+def test_memory_is_read_from_the_system() -> None:
+    memory = memory_now()
+    assert 1.0 < memory.present <= memory.peak
+    assert memory.available_share is not None
+    assert 0.0 < memory.available_share < 1.0
+
+
+def test_a_system_that_does_not_tell_is_no_alarm(tmp_path: Path) -> None:
+    memory = memory_now(proc=tmp_path)
+    assert memory.available_share is None
+    assert memory_report(memory).level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("firm_misses", {"firm_misses": 10, "firm_window": 10}),
+        ("miss_ratio_warn", {"miss_ratio_warn": 0.6, "miss_ratio_error": 0.5}),
+    ],
+)
+def test_bounds_that_contradict_each_other_are_named(name: str, settings: dict) -> None:
+    with pytest.raises(SettingError, match=f"^{name} must be"):
+        Settings(**settings)

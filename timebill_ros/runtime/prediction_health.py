@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether plans rest on sound predictions: lengths and times, predicted against actual."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from timebill_ros.budget.plan import Plan
+from timebill_ros.runtime.health import ENOUGH, WINDOW, Level, Report
+from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
+from timebill_ros.runtime.settings import Settings
+
+_NONE = "-"
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One plan beside what came; errors are relative to the actual value, None where unknown.
+
+    Attributes:
+        length_error: of N_hat; unknown without a prediction, or where decoding was cut short.
+        time_error: of the predicted time; it assumes N_hat tokens, so a wrong length is in it.
+        prefill_error: of the predicted prefill: the time model alone.
+        beyond_planned: more tokens came than the plan had to survive, N > N_W.
+        beyond_wcet: execution outlasted the plan's worst case.
+        predicted: a prediction came in time.
+    """
+
+    length_error: float | None
+    time_error: float | None
+    prefill_error: float | None
+    beyond_planned: bool
+    beyond_wcet: bool
+    predicted: bool
+
+
+class PredictionHealth:
+    """Compares the last hundred plans with what became of them."""
+
+    def __init__(self) -> None:
+        """No plan yet."""
+        self._last: deque[_Comparison] = deque(maxlen=WINDOW)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take an outcome into account that was decoded to its end, or to its deadline."""
+        if outcome.plan is not None and _decoded(outcome):
+            complete = isinstance(outcome, Response)
+            self._last.append(_compare(outcome, outcome.plan, complete=complete))
+
+    def report(self, settings: Settings) -> Report:
+        """WARN where more plans than ``beyond_plan_warn`` did not hold; never ERROR.
+
+        A plan that did not hold need not have missed its deadline: misses are a subject of their
+        own.
+        """
+        last = list(self._last)
+        planned = _share(c.beyond_planned for c in last)
+        wcet = _share(c.beyond_wcet for c in last)
+        values = {
+            "length error": _mean(c.length_error for c in last),
+            "time error": _mean(c.time_error for c in last),
+            "prefill error": _mean(c.prefill_error for c in last),
+            "share beyond planned_tokens": f"{planned:.3f}",
+            "share beyond wcet": f"{wcet:.3f}",
+            "share without prediction": f"{_share(not c.predicted for c in last):.3f}",
+            "plans": str(len(last)),
+        }
+        if len(last) >= ENOUGH and planned > settings.beyond_plan_warn:
+            message = f"{planned:.0%} of the answers were longer than planned: raise pessimism"
+            return Report(Level.WARN, message, values)
+        if len(last) >= ENOUGH and wcet > settings.beyond_plan_warn:
+            message = f"{wcet:.0%} of the answers took longer than their worst case: profile again"
+            return Report(Level.WARN, message, values)
+        return Report(Level.OK, "plans hold", values)
+
+
+def _decoded(outcome: Outcome) -> bool:
+    """Whether it came to its end, or to its deadline while it was decoded."""
+    if isinstance(outcome, Response):
+        return True
+    return outcome.reason is Reason.KILLED and outcome.stage is Stage.DECODE
+
+
+def _compare(outcome: Outcome, plan: Plan, *, complete: bool) -> _Comparison:
+    timing, tokens = outcome.timing, outcome.response_tokens
+    predicted = plan.predicted_tokens > 0
+    return _Comparison(
+        length_error=_error(plan.predicted_tokens, tokens) if complete and predicted else None,
+        time_error=_error(plan.predicted_time, timing.execution) if complete else None,
+        prefill_error=_error(outcome.predicted_prefill, timing.prefill),
+        beyond_planned=tokens > plan.planned_tokens,
+        beyond_wcet=timing.execution > plan.wcet,
+        predicted=predicted,
+    )
+
+
+def _error(predicted: float, actual: float) -> float | None:
+    return abs(predicted - actual) / actual if actual > 0 else None
+
+
+def _mean(errors: Iterable[float | None]) -> str:
+    known = [error for error in errors if error is not None]
+    return f"{sum(known) / len(known):.3f}" if known else _NONE
+
+
+def _share(flags: Iterable[bool]) -> float:
+    counted = list(flags)
+    return sum(counted) / len(counted) if counted else 0.0
