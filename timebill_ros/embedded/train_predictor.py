@@ -27,7 +27,7 @@ from timebill_ros.embedded.lengths import (
     sample_tasks,
     write_pairs,
 )
-from timebill_ros.embedded.predictor_quality import LengthQuality, measure
+from timebill_ros.embedded.predictor_quality import measure
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.fingerprint import target_fingerprint
 from timebill_ros.predictor.checkpoint import Buckets
@@ -37,6 +37,7 @@ from timebill_ros.predictor.embedded_predictor import (
     Shape,
     save,
 )
+from timebill_ros.predictor.quality import LengthQuality
 
 BUCKET_SIZE = 16
 PROMPTS_PER_STEP = 32
