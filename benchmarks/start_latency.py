@@ -16,6 +16,7 @@ from machine import heading
 from served import QUANTILES_HEADER, draw_instruction, duration, quantiles, served
 
 from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.prompt import encode_prompt
 from timebill_ros.msg import Instruction
 from timebill_ros.runtime.loading import model_folder
@@ -71,7 +72,7 @@ def tokenising_times(instructions: list[Instruction], model: str) -> list[float]
     times = []
     for instruction in instructions:
         start = time.perf_counter()
-        encode_prompt(tokenizer, instruction.system, instruction.prompt)
+        encode_prompt(tokenizer, Conversation(instruction.system, instruction.prompt))
         times.append(time.perf_counter() - start)
     return times
 

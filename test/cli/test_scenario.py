@@ -19,6 +19,7 @@ from timebill_ros.cli.scenario import (
     plan_run,
     time_per_cached_token,
 )
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
@@ -100,7 +101,7 @@ class VirtualNode:
             head_start = HEAD_START if position else 0.0
             release_ns = self._clock.now_ns() + round(head_start * NS_PER_S)
             deadline_ns = release_ns + round(request.budget * NS_PER_S)
-            jobs.append(Job(request.id, "", request.id, release_ns, deadline_ns))
+            jobs.append(Job(request.id, Conversation("", request.id), release_ns, deadline_ns))
         simulate(self._server, self._clock, jobs)
         return [self.outcomes[request.id] for request in group]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from timebill_ros.embedded.evaluate import held_out_tasks, measure
 from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, generate, open_engine
 from timebill_ros.embedded.train_predictor import HELD_OUT_SEED
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.workload.tasks import Family
 
 
@@ -35,5 +36,5 @@ def test_generation_keeps_the_observation_window() -> None:
 def test_the_longest_prompts_fit() -> None:
     engine = open_engine(CHECKPOINT, threads=1)
     tasks = [task for family in Family for task in held_out_tasks(family, 8192, 8)]
-    longest = max(len(engine.encode(task.system, task.instruction)) for task in tasks)
+    longest = max(len(engine.encode(Conversation(task.system, task.instruction))) for task in tasks)
     assert longest + LONGEST_RESPONSE <= engine.max_context

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from timebill_ros.embedded.evaluate import held_out_tasks
 from timebill_ros.embedded.generation import CHECKPOINT, PREDICTOR, generate, open_engine
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.fingerprint import target_fingerprint
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
@@ -62,7 +63,7 @@ def test_held_out_tasks_are_answered(engine: TransformerEngine, family: Family) 
 
 def test_instructions_work_without_a_scene_and_with_any_text(engine: TransformerEngine) -> None:
     for system, prompt in (("", "stop"), ("", "🚗 漢字 \x00 ?"), ("free text", "hello there")):
-        engine.begin(engine.encode(system, prompt), 30)
+        engine.begin(engine.encode(Conversation(system, prompt)), 30)
         while not engine.prefill_chunk():
             pass
         while engine.finish_reason is None:
@@ -89,7 +90,9 @@ def test_the_predictor_tells_short_answers_from_long(engine: TransformerEngine) 
     tasks = held_out_tasks(Family.REPORT, 800, 6) + held_out_tasks(Family.COMMAND, 800, 6)
     predicted = []
     for task in tasks:
-        distribution = predictor.predict("", engine.encode(task.system, task.instruction), None)
+        distribution = predictor.predict(
+            "", engine.encode(Conversation(task.system, task.instruction)), None
+        )
         assert distribution.probabilities.sum() == pytest.approx(1.0)
         predicted.append(distribution.predicted_tokens(400))
     actual = [task.reference_tokens for task in tasks]

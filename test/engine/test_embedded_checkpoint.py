@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import timebill_ros.embedded
 from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.lean_decoder import LeanDecoder
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Family, sample_task
@@ -36,7 +37,7 @@ def test_greedy_equals_generate(checkpoint, stock, family, prompt_tokens, lean):
     engine = TransformerEngine(checkpoint, max_context=2048, chunk=256, lean=lean)
     assert isinstance(engine.decoder, LeanDecoder) is lean
     task = sample_task(np.random.default_rng(prompt_tokens), family, prompt_tokens)
-    prompt = engine.encode(task.system, task.instruction)
+    prompt = engine.encode(Conversation(task.system, task.instruction))
     ids = torch.tensor([prompt])
     expected = stock.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=60

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
@@ -264,9 +265,9 @@ def test_close_gives_the_cache_back(make_engine):
 
 def test_encode_renders_and_tokenizes(make_engine, tokenizer):
     engine = make_engine()
-    assert tokenizer.decode(engine.encode("be brief", "go")) == "be brief\ngo"
+    assert tokenizer.decode(engine.encode(Conversation("be brief", "go"))) == "be brief\ngo"
     with pytest.raises(PromptEmpty):
-        engine.encode("be brief", " ")
+        engine.encode(Conversation("be brief", " "))
 
 
 @pytest.mark.cuda
@@ -289,6 +290,6 @@ def test_cuda_equals_cpu(family, lean, folder_of, make_engine, prompt_of):
 def test_a_prompt_can_be_refused_by_its_characters(make_engine):
     engine = make_engine(max_context=100)
     assert engine.max_prompt_chars == 100 * len("<pad>")
-    longest = engine.encode("", "a" * (engine.max_prompt_chars + 1))
+    longest = engine.encode(Conversation("", "a" * (engine.max_prompt_chars + 1)))
     with pytest.raises(ContextExceeded):
         engine.begin(longest, 1)

@@ -7,6 +7,7 @@ from std_msgs.msg import Header
 
 from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.node.conversions import (
     FINISH_REASONS,
@@ -23,7 +24,7 @@ from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
 
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="base_link")
-JOB = Job("a", "", "stop", 0, 10, context=HEADER)
+JOB = Job("a", Conversation("", "stop"), 0, 10, context=HEADER)
 PLAN = Plan("timebill", 0.25, True, 1000, 750, 32, 160, 0.25, 0.75)
 
 
@@ -54,9 +55,11 @@ def test_an_instruction_s_fields_are_taken_over() -> None:
         budget=Duration(sec=1, nanosec=250_000_000),
         deadline=Time(sec=9, nanosec=1),
         max_tokens=12,
+        messages=[msg.ChatMessage(role="user", content="go")],
     )
     instruction = instruction_from(message, id="a", received_ns=8_000_000_000)
-    assert (instruction.system, instruction.prompt, instruction.max_tokens) == ("scene", "stop", 12)
+    assert instruction.conversation == Conversation("scene", "stop", (Turn("user", "go"),))
+    assert instruction.max_tokens == 12
     assert instruction.stamp_ns == 7_000_000_005
     assert instruction.budget_ns == 1_250_000_000
     assert instruction.deadline_ns == 9_000_000_001

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from timebill_ros.budget.planners import Planner, VanillaPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
@@ -84,7 +85,7 @@ class Scene:
     ) -> Job:
         self.requests[id] = SimulatedRequest(prompt_tokens, response_tokens, predicted_tokens)
         release_ns = release_ms * MS
-        job = Job(id, "", id, release_ns, release_ns + budget_ms * MS, max_tokens)
+        job = Job(id, Conversation("", id), release_ns, release_ns + budget_ms * MS, max_tokens)
         self.jobs.append(job)
         return job
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 
+from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.runtime.admission import Instruction, Limits, Refused, admit
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
@@ -13,17 +14,24 @@ NOW_ROS = 1_700_000_000 * NS_PER_S
 NOW_CLOCK = 5 * NS_PER_S
 
 
+TALK = Conversation("a scene", "stop")
+
+
 def instruction(**changes: object) -> Instruction:
     fields: dict = {
         "id": "a",
-        "system": "a scene",
-        "prompt": "stop",
+        "conversation": TALK,
         "stamp_ns": NOW_ROS - NS_PER_S // 10,
         "budget_ns": NS_PER_S,
         "deadline_ns": 0,
         "max_tokens": 0,
     }
     return Instruction(**{**fields, **changes})
+
+
+def asking(system: str, prompt: str, *turns: tuple[str, str]) -> dict:
+    """The fields of an instruction with this conversation."""
+    return {"conversation": Conversation(system, prompt, tuple(Turn(*turn) for turn in turns))}
 
 
 def admitted(**changes: object) -> Job:
@@ -59,6 +67,11 @@ def test_zero_max_tokens_means_the_default() -> None:
     assert admitted(max_tokens=7).max_tokens == 7
 
 
+def test_the_conversation_is_taken_over_with_its_earlier_turns() -> None:
+    talk = asking("be brief", "and now ?", ("user", "go"), ("assistant", "gone"))
+    assert admitted(**talk).conversation == talk["conversation"]
+
+
 def test_the_context_is_handed_through() -> None:
     token = object()
     assert admitted(context=token).context is token
@@ -67,12 +80,20 @@ def test_the_context_is_handed_through() -> None:
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
-        ({"prompt": ""}, "prompt: it is empty"),
-        ({"prompt": " \n\t"}, "prompt: it is empty"),
-        ({"prompt": "st\ufffdp"}, "prompt: character 2 is U\\+FFFD"),
-        ({"system": "\ufffd"}, "system: character 0"),
+        (asking("", ""), "prompt: it is empty"),
+        (asking("", " \n\t"), "prompt: it is empty"),
+        (asking("", "st\ufffdp"), "prompt: character 2 is U\\+FFFD"),
+        (asking("\ufffd", "stop"), "system: character 0"),
         ({"id": "a\ufffd"}, "id: character 1"),
-        ({"system": "x" * 98, "prompt": "xyz"}, "prompt: its 101 characters are more than the 100"),
+        (asking("x" * 98, "xyz"), "prompt: 101 characters, .* are more than the 100"),
+        (asking("x" * 90, "xyz", ("user", "x" * 8)), "prompt: 101 characters, "),
+        (
+            asking("", "stop", ("user", "go"), ("tool", "gone")),
+            r"messages\[1\].role: 'tool' is none of user, assistant",
+        ),
+        (asking("", "stop", ("system", "go")), r"messages\[0\].role: 'system'"),
+        (asking("", "stop", ("assistant", " ")), r"messages\[0\].content: it is empty"),
+        (asking("", "stop", ("user", "g\ufffd")), r"messages\[0\].content: character 1"),
         ({"budget_ns": -NS_PER_S}, "budget: -1.000 s is negative"),
         ({"budget_ns": 10**9 * NS_PER_S}, "budget: .* exceed the max_budget of 600.000 s"),
         ({"deadline_ns": NOW_ROS + 700 * NS_PER_S}, "deadline: 700.000 s from now exceed"),

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.errors import ConversationRefused
 from timebill_ros.runtime.outcome import Reason, Stage
+from timebill_ros.runtime.simulation import SimulatedRequest
 
 from .simulated import Scene
 
@@ -173,10 +178,31 @@ def test_a_deadline_that_passes_while_tokenising_ends_the_job_there() -> None:
     scene.job("a", budget_ms=5)
     encode = scene.engine.encode
 
-    def slow_encode(system: str, prompt: str) -> list[int]:
+    def slow_encode(conversation: Conversation) -> list[int]:
         scene.clock.advance(7_000_000)
-        return encode(system, prompt)
+        return encode(conversation)
 
     scene.engine.encode = slow_encode  # type: ignore[method-assign]
     assert scene.story() == [("a", "killed", 7.0)]
     assert scene.overrun("a").stage is Stage.QUEUED
+
+
+def test_turns_that_the_template_refuses_are_the_instruction_s_fault() -> None:
+    scene = Scene()
+    scene.job("a")
+
+    def refusing_encode(conversation: Conversation) -> list[int]:
+        raise ConversationRefused(ValueError("roles must alternate"))
+
+    scene.engine.encode = refusing_encode  # type: ignore[method-assign]
+    assert scene.story() == [("a", "rejected", 0.0)]
+    assert re.match("messages: .*roles must alternate", scene.overrun("a").detail)
+
+
+def test_the_predictor_reads_the_rendered_prompt() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.0))
+    scene.job("a")
+    scene.requests["<user>a"] = SimulatedRequest(1000, 11, 160)
+    scene.engine.render = lambda conversation: f"<user>{conversation.prompt}"  # type: ignore
+    scene.run()
+    assert scene.response("a").plan.predicted_tokens == 160

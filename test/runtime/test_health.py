@@ -9,6 +9,7 @@ import pytest
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.health import (
     MISS_RATIO,
@@ -23,7 +24,7 @@ from timebill_ros.runtime.memory import Memory, memory_now
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing
 from timebill_ros.runtime.settings import Settings
 
-JOB = Job("a", "", "stop", 0, 10)
+JOB = Job("a", Conversation("", "stop"), 0, 10)
 PLAN = Plan("timebill", 0.0, True, 100, 100, 16, 80, 0.1, 0.2)
 # One letter per outcome.
 OUTCOMES: dict[str, Outcome] = {

@@ -11,6 +11,7 @@ import pytest
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.profile import least_context
 from timebill_ros.runtime import loading
 from timebill_ros.runtime.loading import Loaded, load
@@ -67,4 +68,4 @@ def test_a_predictor_is_measured_on_words_and_tokens_of_the_same_length(
     lengths = {len(ids) for _, ids in reader.inputs}
     assert len(lengths) >= 5
     for text, ids in reader.inputs:
-        assert len(engine.encode("", text)) == pytest.approx(len(ids), rel=0.05)
+        assert len(engine.encode(Conversation("", text))) == pytest.approx(len(ids), rel=0.05)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.health import Level, Report
 from timebill_ros.runtime.job import Job
@@ -13,7 +14,7 @@ from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Sta
 from timebill_ros.runtime.prediction_health import PredictionHealth
 from timebill_ros.runtime.settings import Settings
 
-JOB = Job("a", "", "stop", 0, 10)
+JOB = Job("a", Conversation("", "stop"), 0, 10)
 PLAN = Plan(
     planner="timebill",
     alpha=0.0,

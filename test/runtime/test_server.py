@@ -86,7 +86,7 @@ def test_a_response_that_ends_exactly_at_the_deadline_is_in_time() -> None:
 def test_a_last_step_that_ends_past_the_deadline_is_a_miss(policy: str, what: str) -> None:
     scene = Scene(policy=OverrunPolicy(policy))
     job = scene.job("a", response_tokens=11)
-    scene.jobs[0] = type(job)(job.id, "", job.prompt, 0, 20 * MS - 1)
+    scene.jobs[0] = type(job)(job.id, job.conversation, 0, 20 * MS - 1)
     assert scene.story()[0] == ("a", what, 20.0)
 
 

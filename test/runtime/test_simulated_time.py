@@ -9,6 +9,7 @@ import pytest
 
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Reason, Stage
@@ -88,7 +89,7 @@ def paused_scene(resumes_ms: int) -> Scene:
 
 def released_now(scene: Scene, name: str, budget_ms: int, response_tokens: int) -> Job:
     scene.job(name, response_tokens=response_tokens)
-    return Job(name, "", name, NS_PER_S, NS_PER_S + budget_ms * MS)
+    return Job(name, Conversation("", name), NS_PER_S, NS_PER_S + budget_ms * MS)
 
 
 def test_while_the_clock_stands_no_deadline_comes() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Task
@@ -47,7 +48,7 @@ def open_engine(
 
 def generate(engine: TransformerEngine, task: Task, alpha: float = 0.0) -> Generated:
     """Answer ``task`` after evicting the share ``alpha`` of the prompt's cache."""
-    prompt_ids = engine.encode(task.system, task.instruction)
+    prompt_ids = engine.encode(Conversation(task.system, task.instruction))
     engine.begin(prompt_ids, LONGEST_RESPONSE)
     while not engine.prefill_chunk():
         pass

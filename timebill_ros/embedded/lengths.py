@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from timebill_ros.embedded.generation import generate
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.prompt import encode_prompt
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Task, sample_family, sample_task
@@ -44,7 +45,7 @@ def generated(engine: TransformerEngine, tasks: Iterable[Task]) -> Iterator[Pair
 def expected(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[Task]) -> Iterator[Pair]:
     """The lengths that right answers would have; a thousand times cheaper than generating them."""
     for task in tasks:
-        prompt = encode_prompt(tokenizer, task.system, task.instruction)
+        prompt = encode_prompt(tokenizer, Conversation(task.system, task.instruction))
         yield Pair(tuple(prompt), task.reference_tokens)
 
 

@@ -63,6 +63,13 @@ class PromptEmpty(RequestError):
         super().__init__("the prompt is empty; it must hold at least one token")
 
 
+class ConversationRefused(RequestError):
+    """The model's chat template does not take these turns."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(f"the model's chat template refuses the turns: {reason}")
+
+
 class ContextExceeded(RequestError):
     """Prompt and response together do not fit the context."""
 

@@ -5,64 +5,72 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from timebill_ros.engine.errors import PromptEmpty
+from timebill_ros.engine.conversation import Conversation, Turn
+from timebill_ros.engine.errors import ConversationRefused, PromptEmpty
 
-# Stand for the contents; private characters, which no template holds.
-_SYSTEM, _PROMPT = "\ue000", "\ue001"
+# A number between them stands for a text; private characters, which no template holds.
+_OPEN, _CLOSE = "\ue000", "\ue001"
 _LEAST_LONGEST = 4  # characters; a vocabulary that names its tokens otherwise is not trusted below
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, system: str, prompt: str) -> str:
+def render_prompt(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> str:
     """The text that the model is to continue.
 
-    With a chat template: a system message (if ``system`` is not empty), a user message, and the
-    opening of the answer. Some templates refuse a system role; then it leads the user message, as
-    it leads the prompt of a model without a template.
+    With a chat template: the system message, if there is one, the turns, and the opening of the
+    answer. Some templates refuse a system role; then it leads the first turn. Without a template,
+    the texts are one per line, and nothing tells the turns apart.
 
     Raises:
-        PromptEmpty: ``prompt`` is blank.
+        PromptEmpty: the turn to answer is blank.
+        ConversationRefused: the template does not take the turns, in their order for example.
     """
-    if not prompt.strip():
+    if not conversation.prompt.strip():
         raise PromptEmpty
-    joined = f"{system}\n{prompt}" if system else prompt
     if tokenizer.chat_template is None:
-        return joined
-    if system:
-        roles = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        return "\n".join(conversation.texts)
+    turns = [*conversation.turns, Turn("user", conversation.prompt)]
+    if system := conversation.system:
         try:
-            return _apply(tokenizer, roles)
+            return _apply(tokenizer, [Turn("system", system), *turns])
         except TemplateError:
-            pass
-    return _apply(tokenizer, [{"role": "user", "content": joined}])
+            turns[0] = replace(turns[0], content=f"{system}\n{turns[0].content}")
+    try:
+        return _apply(tokenizer, turns)
+    except TemplateError as error:
+        raise ConversationRefused(error) from error
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, system: str, prompt: str) -> list[int]:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[int]:
     """Tokens of the rendered prompt; only the template's own special tokens are special.
 
-    A special token's name in ``system`` or ``prompt`` is text like any other: it can neither end
-    the prompt nor open a turn. Half a surrogate pair is no character, and becomes "?".
+    A special token's name in one of the texts is text like any other: it can neither end the
+    prompt nor open a turn. Half a surrogate pair is no character, and becomes "?".
 
     Raises:
-        PromptEmpty: ``prompt`` is blank.
+        PromptEmpty, ConversationRefused: see ``render_prompt``.
     """
-    system, prompt = (text.encode(errors="replace").decode() for text in (system, prompt))
-    rendered = render_prompt(tokenizer, system, prompt)
+    conversation = conversation.with_texts(lambda text: text.encode(errors="replace").decode())
+    rendered = render_prompt(tokenizer, conversation)
     # A chat template has put in the special tokens already.
     templated = tokenizer.chat_template is not None
     names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    if not any(name in text for name in names for text in (system, prompt)):
+    if not any(name in text for name in names for text in conversation.texts):
         return list(tokenizer.encode(rendered, add_special_tokens=not templated))
     # The names in the frame are the template's. What stands between two of them is encoded as one
     # text, contents included, as it would be without names in the contents.
-    stand_in = {_SYSTEM: system, _PROMPT: prompt}
-    frame = render_prompt(tokenizer, _SYSTEM if system else "", _PROMPT)
+    texts = conversation.texts
+    numbers = iter(range(len(texts)))
+    frame = render_prompt(
+        tokenizer, conversation.with_texts(lambda _: f"{_OPEN}{next(numbers)}{_CLOSE}")
+    )
     ids: list[int] = []
     for part in _split(frame, names):
-        text = re.sub(f"{_SYSTEM}|{_PROMPT}", lambda match: stand_in[match[0]], part)
+        text = re.sub(f"{_OPEN}(\\d+){_CLOSE}", lambda match: texts[int(match[1])], part)
         ids += tokenizer.encode(
             text, add_special_tokens=not templated, split_special_tokens=part not in names
         )
@@ -84,6 +92,7 @@ def _split(text: str, names: Sequence[str]) -> list[str]:
     return [piece for piece in re.split(f"({either})", text) if piece]
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+def _apply(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return str(text)

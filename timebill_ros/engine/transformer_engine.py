@@ -12,6 +12,7 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import QueryWindow
 from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.checkpoint import Checkpoint
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
@@ -24,7 +25,7 @@ from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.prompt import encode_prompt, most_characters
+from timebill_ros.engine.prompt import encode_prompt, most_characters, render_prompt
 from timebill_ros.engine.sampling import Sampler, Sampling
 from timebill_ros.engine.text import ResponseText
 
@@ -119,9 +120,13 @@ class TransformerEngine:
         """Why the response is complete; None while it is not."""
         return self._finish_reason
 
-    def encode(self, system: str, prompt: str) -> list[int]:
-        """The rendered prompt's tokens, see ``encode_prompt``. Raises ``PromptEmpty``."""
-        return encode_prompt(self._checkpoint.tokenizer, system, prompt)
+    def encode(self, conversation: Conversation) -> list[int]:
+        """The rendered prompt's tokens, see ``encode_prompt`` for what it raises."""
+        return encode_prompt(self._checkpoint.tokenizer, conversation)
+
+    def render(self, conversation: Conversation) -> str:
+        """The text that the model is to continue, see ``render_prompt`` for what it raises."""
+        return render_prompt(self._checkpoint.tokenizer, conversation)
 
     def begin(
         self, prompt_ids: Sequence[int], max_tokens: int, *, ignore_eos: bool = False

@@ -9,6 +9,7 @@ from std_msgs.msg import Header
 
 from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.admission import Instruction
 from timebill_ros.runtime.clock import NS_PER_S
@@ -73,8 +74,11 @@ def instruction_from(message: msg.Instruction, *, id: str, received_ns: int) -> 
     header = Header(stamp=time_msg(stamp_ns), frame_id=message.header.frame_id)
     return Instruction(
         id=id,
-        system=message.system,
-        prompt=message.prompt,
+        conversation=Conversation(
+            system=message.system,
+            prompt=message.prompt,
+            turns=tuple(Turn(turn.role, turn.content) for turn in message.messages),
+        ),
         stamp_ns=stamp_ns,
         budget_ns=nanoseconds(message.budget),
         deadline_ns=nanoseconds(message.deadline),

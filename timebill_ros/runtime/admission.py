@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timebill_ros.engine.conversation import ROLES, Conversation
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 from timebill_ros.runtime.errors import JobStopped
 from timebill_ros.runtime.job import Job
@@ -19,7 +20,7 @@ class Instruction:
     """The fields of an instruction as they arrived; 0 or "" is "not set" for each.
 
     Attributes:
-        id, system, prompt: text.
+        id, conversation: text.
         stamp_ns: release instant on the sender's clock, which is the node's.
         budget_ns: from the release to the deadline.
         deadline_ns: absolute deadline on the same clock as the stamp; wins over the budget.
@@ -28,8 +29,7 @@ class Instruction:
     """
 
     id: str
-    system: str
-    prompt: str
+    conversation: Conversation
     stamp_ns: int
     budget_ns: int
     deadline_ns: int
@@ -44,8 +44,8 @@ class Limits:
     Attributes:
         default_budget: s, where neither budget nor deadline is set.
         max_budget: s; more is refused as absurd.
-        max_prompt_chars: characters of system and prompt together; more cannot fit the model's
-            context, and tokenising them to find out would take longer than many a deadline.
+        max_prompt_chars: characters of all texts together; more cannot fit the model's context,
+            and tokenising them to find out would take longer than many a deadline.
     """
 
     default_budget: float
@@ -72,8 +72,7 @@ def admit(instruction: Instruction, *, received_ns: int, clock_ns: int, limits: 
     offset_ns = clock_ns - received_ns
     job = Job(
         id=instruction.id,
-        system=instruction.system,
-        prompt=instruction.prompt,
+        conversation=instruction.conversation,
         release_ns=stamp_ns + offset_ns,
         deadline_ns=deadline_ns + offset_ns,
         max_tokens=instruction.max_tokens or None,
@@ -102,17 +101,25 @@ class Refused(JobStopped):
 
 def _fault(instruction: Instruction, ahead_ns: int, limits: Limits) -> str | None:
     """The first field that is out of its bounds, with the bound; None where all are within."""
-    for name in ("id", "system", "prompt"):
-        position = getattr(instruction, name).find(_REPLACEMENT)
+    conversation = instruction.conversation
+    texts = {"id": instruction.id, "system": conversation.system, "prompt": conversation.prompt}
+    for number, turn in enumerate(conversation.turns):
+        if turn.role not in ROLES:
+            return f"messages[{number}].role: {turn.role!r} is none of {', '.join(ROLES)}"
+        if not turn.content.strip():
+            return f"messages[{number}].content: it is empty"
+        texts[f"messages[{number}].content"] = turn.content
+    for name, text in texts.items():
+        position = text.find(_REPLACEMENT)
         if position >= 0:
             return f"{name}: character {position} is U+FFFD, the text was not valid UTF-8"
-    if not instruction.prompt.strip():
+    if not conversation.prompt.strip():
         return "prompt: it is empty"
-    characters = len(instruction.system) + len(instruction.prompt)
+    characters = sum(map(len, conversation.texts))
     if characters > limits.max_prompt_chars:
         return (
-            f"prompt: its {characters} characters are more than the {limits.max_prompt_chars} that "
-            "can fit the model's context"
+            f"prompt: {characters} characters, system and messages included, are more than the "
+            f"{limits.max_prompt_chars} that can fit the model's context"
         )
     if instruction.deadline_ns == 0 and instruction.budget_ns < 0:
         return f"budget: {seconds(instruction.budget_ns):.3f} s is negative"

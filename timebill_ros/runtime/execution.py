@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.planners import Planner
 from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.errors import RequestError
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.clock import Clock, seconds
 from timebill_ros.runtime.errors import JobStopped
@@ -138,16 +139,23 @@ class Execution:
     def _begin(self) -> tuple[int, int]:
         """Tokenise, check the bounds, start the predictor; N_x and N_max."""
         job, parts = self.job, self._parts
-        prompt_ids = parts.engine.encode(job.system, job.prompt)
+        prompt_ids = self._encoded()
         self._checkpoint()
         max_tokens = checked_max_tokens(job, len(prompt_ids), parts)
         parts.engine.begin(prompt_ids, max_tokens)
         self._predicted_prefill = parts.time_model.prefill(len(prompt_ids))
         if parts.predictor is not None:
             longest = parts.time_model.longest_predictor_input(len(prompt_ids))
-            text = f"{job.system}\n{job.prompt}" if job.system else job.prompt
+            text = parts.engine.render(job.conversation)
             self._prediction = parts.predictor.start(text, prompt_ids, longest)
         return len(prompt_ids), max_tokens
+
+    def _encoded(self) -> list[int]:
+        """The prompt's tokens; what cannot be rendered is the instruction's fault."""
+        try:
+            return self._parts.engine.encode(self.job.conversation)
+        except RequestError as error:
+            raise JobStopped(Reason.REJECTED, f"messages: {error}") from error
 
     def _make_plan(self, prompt_tokens: int, max_tokens: int) -> Plan:
         """Take the prediction and plan from the time that is really left."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timebill_ros.engine.conversation import Conversation
+
 
 @dataclass(frozen=True)
 class Job:
@@ -12,15 +14,14 @@ class Job:
 
     Attributes:
         id: the caller's name for it; unique among the jobs in flight.
-        system, prompt: the two parts of the chat template.
+        conversation: what is to be answered.
         release_ns, deadline_ns: instants of the server's clock.
         max_tokens: N_max; None for the server's default.
         context: what the caller wants back with the outcome; never looked at.
     """
 
     id: str
-    system: str
-    prompt: str
+    conversation: Conversation
     release_ns: int
     deadline_ns: int
     max_tokens: int | None = None

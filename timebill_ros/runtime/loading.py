@@ -13,6 +13,7 @@ from pathlib import Path
 from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_cache import (
@@ -166,7 +167,7 @@ def _prediction(
 
     The words are cut in proportion: encoding or decoding them would be timed with the predictor.
     """
-    ids = engine.encode("", _WORDS)
+    ids = engine.encode(Conversation("", _WORDS))
 
     def predict(tokens: int) -> LengthDistribution:
         share = tokens / len(ids)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.finish import FinishReason
 
 
@@ -21,8 +22,15 @@ class Engine(Protocol):
     window: int
     max_context: int
 
-    def encode(self, system: str, prompt: str) -> list[int]:
-        """Tokens of the rendered prompt, N_x of them."""
+    def encode(self, conversation: Conversation) -> list[int]:
+        """Tokens of the rendered prompt, N_x of them.
+
+        Raises:
+            RequestError: the conversation cannot be rendered.
+        """
+
+    def render(self, conversation: Conversation) -> str:
+        """The rendered prompt as text, for a predictor that reads text. Raises as ``encode``."""
 
     def begin(self, prompt_ids: Sequence[int], max_tokens: int) -> None:
         """Forget the previous request and take this one."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 from timebill_ros.runtime.job import Job
@@ -117,10 +118,14 @@ class SimulatedEngine:
         self._kept = 0
         self._response_tokens = 0
 
-    def encode(self, system: str, prompt: str) -> list[int]:
+    def encode(self, conversation: Conversation) -> list[int]:
         """As many tokens as the request has; takes no time."""
-        self._request = self._requests[prompt]
+        self._request = self._requests[conversation.prompt]
         return [0] * self._request.prompt_tokens
+
+    def render(self, conversation: Conversation) -> str:
+        """The prompt alone, by which the predictor finds its request; takes no time."""
+        return conversation.prompt
 
     def begin(self, prompt_ids: Sequence[int], max_tokens: int) -> None:
         """Forget the previous request and take this one."""
@@ -219,7 +224,9 @@ class SimulatedPredictor:
         model = self._time_model.predictor
         duration = model(tokens) if model is not None else 0.0
         buckets = -(-self._requests[text].predicted_tokens // self._bucket_size)
-        lengths = LengthDistribution(np.eye(buckets)[-1], self._bucket_size)
+        certain = np.zeros(buckets)
+        certain[-1] = 1.0
+        lengths = LengthDistribution(certain, self._bucket_size)
         now_ns = self._clock.now_ns()
         return SimulatedPrediction(
             self._clock, now_ns, now_ns + round(duration * NS_PER_S), lengths
