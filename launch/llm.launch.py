@@ -26,6 +26,8 @@ from lifecycle_msgs.msg import Transition
 PACKAGE = "timebill_ros"
 NODE_NAME = "llm"
 PARAM_FILE = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "llm.param.yaml"])
+PRESETS = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "presets"])
+PRESET_SUFFIX = ".param.yaml"
 
 # Launch arguments that override one parameter of the file each: its name and type.
 OVERRIDES = {
@@ -59,6 +61,12 @@ def arguments() -> list[DeclareLaunchArgument]:
             "param_file",
             default_value=PARAM_FILE,
             description="Parameter file of the node; empty: the defaults built into it.",
+        ),
+        DeclareLaunchArgument(
+            "preset",
+            default_value="",
+            description="Name of a model in the package's config/presets, whose parameters "
+            "override those of param_file; empty: none.",
         ),
         DeclareLaunchArgument(
             "model",
@@ -121,26 +129,26 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         for argument in arguments()
         if (value := LaunchConfiguration(argument.name).perform(context))
     }
-    node = llm_node(given)
+    node = llm_node(given, context)
     return [autostart(node), node]
 
 
-def llm_node(given: dict[str, str]) -> LifecycleNode:
+def llm_node(given: dict[str, str], context: LaunchContext) -> LifecycleNode:
     """The node as the arguments want it."""
     return LifecycleNode(
         package=PACKAGE,
         executable="llm_node",
         name=given.get("node_name", NODE_NAME),
         namespace=given.get("namespace", ""),
-        parameters=parameters(given),
+        parameters=parameters(given, Path(PRESETS.perform(context))),
         remappings=[(topic, given[name]) for name, topic in TOPICS.items() if name in given],
         ros_arguments=["--log-level", given["log_level"]] if "log_level" in given else None,
         output="screen",
     )
 
 
-def parameters(given: dict[str, str]) -> list[str | dict[str, ParameterValue]]:
-    """The parameter file, then what overrides it.
+def parameters(given: dict[str, str], presets: Path) -> list[str | dict[str, ParameterValue]]:
+    """The parameter file, then what overrides it: the preset, then single arguments.
 
     Raises:
         FileNotFoundError: launch itself would only warn of a missing file, and go on without it.
@@ -148,12 +156,26 @@ def parameters(given: dict[str, str]) -> list[str | dict[str, ParameterValue]]:
     file = given.get("param_file")
     if file and not Path(file).is_file():
         raise FileNotFoundError(f"param_file: there is no file {file!r}")
+    preset = preset_file(given["preset"], presets) if "preset" in given else None
     overrides = {
         parameter: ParameterValue(LaunchConfiguration(name), value_type=value_type)
         for name, (parameter, value_type) in OVERRIDES.items()
         if name in given
     }
-    return [*([file] if file else []), *([overrides] if overrides else [])]
+    return [part for part in (file, preset, overrides) if part]
+
+
+def preset_file(name: str, presets: Path) -> str:
+    """The file of a preset.
+
+    Raises:
+        FileNotFoundError: there is none of that name; the message names those there are.
+    """
+    files = {path.name.removesuffix(PRESET_SUFFIX): path for path in presets.glob("*.yaml")}
+    if name not in files:
+        names = ", ".join(sorted(files))
+        raise FileNotFoundError(f"preset: there is none named {name!r}; there are: {names}")
+    return str(files[name])
 
 
 def autostart(node: LifecycleNode) -> GroupAction:

@@ -178,15 +178,20 @@ def test_the_ament_index_lists_the_package_and_its_messages() -> None:
     assert listed <= set(interfaces.split())
 
 
-@pytest.mark.parametrize("folder", ["msg", "action", "config", "launch"])
-def test_shared_files_are_installed(folder: str) -> None:
-    patterns = {
-        "msg": "*.msg",
-        "action": "*.action",
-        "config": "*.yaml",
-        "launch": "*.launch.py",
-    }
-    sources = sorted((SOURCE_TREE / folder).glob(patterns[folder]))
+@pytest.mark.parametrize(
+    ("folder", "pattern"),
+    [
+        ("msg", "*.msg"),
+        ("action", "*.action"),
+        ("config", "*.yaml"),
+        ("config/foxglove", "*.json"),
+        ("config/presets", "*.yaml"),
+        ("launch", "*.launch.*"),
+        ("schema", "*.json"),
+    ],
+)
+def test_shared_files_are_installed(folder: str, pattern: str) -> None:
+    sources = sorted((SOURCE_TREE / folder).glob(pattern))
     assert sources
     for path in sources:
         assert (share() / folder / path.name).read_text() == path.read_text()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import runpy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,9 +32,11 @@ from rclpy.parameter_client import AsyncParameterClient
 # Importing launch has every logger made from then on keep its records to itself, away from caplog.
 logging.setLoggerClass(logging.Logger)
 
-LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "llm.launch.py"
+SOURCE_TREE = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = SOURCE_TREE / "launch" / "llm.launch.py"
 ARGUMENTS = {
     "param_file",
+    "preset",
     "model",
     "device",
     "policy",
@@ -146,6 +149,36 @@ def test_the_documented_arguments_are_declared() -> None:
 
 def test_a_parameter_file_that_does_not_exist_ends_the_launch() -> None:
     assert run({"param_file": "/nowhere.yaml"}, until="active").launch_exit_code == 1
+
+
+def test_a_preset_that_does_not_exist_ends_the_launch_naming_those_that_do() -> None:
+    presets = SOURCE_TREE / "config" / "presets"
+    preset_file = runpy.run_path(str(LAUNCH_FILE))["preset_file"]
+    with pytest.raises(FileNotFoundError, match=r"'gpt'; there are: embedded, llama-3\.2-3b"):
+        preset_file("gpt", presets)
+    assert preset_file("embedded", presets) == str(presets / "embedded.param.yaml")
+    assert run({"preset": "gpt"}, until="active").launch_exit_code == 1
+
+
+@pytest.mark.e2e
+def test_a_preset_wins_over_the_file_and_an_argument_over_the_preset(
+    param_file: Callable[..., str],
+) -> None:
+    def look(context: LaunchContext) -> None:
+        client = AsyncParameterClient(get_ros_node(context), "/llm")
+        answer = client.get_parameters(["default_budget", "dtype", "overrun_policy", "seed"])
+        wait_for(answer.done)
+        budget, dtype, policy, seed = answer.result().values
+        assert budget.double_value == 2.0
+        assert dtype.string_value == "float32"
+        assert policy.string_value == "skip_next"
+        assert seed.integer_value == 7
+
+    file = param_file(default_budget=5.0, seed=7)
+    arguments = {"param_file": file, "preset": "embedded", "policy": "skip_next"}
+    seen = run(arguments, until="active", then=look)
+    assert seen.arrived
+    assert seen.launch_exit_code == 0
 
 
 @pytest.mark.e2e

@@ -7,6 +7,8 @@ import ast
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 from timebill_ros.__main__ import MODULES
 from timebill_ros.node import instruction_service, llm_node
 from timebill_ros.runtime.policy import OverrunPolicy
@@ -50,7 +52,7 @@ def declared() -> dict[str, dict[str, ast.expr]]:
 
 
 def test_every_argument_has_a_default_and_a_description() -> None:
-    assert len(declared()) == 12
+    assert len(declared()) == 13
     assert all({"default_value", "description"} <= said.keys() for said in declared().values())
 
 
@@ -81,6 +83,7 @@ def test_the_node_is_the_packages_own_under_its_own_name() -> None:
     assert ast.literal_eval(constant("NODE_NAME")) in strings(llm_node.__file__)
 
 
-def test_the_default_parameter_file_comes_with_the_package() -> None:
-    names = [n.value for n in ast.walk(constant("PARAM_FILE")) if isinstance(n, ast.Constant)]
-    assert (SOURCE_TREE / Path(*names)).is_file()
+@pytest.mark.parametrize("name", ["PARAM_FILE", "PRESETS"])
+def test_the_files_that_it_names_come_with_the_package(name: str) -> None:
+    parts = [n.value for n in ast.walk(constant(name)) if isinstance(n, ast.Constant)]
+    assert (SOURCE_TREE / Path(*parts)).exists()

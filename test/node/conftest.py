@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import rclpy
@@ -17,3 +18,9 @@ def ros_context() -> Iterator[Context]:
     rclpy.init(context=context)
     yield context
     rclpy.shutdown(context=context)
+
+
+@pytest.fixture(scope="session")
+def profile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Profiles shared by this session's tests, so that only the first one measures."""
+    return tmp_path_factory.mktemp("profiles")

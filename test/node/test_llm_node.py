@@ -115,12 +115,6 @@ class Bench:
         self._executor.shutdown()
 
 
-@pytest.fixture(scope="session")
-def profile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Profiles shared by this session's tests, so that only the first one measures."""
-    return tmp_path_factory.mktemp("profiles")
-
-
 @pytest.fixture
 def bench(ros_context: Context, profile_cache: Path) -> Iterator[Bench]:
     bench = Bench(ros_context, profile_cache)

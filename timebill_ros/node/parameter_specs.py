@@ -22,6 +22,7 @@ class Range:
 class Spec:
     """One parameter: its meaning, its bounds, and whether it may change while it is in use.
 
+    ``choices`` are the only values of a string; ``constraints`` say what no range or list can.
     ``live`` ones take effect from the next instruction on; the others are read when the node is
     configured, since something was loaded, allocated or measured for them.
     """
@@ -30,6 +31,15 @@ class Spec:
     range: Range | None = None
     constraints: str = ""
     live: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def stated_constraints(self) -> str:
+        """What bounds the value besides its range, in words."""
+        if not self.choices:
+            return self.constraints
+        *others, last = self.choices
+        return f"{', '.join(others)} or {last}"
 
 
 _DAY = 86_400.0
@@ -43,7 +53,7 @@ SPECS: dict[str, Spec] = {
     "device": Spec("Where the model runs.", constraints="cpu, cuda or cuda:N"),
     "dtype": Spec(
         "Type of the weights and the KV cache; auto is float32 on CPU and bfloat16 on CUDA.",
-        constraints="auto, float32, bfloat16 or float16",
+        choices=("auto", "float32", "bfloat16", "float16"),
     ),
     "threads": Spec(
         "CPU threads of the engine; 0: half of the cores it may use, one for a model of under "
@@ -68,7 +78,7 @@ SPECS: dict[str, Spec] = {
         "Which prompt tokens stay in the cache: by the window's attention to them (snapkv), to "
         "passages (chunkkv), weighed with their values (criticalkv); or, blind to the instruction, "
         "those with short keys (key_norm), the first and the last (streaming_llm), any (random).",
-        constraints="snapkv, chunkkv, criticalkv, key_norm, streaming_llm or random",
+        choices=("snapkv", "chunkkv", "criticalkv", "key_norm", "streaming_llm", "random"),
     ),
     "kernel": Spec(
         "Width of the pooling that smooths the window's attention (snapkv, chunkkv, criticalkv), "
@@ -96,7 +106,7 @@ SPECS: dict[str, Spec] = {
     "planner": Spec(
         "How the eviction ratio is chosen: timebill (the smallest that meets the budget), fixed "
         "(fixed_alpha), vanilla (0).",
-        constraints="timebill, fixed or vanilla",
+        choices=("timebill", "fixed", "vanilla"),
         live=True,
     ),
     "alpha_max": Spec("Largest eviction ratio.", Range(0.0, 1.0), "below 1", live=True),
@@ -111,7 +121,7 @@ SPECS: dict[str, Spec] = {
     "overrun_policy": Spec(
         "At its deadline an instruction is stopped (kill), or runs on while those behind it are "
         "skipped (skip_next).",
-        constraints="kill or skip_next",
+        choices=("kill", "skip_next"),
         live=True,
     ),
     "default_budget": Spec(

@@ -27,8 +27,8 @@ def _bounds(spec: Spec) -> str:
     parts = []
     if spec.range is not None:
         parts.append(f"{spec.range.low} .. {spec.range.high}")
-    if spec.constraints:
-        parts.append(spec.constraints)
+    if spec.stated_constraints:
+        parts.append(spec.stated_constraints)
     return ", ".join(parts)
 
 

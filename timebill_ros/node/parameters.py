@@ -120,7 +120,9 @@ def _ours(parameters: list[Parameter]) -> dict[str, Any]:
 
 def _descriptor(name: str, spec: Spec, value: object) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(
-        name=name, description=spec.description, additional_constraints=spec.constraints
+        name=name,
+        description=spec.description,
+        additional_constraints=spec.stated_constraints,
     )
     if spec.range is not None and isinstance(value, int):
         bounds = IntegerRange(from_value=int(spec.range.low), to_value=int(spec.range.high), step=1)
