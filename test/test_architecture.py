@@ -32,12 +32,13 @@ ROOMS = {
     "workload": set(),
     "engine": {"budget"},
     "predictor": {"budget"},
+    "collection": {"engine", "predictor"},
     "runtime": {"budget", "engine", "predictor"},
     "embedded": {"budget", "engine", "predictor", "workload"},
     "node": {"budget", "engine", "predictor", "runtime", "embedded", "msg", "action"},
     "cli": {
-        *("budget", "engine", "predictor", "runtime", "embedded", "workload", "node"),
-        *("msg", "action"),
+        *("budget", "engine", "predictor", "collection", "runtime", "embedded", "workload"),
+        *("node", "msg", "action"),
     },
 }
 ROS_ROOMS = {"node", "cli"}

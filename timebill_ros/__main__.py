@@ -11,6 +11,9 @@ MODULES = {
     "profile": "timebill_ros.cli.profile",
     "ask": "timebill_ros.cli.ask",
     "demo": "timebill_ros.cli.demo",
+    "replay": "timebill_ros.cli.replay.main",
+    "top": "timebill_ros.cli.top",
+    "collect": "timebill_ros.cli.collect",
 }
 
 

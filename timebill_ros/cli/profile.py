@@ -9,13 +9,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from timebill_ros.budget.errors import ProfileFitError, SettingError
 from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.node.parameter_specs import SPECS
+from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.runtime.settings import Settings
 
 # Those of the node's parameters that a profile depends on.
@@ -46,11 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = vars(parser.parse_args(arguments))
     refresh = options.pop("refresh")
-    settings = Settings(**options | {"stop": tuple(filter(None, options["stop"]))})
-    for name in _PARAMETERS:
-        bounds, value = SPECS[name].range, getattr(settings, name)
-        if bounds is not None and not bounds.low <= value <= bounds.high:
-            parser.error(f"{name} must be in {bounds.low:g}..{bounds.high:g}, not {value}")
+    settings = take_settings(parser, options, _PARAMETERS)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Loading pulls in torch: not before the arguments are known to be good.
     from timebill_ros.engine.errors import EngineError
@@ -152,17 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--refresh", action="store_true", help="measure even if there is a profile of this machine"
     )
-    defaults = {field.name: field.default for field in fields(Settings)}
-    for name in _PARAMETERS:
-        default = defaults[name]
-        several = isinstance(default, tuple)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=str if several else type(default),
-            nargs="*" if several else None,
-            default=default,
-            help=SPECS[name].description.replace("%", "%%"),
-        )
+    add_parameters(parser, _PARAMETERS)
     return parser
 
 

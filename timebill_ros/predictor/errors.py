@@ -53,3 +53,39 @@ class TargetMismatch(PredictorError, ValueError):
             f"prompt token {token} is outside the predictor's vocabulary of {vocabulary}; "
             "the predictor was trained for another target model"
         )
+
+
+class PairsError(PredictorError, ValueError):
+    """Base of the errors of prompts and lengths that people bring."""
+
+
+class BadLine(PairsError):
+    """A line of a JSONL file that is not what it should be."""
+
+    def __init__(self, path: Path, line: int, reason: str) -> None:
+        super().__init__(f"{path}, line {line}: {reason}")
+
+
+class EmptySet(PairsError):
+    """Nothing to work with."""
+
+    def __init__(self, source: str, what: str) -> None:
+        super().__init__(f"{source}: no {what} in it")
+
+
+class HeaderUnusable(PairsError):
+    """The file that says what lengths depend on is missing or damaged."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"header {path} of the pairs cannot be used: {reason}")
+
+
+class SettingsDiffer(PairsError):
+    """What was begun with one setting cannot go on with another."""
+
+    def __init__(self, path: Path, key: str, before: object, now: object) -> None:
+        super().__init__(
+            f"{path} says {key} {before!r}, but now it is {now!r}; "
+            "keep the setting, or write to another place"
+        )
+        self.key = key

@@ -61,7 +61,7 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     checkpoint = load_checkpoint(
         model_folder(settings), device=settings.device, dtype=settings.dtype
     )
-    engine = _engine(checkpoint, settings)
+    engine = make_engine(checkpoint, settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
     folder, predictor, predictor_id = _predictor_folder(settings), None, ""
     if folder is not None:
@@ -103,7 +103,12 @@ def warm_up(engine: TransformerEngine) -> None:
         engine.step()
 
 
-def _engine(checkpoint: Checkpoint, settings: Settings) -> TransformerEngine:
+def make_engine(checkpoint: Checkpoint, settings: Settings) -> TransformerEngine:
+    """The engine of a loaded model as the settings describe it.
+
+    Raises:
+        SettingError, UnsupportedModel: see ``TransformerEngine``.
+    """
     return TransformerEngine(
         checkpoint,
         max_context=settings.max_context or checkpoint.max_positions,
