@@ -97,12 +97,17 @@ class InstructionClient:
         Raises:
             NodeAbsent: that took longer than ``timeout`` s.
         """
-        if not self._session.spin_until(self._connected, timeout):
+        if not self._session.spin_until(lambda: self.connected, timeout):
             raise NodeAbsent(
                 f"nothing takes instructions at {self._publisher.topic_name} after {timeout:g} s: "
                 f"is the node {self._node_name} configured, and on this ROS_DOMAIN_ID?"
             )
         self.spin(_SETTLING)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the node's end of every topic is there; as of the last wait."""
+        return self._publisher.get_subscription_count() > 0 and all(self._matched.values())
 
     def send(self, instruction: Instruction) -> Exchange:
         """Publish an instruction, whose id must be new; a zero stamp becomes now.
@@ -150,9 +155,6 @@ class InstructionClient:
     def __exit__(self, *_: object) -> None:
         """Leave the topics."""
         self.close()
-
-    def _connected(self) -> bool:
-        return self._publisher.get_subscription_count() > 0 and all(self._matched.values())
 
     def _count(self, kind: type) -> Callable[[QoSSubscriptionMatchedInfo], None]:
         def matched(info: QoSSubscriptionMatchedInfo) -> None:

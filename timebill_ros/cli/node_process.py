@@ -145,6 +145,12 @@ class NodeProcess:
         if not result.successful:
             raise self._error(f"refused {dict(values)}: {result.reason}")
 
+    def check_alive(self) -> None:
+        """Raise ``NodeProcessError`` if the process has ended by itself."""
+        if (status := self.process.poll()) is not None:
+            self._relay.join(_END_TIMEOUT)
+            raise self._error(f"ended with status {status}")
+
     def log_tail(self) -> str:
         """The last lines that it wrote."""
         return "\n".join(self._tail)

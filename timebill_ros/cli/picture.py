@@ -67,6 +67,11 @@ class _Bar:
     length: float
 
 
+def look_of(ending: Ending) -> tuple[str, str]:
+    """Marker and colour by which an ending is known in every picture."""
+    return _ENDINGS.get(ending, _OTHER_ENDING)
+
+
 def draw_run(path: Path, records: Sequence[Record], title: str) -> None:
     """Write the picture of ``records``, in this order from top to bottom, as PNG."""
     figure = Figure(figsize=(15.0, 2.1 + _ROW_INCHES * len(records)), layout="constrained")
@@ -123,7 +128,7 @@ def _draw_bars(axes: Axes, row: int, record: Record, *, offset: float, scale: fl
 
 
 def _draw_end(axes: Axes, row: int, at: float, ending: Ending) -> None:
-    marker, color = _ENDINGS.get(ending, _OTHER_ENDING)
+    marker, color = look_of(ending)
     axes.plot(at, row, marker, color=color, ms=8, mec="white", mew=0.9, zorder=5, clip_on=False)
 
 
@@ -176,7 +181,7 @@ def _describe(axes: Axes, row: int, record: Record) -> None:
             fontsize=9,
             fontweight="bold" if bold else "normal",
         )
-    marker, color = _ENDINGS.get(record.ending, _OTHER_ENDING)
+    marker, color = look_of(record.ending)
     at = _COLUMNS["outcome"] - 0.03
     axes.plot(at, row, marker, color=color, ms=7, transform=place, clip_on=False)
 
@@ -240,7 +245,7 @@ def _legend(records: Sequence[Record]) -> list[Patch | Line2D]:
     endings = []
     for ending in Ending:
         if any(record.ending is ending for record in records):
-            marker, color = _ENDINGS.get(ending, _OTHER_ENDING)
+            marker, color = look_of(ending)
             endings.append(
                 Line2D([], [], ls="", marker=marker, color=color, ms=8, label=ending.value)
             )

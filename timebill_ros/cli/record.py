@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
 from timebill_ros.cli.client import Exchange
-from timebill_ros.msg import Overrun, Response
+from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.msg import Plan as PlanMsg
 from timebill_ros.msg import Timing as TimingMsg
 from timebill_ros.node.conversions import REASONS, nanoseconds
 from timebill_ros.runtime.clock import seconds
-from timebill_ros.runtime.outcome import Timing
+from timebill_ros.runtime.outcome import Outcome, Timing
+from timebill_ros.runtime.outcome import Response as ResponseOutcome
 
 
 class Ending(StrEnum):
@@ -29,6 +30,7 @@ class Ending(StrEnum):
     REJECTED = "rejected"
     CANCELED = "canceled"
     FAILED = "failed"
+    MISSING = "missing"  # nothing was heard of it: the node broke its contract, or died
 
     @property
     def missed(self) -> bool:
@@ -96,13 +98,52 @@ def record_of(exchange: Exchange, prompt_tokens: int = 0) -> Record | None:
         id=message.id,
         prompt_tokens=message.plan.prompt_tokens or prompt_tokens,
         released=seconds(nanoseconds(message.header.stamp)),
-        budget=seconds(nanoseconds(exchange.instruction.budget)),
+        budget=_budget(exchange.instruction, message.timing),
         ending=_ending(message),
         response_tokens=message.response_tokens,
         plan=_planned(message.plan),
         timing=_timing(message.timing),
         text=message.text if answered else message.partial_text,
         detail="" if answered else message.detail,
+    )
+
+
+def missing_record(exchange: Exchange) -> Record:
+    """The record of an exchange that has not ended although it should have."""
+    instruction = exchange.instruction
+    return Record(
+        id=instruction.id,
+        prompt_tokens=0,
+        released=seconds(nanoseconds(instruction.header.stamp)),
+        budget=seconds(nanoseconds(instruction.budget)),
+        ending=Ending.MISSING,
+        response_tokens=0,
+        plan=None,
+        timing=Timing(),
+        text="",
+        detail="nothing was heard of it",
+    )
+
+
+def record_of_outcome(outcome: Outcome, prompt_tokens: int) -> Record:
+    """The record of a job that ended in this process, without its text."""
+    plan, job = outcome.plan, outcome.job
+    names = [field.name for field in fields(Planned)]
+    if isinstance(outcome, ResponseOutcome):
+        ending, detail = (Ending.LATE if outcome.late else Ending.IN_TIME), ""
+    else:
+        ending, detail = Ending(outcome.reason.value), outcome.detail
+    return Record(
+        id=job.id,
+        prompt_tokens=prompt_tokens,
+        released=seconds(job.release_ns),
+        budget=seconds(job.deadline_ns - job.release_ns),
+        ending=ending,
+        response_tokens=outcome.response_tokens,
+        plan=None if plan is None else Planned(**{name: getattr(plan, name) for name in names}),
+        timing=outcome.timing,
+        text="",
+        detail=detail,
     )
 
 
@@ -156,6 +197,13 @@ def _row(record: Record) -> dict[str, object]:
         "detail": record.detail,
         "text": record.text,
     }
+
+
+def _budget(instruction: Instruction, timing: TimingMsg) -> float:
+    """Seconds from release to deadline; as the node tells it where the budget does not decide."""
+    if nanoseconds(instruction.budget) and not nanoseconds(instruction.deadline):
+        return seconds(nanoseconds(instruction.budget))
+    return seconds(nanoseconds(timing.total) + nanoseconds(timing.slack))
 
 
 def _ending(message: Response | Overrun) -> Ending:

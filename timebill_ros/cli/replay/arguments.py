@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `replay` is asked to do; whatever cannot be done is refused, nothing is ignored."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from timebill_ros.cli.replay.expectation import Expectation
+from timebill_ros.cli.replay.recording import Lengths
+
+_FASTEST = 1e6
+
+
+def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
+    """The options; ends the process with status 2 where they do not fit together."""
+    parser = _parser(description)
+    options = parser.parse_args(arguments)
+    options.trace = options.recording.suffix.lower() == ".csv"
+    if options.assume_lengths is not None:
+        options.assume_lengths = Lengths(*options.assume_lengths)
+    configured = bool(options.params or options.param)
+    options.start = options.start or (configured and not options.simulate)
+    if fault := _misfit(options):
+        parser.error(fault)
+    options.ros_arguments = []
+    for path in options.params:
+        options.ros_arguments += ["--params-file", str(path)]
+    for assignment in options.param:
+        options.ros_arguments += ["-p", assignment]
+    options.node = options.node or "/llm"
+    return options
+
+
+def _misfit(options: argparse.Namespace) -> str | None:
+    """What does not go together with what."""
+    if not options.simulate:
+        for name in ("time_model", "lengths", "assume_lengths"):
+            if getattr(options, name) is not None:
+                return f"--{name.replace('_', '-')} is for --simulate: a node takes its own time"
+    if options.simulate and options.start:
+        return "--start does not go with --simulate: no node takes part"
+    if options.start and options.node is not None:
+        return "--node names a node that runs already: --start, --params and -p start one"
+    if options.trace:
+        if options.topic:
+            return "--topic is for bags: a trace has no topics"
+        for name in ("lengths", "assume_lengths"):
+            if getattr(options, name) is not None:
+                return f"--{name.replace('_', '-')} is for bags: a trace has its lengths"
+        if options.budget is None and options.budget_per_token is None:
+            return "a trace has no deadlines: give --budget, --budget-per-token or both"
+    elif options.budget is not None or options.budget_per_token is not None:
+        return "--budget and --budget-per-token are for traces: a bag has its deadlines"
+    return next(
+        (
+            f"--params {path}: there is no such file"
+            for path in options.params
+            if not path.is_file()
+        ),
+        None,
+    )
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="replay",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recording", type=Path, metavar="RECORDING", help="the bag or the trace")
+    parser.add_argument("--topic", default="", help="play the instructions of this topic only")
+    parser.add_argument(
+        "--rate", type=_rate, default=1.0, help="recorded seconds per second (default 1)"
+    )
+    parser.add_argument(
+        "--clock",
+        action="store_true",
+        help="publish the recorded time on /clock, for a node under use_sim_time; without it, "
+        "stamps and deadlines are moved to now",
+    )
+    parser.add_argument("--out", type=Path, help="new bag, tables and picture go to this folder")
+    parser.add_argument(
+        "--expect",
+        type=_expectation,
+        action="append",
+        default=[],
+        metavar="FIGURE>=NUMBER",
+        help="fail unless it holds, for instance completion>=0.95 or latency_p99<=1.5; repeatable",
+    )
+    node = parser.add_argument_group("the node")
+    node.add_argument("--node", type=_name, help="name of a running node (default /llm)")
+    node.add_argument("--start", action="store_true", help="start a node for this replay")
+    node.add_argument(
+        "--params",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="parameter file of the node that is started, or simulated; repeatable",
+    )
+    node.add_argument(
+        "-p",
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME:=VALUE",
+        help="one parameter of it; repeatable",
+    )
+    node.add_argument(
+        "--wait", type=_seconds, default=10.0, help="s to wait for a running node (default 10)"
+    )
+    node.add_argument(
+        "--patience",
+        type=_seconds,
+        default=60.0,
+        help="s of silence beyond the last deadline after which what has not ended counts as "
+        "missing (default 60)",
+    )
+    virtual = parser.add_argument_group("without a model")
+    virtual.add_argument(
+        "--simulate",
+        action="store_true",
+        help="virtual time: what each stage takes is computed, not run; exactly reproducible",
+    )
+    virtual.add_argument(
+        "--time-model",
+        type=Path,
+        metavar="FILE",
+        help="JSON of coefficients, or a kept profile (default: this machine's)",
+    )
+    virtual.add_argument(
+        "--lengths",
+        type=Path,
+        metavar="BAG|CSV",
+        help="lengths by id, where the bag itself has no outcomes: an earlier replay's",
+    )
+    virtual.add_argument(
+        "--assume-lengths",
+        type=_tokens,
+        nargs=2,
+        metavar=("PROMPT", "RESPONSE"),
+        help="lengths of instructions of which none are known, tokens",
+    )
+    trace = parser.add_argument_group("deadlines of a trace")
+    trace.add_argument("--budget", type=_seconds, help="s from arrival to deadline")
+    trace.add_argument("--budget-per-token", type=_seconds, help="s more per generated token")
+    return parser
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value <= _FASTEST:
+        raise argparse.ArgumentTypeError(f"a rate is above 0 and at most {_FASTEST:g}, not {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and 0.0 < value < 2.0**31):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive time in seconds")
+    return value
+
+
+def _tokens(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of tokens")
+    return value
+
+
+def _name(text: str) -> str:
+    return text if text.startswith("/") else f"/{text}"
+
+
+def _expectation(text: str) -> Expectation:
+    try:
+        return Expectation.parse(text)
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None

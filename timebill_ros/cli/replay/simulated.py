@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replays in virtual time: the node's own admission and server, and an engine that takes time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.cli.replay.recording import BadInput, Lengths, Pace, Recorded, shifted
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.msg import Instruction
+from timebill_ros.node.conversions import instruction_from
+from timebill_ros.runtime.admission import Limits, Refused, admit
+from timebill_ros.runtime.execution import Pipeline
+from timebill_ros.runtime.outcome import Outcome
+from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.settings import Settings
+from timebill_ros.runtime.simulation import (
+    ScaledClock,
+    SimulatedEngine,
+    SimulatedPredictor,
+    SimulatedRequest,
+    VirtualClock,
+    simulate,
+)
+
+# Context of a node whose max_context is 0, the model's own limit: there is no model to ask.
+_MAX_CONTEXT = 131_072
+# Where nothing predicted a length, the predictor is taken to find the right bucket.
+_BUCKET = 16
+_LISTED = 5
+
+
+def replay_simulated(
+    recorded: Sequence[Recorded],
+    settings: Settings,
+    time_model: TimeModel,
+    pace: Pace,
+    *,
+    sent: Callable[[int, Instruction], None],
+    emit: Callable[[int, Outcome], None],
+) -> None:
+    """Have every instruction end in virtual time, exactly as it would be if time were what is told.
+
+    Args:
+        recorded: instructions with their lengths.
+        settings: the node's; those that concern the model itself do nothing.
+        time_model: what each stage takes.
+        pace: how recorded time passes.
+        sent: called with every instruction as it arrives, and the instant, ns.
+        emit: called with every outcome and its instant.
+
+    Raises:
+        BadInput: the lengths of an instruction are not known.
+        SettingError: a setting out of its bounds, by name.
+    """
+    virtual = VirtualClock()
+    start_ns = recorded[0].at_ns
+    clock = ScaledClock(virtual, rate=pace.rate if pace.simulated else 1.0, start_ns=start_ns)
+    requests = {item.instruction.id: _request(item) for item in recorded if item.lengths}
+    _check_known(recorded)
+    server = Server(
+        Pipeline(
+            engine=SimulatedEngine(
+                virtual,
+                time_model,
+                requests,
+                window=settings.window,
+                max_context=settings.max_context or _MAX_CONTEXT,
+                chunk=settings.chunk,
+            ),
+            time_model=time_model,
+            predictor=(
+                SimulatedPredictor(virtual, time_model, requests, bucket_size=_BUCKET)
+                if settings.predictor != "none"
+                else None
+            ),
+            clock=clock,
+            stopwatch=virtual,
+            default_max_tokens=settings.max_tokens,
+            predictor_grace=settings.predictor_grace,
+        ),
+        decisions(settings),
+        queue_capacity=settings.queue_capacity,
+        emit=lambda outcome: emit(clock.now_ns(), outcome),
+    )
+    limits = Limits(
+        default_budget=settings.default_budget,
+        max_budget=settings.max_budget,
+        # The lengths in tokens are known, and are held to the context.
+        max_prompt_chars=sys.maxsize,
+    )
+
+    def arrive(item: Recorded) -> None:
+        sent(clock.now_ns(), item.instruction)
+        _submit(item.instruction, server, clock.now_ns(), limits)
+
+    for item in recorded:
+        sent_ns = start_ns + round((item.at_ns - start_ns) / pace.rate)
+        due_ns = clock.real_ns(item.at_ns) if pace.simulated else sent_ns - start_ns
+        arriving = item if pace.simulated else _moved(item, sent_ns - item.at_ns)
+        virtual.at(due_ns, partial(arrive, arriving))
+    simulate(server, virtual, [])
+
+
+def _submit(instruction: Instruction, server: Server, now_ns: int, limits: Limits) -> None:
+    """What the node does with an instruction when it receives it."""
+    fields = instruction_from(instruction, id=instruction.id, received_ns=now_ns)
+    try:
+        job = admit(fields, received_ns=now_ns, clock_ns=now_ns, limits=limits)
+    except Refused as refused:
+        server.reject(refused.job, refused.detail)
+    else:
+        # The simulated engine knows a request by its prompt, which several may share.
+        server.submit(replace(job, conversation=Conversation(system="", prompt=job.id)))
+
+
+def _moved(item: Recorded, by_ns: int) -> Recorded:
+    return replace(item, instruction=shifted(item.instruction, by_ns)) if by_ns else item
+
+
+def _request(item: Recorded) -> SimulatedRequest:
+    lengths = item.lengths or Lengths(1, 1)
+    bucket = -(-lengths.response_tokens // _BUCKET) * _BUCKET
+    return SimulatedRequest(
+        lengths.prompt_tokens, lengths.response_tokens, lengths.predicted_tokens or bucket
+    )
+
+
+def _check_known(recorded: Sequence[Recorded]) -> None:
+    # One without a prompt is refused before anybody asks for its length.
+    unknown = [
+        r.instruction.id for r in recorded if r.lengths is None and r.instruction.prompt.strip()
+    ]
+    if unknown:
+        more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
+        raise BadInput(
+            f"the lengths of {len(unknown)} of {len(recorded)} instructions are not known: "
+            f"{', '.join(unknown[:_LISTED])}{more}; give --lengths, a bag or a table that has "
+            "them, or --assume-lengths PROMPT RESPONSE"
+        )
+
+
+def assumed(recorded: Sequence[Recorded], lengths: Lengths) -> list[Recorded]:
+    """The same, with these lengths where none are known."""
+    return [r if r.lengths else replace(r, lengths=lengths) for r in recorded]
