@@ -46,11 +46,11 @@ def after(*outcomes: Outcome, warn: float = 0.1) -> Report:
     return health.report(Settings(beyond_plan_warn=warn))
 
 
-def test_errors_are_relative_to_what_came() -> None:
+def test_errors_are_relative_to_what_came_in_all() -> None:
     report = after(answer(), answer(tokens=30, took=0.3, prefill=0.1))
-    assert report.values["length error"] == "0.250"  # |30 - 20| / 20 and 0
-    assert report.values["time error"] == "0.125"  # |0.3 - 0.4| / 0.4 and 0
-    assert report.values["prefill error"] == "0.250"  # |0.1 - 0.2| / 0.2 and 0
+    assert report.values["length error"] == "0.200"  # (|30 - 20| + 0) / (20 + 30)
+    assert report.values["time error"] == "0.143"  # (|0.3 - 0.4| + 0) / (0.4 + 0.3)
+    assert report.values["prefill error"] == "0.333"  # (|0.1 - 0.2| + 0) / (0.2 + 0.1)
     assert report.values["plans"] == "2"
     assert report.level is Level.OK
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from timebill_ros.cli.argument_types import node_name, positive_seconds
 from timebill_ros.cli.client import InstructionClient, NodeAbsent
 from timebill_ros.cli.record import Ending, Record, record_of
 from timebill_ros.msg import Instruction
@@ -75,23 +76,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("prompt", help="the instruction")
     parser.add_argument("--system", default="", help="system message, or a file that holds it")
     parser.add_argument(
-        "--budget", type=_seconds, default=0.0, help="s until the deadline (the node's default)"
+        "--budget",
+        type=positive_seconds,
+        default=0.0,
+        help="s until the deadline (the node's default)",
     )
     parser.add_argument(
         "--max-tokens", type=_tokens, default=0, help="longest answer (the node's default)"
     )
-    parser.add_argument("--node", type=_name, default="/llm", help="name of the node")
+    parser.add_argument("--node", type=node_name, default="/llm", help="name of the node")
     parser.add_argument(
-        "--wait", type=_seconds, default=10.0, help="s to wait for the node to be there"
+        "--wait", type=positive_seconds, default=10.0, help="s to wait for the node to be there"
     )
     return parser
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < 2.0**31:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive time in seconds")
-    return value
 
 
 def _tokens(text: str) -> int:
@@ -99,10 +96,6 @@ def _tokens(text: str) -> int:
     if not 0 < value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of tokens")
     return value
-
-
-def _name(text: str) -> str:
-    return text if text.startswith("/") else f"/{text}"
 
 
 def _text_or_file(text: str) -> str:

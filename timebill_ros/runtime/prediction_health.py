@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from timebill_ros.budget.plan import Plan
 from timebill_ros.runtime.health import ENOUGH, WINDOW, Level, Report
-from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
+from timebill_ros.runtime.outcome import Outcome, Reason, Response, Stage
 from timebill_ros.runtime.settings import Settings
 
 _NONE = "-"
@@ -17,20 +17,20 @@ _NONE = "-"
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One plan beside what came; errors are relative to the actual value, None where unknown.
+    """One plan beside what came, as (predicted, actual) pairs; None where one is unknown.
 
     Attributes:
-        length_error: of N_hat; unknown without a prediction, or where decoding was cut short.
-        time_error: of the predicted time; it assumes N_hat tokens, so a wrong length is in it.
-        prefill_error: of the predicted prefill: the time model alone.
+        length: tokens; unknown without a prediction, or where decoding was cut short.
+        time: s of execution; N_hat tokens are assumed, so a wrong length is in its error.
+        prefill: s of prefill, which the time model predicts alone.
         beyond_planned: more tokens came than the plan had to survive, N > N_W.
         beyond_wcet: execution outlasted the plan's worst case.
         predicted: a prediction came in time.
     """
 
-    length_error: float | None
-    time_error: float | None
-    prefill_error: float | None
+    length: tuple[float, float] | None
+    time: tuple[float, float] | None
+    prefill: tuple[float, float]
     beyond_planned: bool
     beyond_wcet: bool
     predicted: bool
@@ -59,9 +59,9 @@ class PredictionHealth:
         planned = _share(c.beyond_planned for c in last)
         wcet = _share(c.beyond_wcet for c in last)
         values = {
-            "length error": _mean(c.length_error for c in last),
-            "time error": _mean(c.time_error for c in last),
-            "prefill error": _mean(c.prefill_error for c in last),
+            "length error": _error(c.length for c in last),
+            "time error": _error(c.time for c in last),
+            "prefill error": _error(c.prefill for c in last),
             "share beyond planned_tokens": f"{planned:.3f}",
             "share beyond wcet": f"{wcet:.3f}",
             "share without prediction": f"{_share(not c.predicted for c in last):.3f}",
@@ -87,22 +87,24 @@ def _compare(outcome: Outcome, plan: Plan, *, complete: bool) -> _Comparison:
     timing, tokens = outcome.timing, outcome.response_tokens
     predicted = plan.predicted_tokens > 0
     return _Comparison(
-        length_error=_error(plan.predicted_tokens, tokens) if complete and predicted else None,
-        time_error=_error(plan.predicted_time, timing.execution) if complete else None,
-        prefill_error=_error(outcome.predicted_prefill, timing.prefill),
+        length=(plan.predicted_tokens, tokens) if complete and predicted else None,
+        time=(plan.predicted_time, timing.execution) if complete else None,
+        prefill=(outcome.predicted_prefill, timing.prefill),
         beyond_planned=tokens > plan.planned_tokens,
         beyond_wcet=timing.execution > plan.wcet,
         predicted=predicted,
     )
 
 
-def _error(predicted: float, actual: float) -> float | None:
-    return abs(predicted - actual) / actual if actual > 0 else None
+def _error(pairs: Iterable[tuple[float, float] | None]) -> str:
+    """Absolute errors over actual values, both summed.
 
-
-def _mean(errors: Iterable[float | None]) -> str:
-    known = [error for error in errors if error is not None]
-    return f"{sum(known) / len(known):.3f}" if known else _NONE
+    A mean of single ratios would be all about answers of a few tokens, which the upper edge of a
+    bucket exceeds several times over at no cost.
+    """
+    known = [pair for pair in pairs if pair is not None]
+    actual = sum(pair[1] for pair in known)
+    return f"{sum(abs(p - a) for p, a in known) / actual:.3f}" if actual > 0 else _NONE
 
 
 def _share(flags: Iterable[bool]) -> float:

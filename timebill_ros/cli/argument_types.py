@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands take as an argument, checked as it is parsed."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive_seconds(text: str) -> float:
+    """A duration that fits a message.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not above 0 s, or longer than 68 years.
+    """
+    value = float(text)
+    if not 0.0 < value < 2.0**31:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive time in seconds")
+    return value
+
+
+def node_name(text: str) -> str:
+    """A node's full name; the leading slash may be left out."""
+    return text if text.startswith("/") else f"/{text}"

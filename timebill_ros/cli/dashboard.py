@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node says of itself, kept and laid out as tables."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from timebill_ros.cli.record import Ending, Record
+from timebill_ros.node.diagnostics import status_name
+from timebill_ros.runtime.health import (
+    MISS_RATIO,
+    OUTCOMES,
+    PEAK_MEMORY,
+    PRESENT_MEMORY,
+    QUEUE_CAPACITY,
+    QUEUE_DEPTH,
+)
+
+_ROWS = 12
+_LEVELS = {
+    DiagnosticStatus.OK: ("ok", "green"),
+    DiagnosticStatus.WARN: ("warn", "yellow"),
+    DiagnosticStatus.ERROR: ("error", "bold red"),
+    DiagnosticStatus.STALE: ("stale", "dim"),
+}
+_SUBJECTS = ("state", "deadlines", "queue", "prediction", "memory")
+_NOTHING = "-"
+
+
+class Dashboard:
+    """One node's diagnostics and its last outcomes."""
+
+    def __init__(self, node: str) -> None:
+        """Nothing is known of ``node`` yet, which is its full name."""
+        self._node = node
+        self._names = {status_name(node, subject): subject for subject in _SUBJECTS}
+        self._statuses: dict[str, DiagnosticStatus] = {}
+        self._records: deque[Record] = deque(maxlen=_ROWS)
+
+    @property
+    def heard(self) -> bool:
+        """Whether the node has said anything of itself."""
+        return bool(self._statuses)
+
+    def take(self, array: DiagnosticArray) -> bool:
+        """Keep what a diagnostics message says of the node; whether it said anything."""
+        ours = {self._names[s.name]: s for s in array.status if s.name in self._names}
+        if ours:
+            self._statuses = ours
+        return bool(ours)
+
+    def add(self, record: Record) -> None:
+        """Keep the outcome of one more instruction."""
+        self._records.appendleft(record)
+
+    def render(self, silence: float = 0.0) -> RenderableType:
+        """The tables; ``silence`` is how long the node has said nothing, s."""
+        return Group(self._health(silence), self._outcomes())
+
+    def _health(self, silence: float) -> Table:
+        title = Text(self._node, style="bold")
+        if silence > 0.0:
+            title.append(f"  silent for {silence:.0f} s", style="bold red")
+        table = Table(title=title, title_justify="left", expand=True)
+        for heading in ("subject", "level", "figures", "why"):
+            table.add_column(heading, ratio=3 if heading in ("figures", "why") else None)
+        for subject, status in self._statuses.items():
+            name, style = _LEVELS[status.level]
+            values = {value.key: value.value for value in status.values}
+            figures = Text(_figures(subject, values, status.hardware_id))
+            table.add_row(subject, Text(name, style=style), figures, Text(status.message))
+        return table
+
+    def _outcomes(self) -> Table:
+        table = Table(
+            title=Text("last outcomes"), title_justify="left", expand=True, show_edge=False
+        )
+        table.add_column("id")
+        table.add_column("outcome")
+        for heading in ("alpha", "tokens\npred.", "\nact.", "time, s\npred.", "\nact.", "slack, s"):
+            table.add_column(heading, justify="right")
+        for record in self._records:
+            table.add_row(*_row(record))
+        if not self._records:
+            table.add_row(Text("none since this began to watch", style="dim"))
+        return table
+
+
+def _figures(subject: str, values: dict[str, str], hardware_id: str) -> str:
+    """The figures of a subject that are worth a look, in one line."""
+    if subject == "state":
+        return f"on {hardware_id}" if hardware_id else ""
+    if subject == "deadlines":
+        counts = {k.removeprefix(OUTCOMES): v for k, v in values.items() if k.startswith(OUTCOMES)}
+        told = [f"miss ratio {values.get(MISS_RATIO, _NOTHING)}"]
+        return ", ".join([*told, *(f"{count} {kind}" for kind, count in counts.items())])
+    if subject == "queue":
+        return f"{values.get(QUEUE_DEPTH, _NOTHING)} of {values.get(QUEUE_CAPACITY, _NOTHING)} wait"
+    if subject == "memory":
+        present, peak = (values.get(key, _NOTHING) for key in (PRESENT_MEMORY, PEAK_MEMORY))
+        return f"{present} MiB, at most {peak}"
+    return ", ".join(f"{key} {value}" for key, value in values.items() if "error" in key)
+
+
+def _row(record: Record) -> list[Text]:
+    plan = record.plan
+    style = "green" if record.ending is Ending.IN_TIME else "yellow"
+    cells = [
+        f"{plan.alpha:.2f}" if plan else _NOTHING,
+        str(plan.predicted_tokens) if plan and plan.predicted_tokens else _NOTHING,
+        str(record.response_tokens) if record.response_tokens else _NOTHING,
+        f"{plan.predicted_time:.3f}" if plan else _NOTHING,
+        f"{record.execution:.3f}" if record.execution and plan else _NOTHING,
+        f"{record.timing.slack:+.3f}",
+    ]
+    return [Text(record.id), Text(record.ending, style=style), *map(Text, cells)]
