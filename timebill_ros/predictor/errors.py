@@ -55,6 +55,20 @@ class TargetMismatch(PredictorError, ValueError):
         )
 
 
+class BackboneUnusable(PredictorError):
+    """No classifier can be made of the model that a predictor was to start from."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"backbone {folder} cannot be used: {reason}")
+
+
+class TrainedAlready(PredictorError):
+    """The directory to write holds a finished predictor."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} holds a trained predictor already; name another directory")
+
+
 class PairsError(PredictorError, ValueError):
     """Base of the errors of prompts and lengths that people bring."""
 

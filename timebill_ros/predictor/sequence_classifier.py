@@ -13,10 +13,11 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.predictor.checkpoint import Buckets, read_buckets, read_config
+from timebill_ros.predictor.checkpoint import Buckets, read_buckets, read_config, read_integer
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.predictor.truncation import keep_head_and_tail
 
@@ -31,6 +32,7 @@ class SequenceClassifierPredictor:
         model: the classifier, on the device that it is to run on.
         tokenizer: its tokenizer.
         buckets: what its labels mean.
+        max_input: longest input that it was trained on, tokens; None: all that its positions allow.
         threads: CPU threads of one prediction; None leaves the calling thread's number.
     """
 
@@ -39,22 +41,25 @@ class SequenceClassifierPredictor:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         buckets: Buckets,
+        max_input: int | None,
         threads: int | None,
     ) -> None:
         self.bucket_size = buckets.size
         self._model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
+        self._max_input = max_input
         self._threads = threads
 
     @torch.inference_mode()
     def predict(
         self, text: str, prompt_ids: Sequence[int], max_input: int | None
     ) -> LengthDistribution:
-        """P(bucket); reads ``text`` only, never more than the model's positions allow."""
+        """P(bucket); reads ``text`` only, never more than the model can or was trained on."""
         if self._threads not in (None, torch.get_num_threads()):
             torch.set_num_threads(self._threads)  # per calling thread
         # The special tokens stand at both ends, so shortening keeps them.
-        limits = [limit for limit in (max_input, self._positions()) if limit is not None]
+        bounds = (max_input, self._max_input, self._positions())
+        limits = [limit for limit in bounds if limit is not None]
         limit = min(limits) if limits else None
         tokens = keep_head_and_tail(self._tokenizer.encode(text), limit) or [self._filler()]
         batch = torch.tensor([tokens], device=self._model.device)
@@ -77,7 +82,7 @@ def load(folder: Path, *, device: str, threads: int | None) -> SequenceClassifie
     """Load a checkpoint directory: safetensors only, no remote code.
 
     Its config.json names ``bucket_size`` (B) and ``longest_response`` (N_model) beside the keys of
-    transformers; the classes must be ceil(N_model / B).
+    transformers, and maybe ``max_input``; the classes must be ceil(N_model / B).
 
     Raises:
         PredictorError: see ``read_config`` and ``read_buckets``; ``PredictorIncomplete`` also when
@@ -88,7 +93,7 @@ def load(folder: Path, *, device: str, threads: int | None) -> SequenceClassifie
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, **_LOCAL
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        tokenizer = load_tokenizer(folder)
     except Exception as error:  # the libraries below raise many kinds, down to plain Exception
         detail = f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
         raise PredictorIncomplete(folder, f"transformers cannot read it ({detail})") from error
@@ -98,4 +103,16 @@ def load(folder: Path, *, device: str, threads: int | None) -> SequenceClassifie
         detail = f"{len(absent)} weights are missing, first {absent[0]}"
         raise PredictorIncomplete(folder, detail)
     buckets = read_buckets(folder, config, model.config.num_labels)
-    return SequenceClassifierPredictor(model.to(device), tokenizer, buckets, threads)
+    max_input = read_integer(folder, config, "max_input") if "max_input" in config else None
+    return SequenceClassifierPredictor(model.to(device), tokenizer, buckets, max_input, threads)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint directory, by its tokenizer.json where there is one.
+
+    AutoTokenizer would replace that file, for some model types, by the rules of the type's own
+    vocabulary, even where the checkpoint has another.
+    """
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, **_LOCAL)
+    return tokenizer
