@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -155,9 +158,12 @@ def make_engine(
 ) -> Callable[..., TransformerEngine]:
     """Builds an engine over a family's checkpoint with small chunks."""
 
-    def make(name: str = "qwen2", **settings: object) -> TransformerEngine:
+    def make(
+        name: str = "qwen2", *, eos_tokens: Collection[int] = (EOS,), **settings: object
+    ) -> TransformerEngine:
         merged = {"max_context": MAX_CONTEXT, "chunk": 32, "window": 8, **settings}
-        return TransformerEngine(checkpoint_of(name), **merged)
+        checkpoint = replace(checkpoint_of(name), eos_tokens=frozenset(eos_tokens))
+        return TransformerEngine(checkpoint, **merged)
 
     return make
 
@@ -171,3 +177,10 @@ def prompt_of() -> Callable[..., list[int]]:
         return torch.randint(3, COMMON["vocab_size"], (tokens,), generator=generator).tolist()
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def shipped_schema() -> Callable[[str], dict[str, object]]:
+    """A JSON schema of the embedded workload by name."""
+    folder = resources.files("timebill_ros.workload") / "schemas"
+    return lambda name: json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8"))

@@ -99,10 +99,10 @@ def test_length_ends_the_response(make_engine, prompt_of):
 
 
 def test_any_of_several_eos_tokens_ends_the_response(make_engine, prompt_of):
-    engine, prompt = make_engine(), prompt_of(40)
-    response = respond(engine, prompt, 12)
+    prompt = prompt_of(40)
+    response = respond(make_engine(), prompt, 12)
     last = next(token for token in response if response.index(token) >= 3)
-    engine.eos_tokens = frozenset({0, last})
+    engine = make_engine(eos_tokens={0, last})
     assert respond(engine, prompt, 12) == response[: response.index(last) + 1]
     assert engine.finish_reason is FinishReason.EOS
     assert engine.response_tokens == response.index(last) + 1
@@ -111,16 +111,14 @@ def test_any_of_several_eos_tokens_ends_the_response(make_engine, prompt_of):
 def test_eos_and_stop_strings_can_be_ignored_for_measuring(make_engine, prompt_of):
     prompt = prompt_of(40)
     first = respond(make_engine(), prompt, 1)[0]
-    engine = make_engine(stop=[chr(code) for code in range(128)])
-    engine.eos_tokens = frozenset({first})
+    engine = make_engine(stop=[chr(code) for code in range(128)], eos_tokens={first})
     assert len(respond(engine, prompt, 12)) == 1
     assert len(respond(engine, prompt, 12, ignore_eos=True)) == 12
 
 
 def test_eos_leaves_no_text(make_engine, prompt_of, tokenizer):
-    engine, prompt = make_engine(), prompt_of(40)
-    first = respond(engine, prompt, 1)[0]
-    engine.eos_tokens = frozenset({first})
+    prompt = prompt_of(40)
+    engine = make_engine(eos_tokens=respond(make_engine(), prompt, 1))
     prefill(engine, prompt, 5)
     assert (engine.finish_reason, engine.text()) == (FinishReason.EOS, "")
 

@@ -70,6 +70,13 @@ class ConversationRefused(RequestError):
         super().__init__(f"the model's chat template refuses the turns: {reason}")
 
 
+class SchemaRefused(RequestError):
+    """Responses cannot be held to this JSON schema."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"response_schema: {reason}")
+
+
 class ContextExceeded(RequestError):
     """Prompt and response together do not fit the context."""
 
@@ -92,6 +99,13 @@ class NonFiniteLogits(EngineError, ArithmeticError):
             f"the model's logits are not finite after {response_tokens} response tokens; "
             "the checkpoint may be damaged or its dtype too narrow"
         )
+
+
+class GrammarExhausted(EngineError, RuntimeError):
+    """The response schema's grammar cannot say what may come next; the request cannot go on."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"response_schema: its grammar gave up: {reason}; simplify the schema")
 
 
 class EngineMisuse(EngineError, RuntimeError):

@@ -17,3 +17,6 @@ class FinishReason(Enum):
 
     STOP = "STOP"
     """The response's text came to contain a stop string."""
+
+    DEADLINE = "DEADLINE"
+    """The deadline was too near for another token; no engine says so, only who watches the time."""

@@ -20,12 +20,12 @@ class ResponseText:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
+        self.reset(stop)
+
+    def reset(self, stop: Sequence[str] = ()) -> None:
+        """Start a new response, which a string of ``stop`` will end."""
         self._stop = tuple(stop)
         self._longest_stop = max(map(len, self._stop), default=0)
-        self.reset()
-
-    def reset(self) -> None:
-        """Start a new response."""
         self._tokens: list[int] = []
         self._text = ""
         self._context = 0  # first token decoded together with the new ones

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import QueryWindow
@@ -17,7 +16,6 @@ from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
-    NonFiniteLogits,
     PromptEmpty,
     RequestError,
 )
@@ -26,8 +24,9 @@ from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.prompt import encode_prompt, most_characters, render_prompt
-from timebill_ros.engine.sampling import Sampler, Sampling
-from timebill_ros.engine.text import ResponseText
+from timebill_ros.engine.response import Response
+from timebill_ros.engine.response_schema import ResponseSchemas
+from timebill_ros.engine.sampling import Sampling
 
 
 class TransformerEngine:
@@ -58,7 +57,8 @@ class TransformerEngine:
         cache: keys and values of the request.
         decoder: what runs the model.
         eviction: the prompt's scores, and what of it is still cached.
-        eos_tokens: tokens that end a response.
+        vocabulary: width V of the logits.
+        schemas: what responses can be held to.
     """
 
     def __init__(
@@ -87,17 +87,14 @@ class TransformerEngine:
         self.max_prompt_chars = most_characters(checkpoint.tokenizer, max_context)
         self.chunk = chunk
         self.threads = threads
-        self.eos_tokens = checkpoint.eos_tokens
         self._checkpoint = checkpoint
         self.sampling = sampling or Sampling()
         self.stop = tuple(stop)
-        self._sampler = Sampler(self.sampling)
-        self._text = ResponseText(checkpoint.tokenizer, self.stop)
+        tokenizer, eos_tokens = checkpoint.tokenizer, checkpoint.eos_tokens
+        self._response = Response(tokenizer, self.sampling, self.stop, eos_tokens)
+        self.vocabulary = int(checkpoint.model.config.vocab_size)
+        self.schemas = ResponseSchemas(tokenizer, self.vocabulary, eos_tokens)
         self._prompt = torch.empty(0, dtype=torch.long)
-        self._max_tokens = 0
-        self._ignore_eos = False
-        self._response: list[int] = []
-        self._finish_reason: FinishReason | None = None
         with torch.inference_mode():
             shape = AttentionShape.of(checkpoint.model)
             self.cache = KVCache(shape, max_context)
@@ -108,17 +105,17 @@ class TransformerEngine:
     @property
     def response_ids(self) -> Sequence[int]:
         """The response's tokens so far, the end-of-sequence token included."""
-        return self._response
+        return self._response.tokens
 
     @property
     def response_tokens(self) -> int:
         """N so far, the end-of-sequence token included."""
-        return len(self._response)
+        return len(self._response.tokens)
 
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why the response is complete; None while it is not."""
-        return self._finish_reason
+        return self._response.finish_reason
 
     def encode(self, conversation: Conversation) -> list[int]:
         """The rendered prompt's tokens, see ``encode_prompt`` for what it raises."""
@@ -129,22 +126,28 @@ class TransformerEngine:
         return render_prompt(self._checkpoint.tokenizer, conversation)
 
     def begin(
-        self, prompt_ids: Sequence[int], max_tokens: int, *, ignore_eos: bool = False
+        self,
+        prompt_ids: Sequence[int],
+        max_tokens: int,
+        response_schema: str = "",
+        *,
+        ignore_eos: bool = False,
     ) -> None:
         """Forget the previous request and take this one; runs nothing yet.
 
-        With ``ignore_eos`` only ``max_tokens`` ends the response, for measuring.
+        With a ``response_schema`` the response is one JSON text that satisfies it once the model
+        ends it, whatever the sampling; stop strings, which could cut it, do not count then. With
+        ``ignore_eos`` only ``max_tokens`` ends the response, for measuring.
 
         Raises:
-            PromptEmpty, ContextExceeded, RequestError: the request cannot be run.
+            PromptEmpty, ContextExceeded, SchemaRefused, RequestError: the request cannot be run.
         """
         self._forget()
-        vocabulary = self._checkpoint.model.config.vocab_size
-        _check_request(prompt_ids, max_tokens, self.max_context, vocabulary)
+        _check_request(prompt_ids, max_tokens, self.max_context, self.vocabulary)
+        held = self.schemas.hold(response_schema) if response_schema else None
         self._bind_thread()
         self._prompt = torch.tensor(prompt_ids, device=self._checkpoint.device)
-        self._max_tokens = max_tokens
-        self._ignore_eos = ignore_eos
+        self._response.begin(max_tokens, held, ignore_eos=ignore_eos)
         self.eviction.begin(len(prompt_ids))
 
     @torch.inference_mode()
@@ -163,7 +166,7 @@ class TransformerEngine:
             self._prompt[done : done + size], self._queries if last else None
         )
         if last:
-            self._accept(logits)
+            self._response.take(logits)
         return last
 
     @torch.inference_mode()
@@ -175,7 +178,7 @@ class TransformerEngine:
         Raises:
             SettingError: below the observation window, or above what is cached.
         """
-        if not self._response:
+        if not self.response_tokens:
             raise EngineMisuse("evict needs a prefilled prompt")
         self.eviction.evict(kept_tokens)
         if self._checkpoint.device.type == "cuda":
@@ -187,14 +190,19 @@ class TransformerEngine:
 
         Raises:
             NonFiniteLogits: the model's output is not a number.
+            GrammarExhausted: the response schema's grammar grew beyond its bounds.
         """
-        if not self._response or self._finish_reason is not None:
+        if not self.response_tokens or self.finish_reason is not None:
             raise EngineMisuse("step needs a prefilled prompt and an unfinished response")
-        self._accept(self.decoder.step(self._response[-1]))
+        self._response.take(self.decoder.step(self._response.tokens[-1]))
 
     def text(self) -> str:
         """The response so far: whole characters, no special tokens, cut before a stop string."""
-        return self._text.text
+        return self._response.text
+
+    def complete_prefix(self) -> str:
+        """What of an unfinished response can stand for itself, see ``Response``."""
+        return self._response.complete_prefix()
 
     def close(self) -> None:
         """Give back the cache and the model; the engine cannot be used any more."""
@@ -202,34 +210,11 @@ class TransformerEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _accept(self, logits: Tensor) -> None:
-        """Take the next response token from ``logits``."""
-        token = self._sampler.pick(logits)
-        if token is None:
-            raise NonFiniteLogits(len(self._response))
-        self._response.append(token)
-        ended = None
-        if token in self.eos_tokens:
-            ended = FinishReason.EOS
-        else:
-            self._text.append(token)
-            if self._text.stopped:
-                ended = FinishReason.STOP
-        # Decided after the work, so that measuring with ignore_eos measures all of it.
-        if self._ignore_eos:
-            ended = None
-        if ended is None and len(self._response) == self._max_tokens:
-            ended = FinishReason.LENGTH
-        self._finish_reason = ended
-
     def _forget(self) -> None:
         self._prompt = self._prompt[:0]
-        self._response = []
-        self._finish_reason = None
+        self._response.begin(0)
         self.cache.reset()
         self._queries.reset()
-        self._sampler.begin()
-        self._text.reset()
 
     def _bind_thread(self) -> None:
         # OpenMP keeps its number of threads per calling thread: a thread takes over the number last

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One response that is held to a grammar, token by token."""
+
+from __future__ import annotations
+
+import torch
+from llguidance import LLMatcher, LLTokenizer
+from torch import Tensor
+
+from timebill_ros.engine.errors import GrammarExhausted
+from timebill_ros.engine.json_prefix import Closing, closings
+
+# A string is free text where it may go on with any word; names and choices are not.
+_ANY_WORDS = (b" a", b" z", b" 7")
+
+
+class HeldResponse:
+    """Allows at each step only the tokens that the grammar can still complete.
+
+    The end-of-sequence tokens are allowed where the grammar is satisfied, and nowhere else.
+
+    Args:
+        tokens: the model's tokenizer as bytes.
+        matcher: the grammar at the response's beginning; this response's own.
+        vocabulary: width of the logits.
+    """
+
+    def __init__(self, tokens: LLTokenizer, matcher: LLMatcher, vocabulary: int) -> None:
+        self._tokens = tokens
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._accepted: list[int] = []
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        """Logits [V] with minus infinity for every token that is not allowed next.
+
+        Raises:
+            GrammarExhausted: the grammar grew beyond its bounds.
+        """
+        allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
+        if self._matcher.is_error():
+            raise GrammarExhausted(_reason(self._matcher))
+        forbidden = (allowed[: self._vocabulary] == 0).to(logits.device, non_blocking=True)
+        return logits.masked_fill(forbidden, float("-inf"))
+
+    def accept(self, token: int) -> None:
+        """Go on behind ``token``, which ``restrict`` allowed.
+
+        Raises:
+            GrammarExhausted: the grammar grew beyond its bounds.
+        """
+        if not self._matcher.consume_token(token):
+            raise GrammarExhausted(_reason(self._matcher))
+        self._accepted.append(token)
+
+    def closed(self) -> str:
+        """The longest valid JSON text that the response so far can be cut and closed to.
+
+        Nothing that was not generated is filled in but quotes and brackets; "" where no such text
+        satisfies the schema. The response can go on afterwards.
+        """
+        pieces = [self._tokens.decode_bytes([token]) for token in self._accepted]
+        text = b"".join(pieces)
+        matcher = self._matcher.deep_copy()
+        length = len(text)
+        for closing in closings(text):
+            # Back to the last token boundary in what is kept.
+            while length > closing.kept:
+                length -= len(pieces.pop())
+                matcher.rollback(1)
+            if self._satisfied(matcher, text[length : closing.kept], closing):
+                return (text[: closing.kept] + closing.closers).decode().lstrip()
+        return ""
+
+    def _satisfied(self, matcher: LLMatcher, rest: bytes, closing: Closing) -> bool:
+        """Whether the schema allows what is kept, of which ``rest`` is not consumed yet, closed."""
+        if closing.prose and not all(self._fits(matcher, rest + word) for word in _ANY_WORDS):
+            return False
+        ahead = matcher.deep_copy()
+        ending = self._tokens.tokenize_bytes(rest + closing.closers)
+        return ahead.consume_tokens(ending) and ahead.is_accepting()
+
+    def _fits(self, matcher: LLMatcher, text: bytes) -> bool:
+        """Whether ``text`` may come next."""
+        tokens = self._tokens.tokenize_bytes(text)
+        return matcher.validate_tokens(tokens) == len(tokens)
+
+
+def _reason(matcher: LLMatcher) -> str:
+    return str(matcher.get_error()).split("<state>")[0].strip()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the beginning of a JSON text can be cut, and what closes it there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_PIECE = re.compile(
+    rb"""(?P<string> " (?: [^"\\] | \\. )* ")
+    | (?P<unclosed> " .*)
+    | (?P<mark> [{}\[\],:])
+    | (?P<bare> [^\s"{}\[\],:]+)  # a number or a literal""",
+    re.VERBOSE | re.DOTALL,
+)
+_CLOSER = {b"{": b"}", b"[": b"]"}
+_LITERALS = (b"true", b"false", b"null")
+
+
+@dataclass(frozen=True)
+class Closing:
+    """One way to end an unfinished JSON text.
+
+    Attributes:
+        kept: bytes of the text that stay.
+        closers: what is put behind them: quotes and brackets, never a key or a value.
+        prose: the cut goes through a string, behind a whole word of it. That is the beginning of
+            what was to be said only if the string is free text: half a name is another name.
+    """
+
+    kept: int
+    closers: bytes
+    prose: bool = False
+
+
+def closings(text: bytes) -> Iterator[Closing]:
+    """Ways to end ``text``, the beginning of a valid JSON text; those that keep most come first.
+
+    Nothing is kept that may not be whole: no key without its value, no number that might have had
+    more digits, no half literal. Bytes are UTF-8; half a character can only be in a string.
+    """
+    found: list[Closing] = []
+    closers = b""  # of the open containers, innermost first
+    mark = b""  # the last one
+    for piece in _PIECE.finditer(text):
+        kind, end = piece.lastgroup, piece.end()
+        is_key = closers[:1] == b"}" and mark != b":"
+        if kind == "mark":
+            mark = piece[0]
+            if mark in _CLOSER:
+                closers = _CLOSER[mark] + closers
+            elif mark == closers[:1]:
+                closers = closers[1:]
+            else:  # a comma or a colon ends nothing that has not ended before
+                continue
+        elif is_key:
+            continue
+        elif kind == "unclosed":
+            end = _last_word(text, piece.start())
+            if end:
+                found.append(Closing(end, b'"' + closers, prose=True))
+            continue
+        elif kind == "bare" and end == len(text) and piece[0] not in _LITERALS:
+            continue
+        found.append(Closing(end, closers))
+    return reversed(found)
+
+
+def _last_word(text: bytes, start: int) -> int:
+    """Where the last whole word of the unclosed string at ``start`` ends; 0 if it has none."""
+    space = text.rfind(b" ", start)
+    end = len(text[: space + 1].rstrip(b" "))
+    return end if end > start + 1 else 0

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a step's logits to the response: its tokens, its text, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from timebill_ros.engine.errors import NonFiniteLogits
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.held_response import HeldResponse
+from timebill_ros.engine.sampling import Sampler, Sampling
+from timebill_ros.engine.text import ResponseText
+from timebill_ros.engine.text_prefix import complete_prefix
+
+
+class Response:
+    """The response of one request after another.
+
+    Args:
+        tokenizer: the model's.
+        sampling: how tokens are chosen.
+        stop: strings that end a free response; see ``begin``.
+        eos_tokens: tokens that end every response.
+
+    Attributes:
+        tokens: so far, the end-of-sequence token included.
+        finish_reason: why it is complete; None while it is not.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        sampling: Sampling,
+        stop: Sequence[str],
+        eos_tokens: Collection[int],
+    ) -> None:
+        self._sampler = Sampler(sampling)
+        self._text = ResponseText(tokenizer)
+        self._stop = stop
+        self._eos_tokens = eos_tokens
+        self.begin(0)
+
+    def begin(
+        self, max_tokens: int, held: HeldResponse | None = None, *, ignore_eos: bool = False
+    ) -> None:
+        """Forget the previous response and start one of at most ``max_tokens``.
+
+        Stop strings, which could cut it anywhere, do not count where it is ``held`` to a schema.
+        With ``ignore_eos`` only ``max_tokens`` ends it.
+        """
+        self.tokens: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self._max_tokens = max_tokens
+        self._held = held
+        self._ignore_eos = ignore_eos
+        self._sampler.begin()
+        self._text.reset(self._stop if held is None else ())
+
+    def take(self, logits: Tensor) -> None:
+        """Choose the next token from logits [V].
+
+        Raises:
+            NonFiniteLogits: they are not numbers.
+            GrammarExhausted: the schema's grammar grew beyond its bounds.
+        """
+        held = self._held
+        token = self._sampler.pick(logits if held is None else held.restrict(logits))
+        if token is None:
+            raise NonFiniteLogits(len(self.tokens))
+        if held is not None:
+            held.accept(token)
+        self.tokens.append(token)
+        ended = None
+        if token in self._eos_tokens:
+            ended = FinishReason.EOS
+        else:
+            self._text.append(token)
+            if self._text.stopped:
+                ended = FinishReason.STOP
+        # Decided after the work, so that measuring with ignore_eos measures all of it.
+        if self._ignore_eos:
+            ended = None
+        if ended is None and len(self.tokens) == self._max_tokens:
+            ended = FinishReason.LENGTH
+        self.finish_reason = ended
+
+    @property
+    def text(self) -> str:
+        """So far: whole characters, no special tokens, cut before a stop string."""
+        return self._text.text
+
+    def complete_prefix(self) -> str:
+        """The part of it that can stand for itself; "" where there is none.
+
+        Under a schema: JSON that satisfies it, see ``HeldResponse.closed``. Otherwise up to the
+        last end of a sentence, line or record, or else the whole words.
+        """
+        return complete_prefix(self.text) if self._held is None else self._held.closed()
