@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from timebill_ros.budget.length import LengthDistribution, bucket_label
 
@@ -20,23 +22,65 @@ def test_predicted_tokens_is_capped_at_n_max() -> None:
 
 
 @pytest.mark.parametrize(
-    ("miss_probability", "expected"), [(0.0, 64), (0.05, 64), (0.1, 48), (0.5, 32), (0.95, 16)]
+    ("tokens", "expected"), [(0, 1.0), (8, 0.875), (16, 0.75), (20, 0.6875), (63, 3 / 512), (64, 0)]
 )
-def test_quantile_is_the_smallest_edge_within_the_miss_probability(
+def test_miss_probability_is_linear_within_a_bucket(tokens: int, expected: float) -> None:
+    lengths = distribution(0.25, 0.25, 0.40625, 0.09375)
+    assert lengths.miss_probability(tokens) == pytest.approx(expected, abs=1e-15)
+
+
+def test_nothing_is_longer_than_the_last_bucket() -> None:
+    lengths = distribution(0.5, 0.5)
+    assert lengths.miss_probability(33) == 0.0
+    assert lengths.miss_probability(10**9) == 0.0
+    assert [lengths.in_last_bucket(n) for n in (16, 17, 33)] == [False, True, True]
+
+
+def test_small_miss_probabilities_keep_their_digits() -> None:
+    lengths = distribution(1.0 - 1e-12, 1e-12 - 1e-18, 1e-18)
+    assert lengths.miss_probability(32) == pytest.approx(1e-18, rel=1e-6)
+    assert lengths.miss_probability(40) == pytest.approx(5e-19, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("miss_probability", "expected"), [(1.0, 1), (0.875, 9), (0.76, 16), (0.75, 17), (1e-9, 64)]
+)
+def test_tokens_below_is_the_smallest_length_that_is_less_often_exceeded(
     miss_probability: float, expected: int
 ) -> None:
     lengths = distribution(0.25, 0.25, 0.40625, 0.09375)
-    assert lengths.quantile_tokens(miss_probability, max_tokens=400) == expected
+    assert lengths.tokens_below(miss_probability) == expected
 
 
-def test_quantile_is_capped_at_n_max() -> None:
-    assert distribution(0.0, 1.0).quantile_tokens(0.1, max_tokens=20) == 20
+def test_no_length_is_less_often_exceeded_than_never() -> None:
+    assert distribution(0.5, 0.5).tokens_below(0.0) is None
+
+
+@given(
+    weights=st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any),
+    bucket_size=st.integers(1, 20),
+    tokens=st.integers(1, 250),
+)
+def test_tokens_below_what_a_response_reached_is_that_response(
+    weights: list[int], bucket_size: int, tokens: int
+) -> None:
+    lengths = distribution(*np.array(weights) / sum(weights), bucket_size=bucket_size)
+    reached = lengths.miss_probability(tokens - 1)
+    found = lengths.tokens_below(reached)
+    if reached <= 0.0:
+        assert found is None
+    else:
+        assert found is not None
+        # Beyond it where the predictor holds this very length impossible.
+        assert found >= tokens
+        assert lengths.miss_probability(found) < reached
+        assert lengths.miss_probability(found - 1) == pytest.approx(reached, abs=1e-12)
 
 
 def test_float32_rounding_is_normalised_away() -> None:
     lengths = LengthDistribution(np.full(3, 1 / 3, dtype=np.float32), 16)
     assert lengths.probabilities.sum() == pytest.approx(1.0, abs=1e-15)
-    assert lengths.quantile_tokens(0.0, max_tokens=400) == 48
+    assert lengths.tokens_below(1e-12) == 48
 
 
 @pytest.mark.parametrize(
@@ -57,8 +101,6 @@ def test_what_is_not_a_distribution_is_refused(probabilities: list[float], messa
 def test_bad_settings_are_named() -> None:
     with pytest.raises(ValueError, match="bucket_size"):
         distribution(1.0, bucket_size=0)
-    with pytest.raises(ValueError, match="miss_probability"):
-        distribution(1.0).quantile_tokens(1.0, max_tokens=10)
 
 
 @pytest.mark.parametrize(("tokens", "label"), [(1, 1), (16, 1), (17, 2), (400, 25)])

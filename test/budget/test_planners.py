@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from timebill_ros.budget.coverage import Seen, observed_coverage
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Situation
 from timebill_ros.budget.planners import (
     FixedPlanner,
@@ -16,6 +19,7 @@ from timebill_ros.budget.planners import (
     make_planner,
     minimal_alpha,
 )
+from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 
 MODEL = TimeModel(a=1e-8, b=1e-5, c=2e-3, p=1e-7, q=3e-4, evict_rate=1e-6, evict_base=1e-4)
@@ -29,8 +33,11 @@ def situation(
     window: int = 16,
     spent: float = 0.2,
     remaining: float = 1.0,
+    length_risk: LengthRisk | None = None,
 ) -> Situation:
-    return Situation(prompt_tokens, max_tokens, predicted_tokens, window, spent, remaining)
+    return Situation(
+        prompt_tokens, max_tokens, predicted_tokens, window, spent, remaining, length_risk
+    )
 
 
 models = st.builds(
@@ -180,6 +187,36 @@ def test_pessimism_scales_the_prediction_up_to_n_max() -> None:
     assert [planned(k) for k in (1.0, 1.5, 5.0, 50.0)] == [40, 60, 200, 400]
 
 
+LENGTHS = LengthDistribution(np.array([0.5, 0.4, 0.1]), 20)
+RISK = LengthRisk(
+    LENGTHS, None, observed_coverage([Seen(i / 100, complete=True) for i in range(1, 100)])
+)
+
+
+@pytest.mark.parametrize("name", ["timebill", "fixed", "vanilla"])
+def test_a_risk_replaces_pessimism(name: str) -> None:
+    def planned(risk: float) -> tuple[int, float | None]:
+        planner = make_planner(name, alpha_max=0.95, pessimism=5.0, risk=risk, fixed_alpha=0.25)
+        plan = planner.plan(situation(length_risk=RISK), MODEL)
+        return plan.planned_tokens, plan.risk
+
+    assert planned(0.0) == (200, pytest.approx(0.01))
+    assert planned(0.11) == (40, pytest.approx(0.11))
+    assert planned(0.55) == (19, pytest.approx(0.53))
+    # 99 responses do not show what happens once in a thousand.
+    assert planned(0.001) == (400, 0.0)
+
+
+def test_a_risk_without_a_prediction_plans_for_n_max() -> None:
+    plan = TimeBillPlanner(risk=0.1).plan(situation(predicted_tokens=None), MODEL)
+    assert (plan.planned_tokens, plan.risk) == (400, 0.0)
+
+
+def test_the_risk_of_a_plan_is_not_known_without_observations() -> None:
+    assert TimeBillPlanner(pessimism=2.0).plan(situation(), MODEL).risk is None
+    assert TimeBillPlanner(pessimism=50.0).plan(situation(), MODEL).risk == 0.0
+
+
 def test_vanilla_never_evicts_and_reports_the_miss() -> None:
     plan = VanillaPlanner().plan(situation(remaining=0.01), MODEL)
     assert (plan.planner, plan.alpha, plan.feasible) == ("vanilla", 0.0, False)
@@ -194,7 +231,7 @@ def test_eviction_time_is_part_of_the_plan() -> None:
 
 @pytest.mark.parametrize("name", ["timebill", "fixed", "vanilla"])
 def test_planners_are_made_by_name(name: str) -> None:
-    planner = make_planner(name, alpha_max=0.95, pessimism=5.0, fixed_alpha=0.25)
+    planner = make_planner(name, alpha_max=0.95, pessimism=5.0, risk=0.0, fixed_alpha=0.25)
     assert planner.plan(situation(), MODEL).planner == name
 
 
@@ -208,9 +245,18 @@ def test_planners_are_made_by_name(name: str) -> None:
         ({"pessimism": 0.5}, "pessimism must be at least 1, not 0.5"),
         ({"name": "fixed", "fixed_alpha": 1.0}, "fixed_alpha"),
         ({"name": "vanilla", "pessimism": math.nan}, "pessimism"),
+        ({"risk": 1.0}, r"risk must be in \[0, 1\), not 1.0"),
+        ({"name": "fixed", "risk": -0.1}, "risk"),
+        ({"name": "vanilla", "risk": math.nan}, "risk"),
     ],
 )
 def test_bad_settings_name_the_parameter_and_the_bound(settings: dict, named: str) -> None:
-    good = {"name": "timebill", "alpha_max": 0.95, "pessimism": 5.0, "fixed_alpha": 0.0}
+    good = {
+        "name": "timebill",
+        "alpha_max": 0.95,
+        "pessimism": 5.0,
+        "risk": 0.0,
+        "fixed_alpha": 0.0,
+    }
     with pytest.raises(SettingError, match=named):
         make_planner(**{**good, **settings})

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 # Tolerance on sum(probabilities) = 1: float32 softmax over a few hundred buckets.
 _SUM_TOLERANCE = 1e-3
 
+# So that what is just reached does not count as below for the last bit of a quotient.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class LengthDistribution:
@@ -45,22 +48,44 @@ class LengthDistribution:
 
     def predicted_tokens(self, max_tokens: int) -> int:
         """N_hat = min(N_max, bucket * B): upper edge of the likeliest bucket, equation (2)."""
-        bucket = int(np.argmax(self.probabilities)) + 1
-        return min(max_tokens, bucket * self.bucket_size)
+        return min(max_tokens, self.likeliest_tokens)
 
-    def quantile_tokens(self, miss_probability: float, max_tokens: int) -> int:
-        """Smallest bucket edge n with P(N > n) <= ``miss_probability``, at most N_max.
+    @property
+    def likeliest_tokens(self) -> int:
+        """N_hat without a cap."""
+        return (int(np.argmax(self.probabilities)) + 1) * self.bucket_size
 
-        Raises:
-            ValueError: ``miss_probability`` outside [0, 1).
-        """
-        if not 0.0 <= miss_probability < 1.0:
-            raise ValueError(f"miss_probability must be in [0, 1), not {miss_probability}")
-        survival = 1.0 - np.cumsum(self.probabilities)
-        # The last entry is 0 up to rounding, so an edge is always found.
-        survival[-1] = 0.0
-        bucket = int(np.argmax(survival <= miss_probability)) + 1
-        return min(max_tokens, bucket * self.bucket_size)
+    def in_last_bucket(self, tokens: int) -> bool:
+        """Whether a response of so many tokens is as long as this distribution can tell."""
+        return tokens > (self.probabilities.size - 1) * self.bucket_size
+
+    def miss_probability(self, tokens: int) -> float:
+        """P(N > ``tokens``), linear within a bucket; 0 from the last bucket's end on."""
+        if tokens <= 0:
+            return 1.0
+        bucket, within = divmod(tokens, self.bucket_size)
+        beyond = self._beyond()
+        if bucket >= self.probabilities.size:
+            return 0.0
+        return float(beyond[bucket] - self.probabilities[bucket] * within / self.bucket_size)
+
+    def tokens_below(self, miss_probability: float) -> int | None:
+        """Smallest n >= 1 with P(N > n) < ``miss_probability``; None where there is none."""
+        beyond = self._beyond()
+        if miss_probability <= 0.0:
+            return None
+        # The last edge is 0, so that one is found; an n of 0 is no response.
+        bucket = max(1, int(np.argmax(beyond < miss_probability)))
+        excess = beyond[bucket - 1] - miss_probability
+        share = excess / self.probabilities[bucket - 1] if excess > 0.0 else 0.0
+        within = math.floor(share * self.bucket_size * (1.0 + _ROUNDING)) + 1
+        return (bucket - 1) * self.bucket_size + min(within, self.bucket_size)
+
+    def _beyond(self) -> NDArray[np.float64]:
+        """P(N > j B) for j = 0..buckets, summed from the far end to keep small ones exact."""
+        beyond = np.zeros(self.probabilities.size + 1)
+        beyond[:-1] = np.cumsum(self.probabilities[::-1])[::-1]
+        return beyond
 
 
 def bucket_label(response_tokens: int, bucket_size: int) -> int:

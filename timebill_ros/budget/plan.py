@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 
 # Relative slack for whole-token rounding, so that (1 - 0.9) * 1000 keeps 100 tokens, not 99.
@@ -27,6 +28,7 @@ class Situation:
         window: observation window, the last prompt tokens that are never evicted.
         spent: s since the request's execution started (prefill and the predictor's excess).
         remaining: s from now to the deadline, T - t_prefill - delta; negative once it passed.
+        length_risk: how probable longer responses are; None where that is not known.
     """
 
     prompt_tokens: int
@@ -35,16 +37,29 @@ class Situation:
     window: int
     spent: float
     remaining: float
+    length_risk: LengthRisk | None = None
 
     def smallest_kept(self) -> int:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
         return min(self.prompt_tokens, max(1, self.window))
 
-    def planned_tokens(self, pessimism: float) -> int:
-        """N_W = min(k N_hat, N_max), equation (8); N_max without a prediction."""
+    def planned_tokens(self, pessimism: float, risk: float = 0.0) -> int:
+        """N_W: min(k N_hat, N_max), equation (8), or where ``risk`` is set the length for it.
+
+        That is the smallest n with P(N > n) <= risk. Where neither is known it is N_max.
+        """
+        if risk > 0.0:
+            known = self.length_risk
+            return known.planned_tokens(risk, self.max_tokens) if known else self.max_tokens
         if self.predicted_tokens is None:
             return self.max_tokens
         return min(math.ceil(pessimism * self.predicted_tokens), self.max_tokens)
+
+    def risk_of(self, planned: int) -> float | None:
+        """P(N > ``planned``); 0 for N_max, which no response exceeds; None where not known."""
+        if planned >= self.max_tokens:
+            return 0.0
+        return self.length_risk.miss_probability(planned) if self.length_risk else None
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class Plan:
         kept_tokens: whole prompt tokens that stay cached per KV head.
         predicted_time: s of execution, start to end, for N_hat tokens (N_W without a prediction).
         wcet: s of execution, start to end, for N_W tokens, equation (9).
+        risk: calibrated probability that the response is longer than N_W; None where not known.
     """
 
     planner: str
@@ -72,6 +88,7 @@ class Plan:
     planned_tokens: int
     predicted_time: float
     wcet: float
+    risk: float | None = None
 
 
 def kept_tokens(alpha: float, situation: Situation) -> int:
@@ -103,4 +120,5 @@ def plan_with(
         planned_tokens=planned,
         predicted_time=situation.spent + likely,
         wcet=situation.spent + worst,
+        risk=situation.risk_of(planned),
     )

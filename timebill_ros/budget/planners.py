@@ -25,21 +25,22 @@ class TimeBillPlanner:
     """The smallest alpha whose worst case meets the budget, equations (10) and (11).
 
     Raises:
-        SettingError: alpha_max outside [0, 1) or pessimism below 1.
+        SettingError: alpha_max or risk outside [0, 1), or pessimism below 1.
     """
 
     alpha_max: float = 0.95
     pessimism: float = 5.0
+    risk: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings once, so that planning needs no checks of its own."""
-        _check_pessimism(self.pessimism)
+        _check_caution(self.pessimism, self.risk)
         if not 0.0 <= self.alpha_max < 1.0:
             raise SettingError("alpha_max", self.alpha_max, "in [0, 1)")
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """alpha* clipped to [0, alpha_max]; 0 where evicting costs more time than it saves."""
-        planned = situation.planned_tokens(self.pessimism)
+        planned = situation.planned_tokens(self.pessimism, self.risk)
         alpha = min(minimal_alpha(planned, situation, model), self.alpha_max)
         evicting = plan_with("timebill", alpha, planned, situation, model)
         keeping = plan_with("timebill", 0.0, planned, situation, model)
@@ -51,21 +52,22 @@ class FixedPlanner:
     """The same ratio for every request, whatever its budget.
 
     Raises:
-        SettingError: alpha outside [0, 1) or pessimism below 1.
+        SettingError: alpha or risk outside [0, 1), or pessimism below 1.
     """
 
     alpha: float
     pessimism: float = 5.0
+    risk: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings once, so that planning needs no checks of its own."""
-        _check_pessimism(self.pessimism)
+        _check_caution(self.pessimism, self.risk)
         if not 0.0 <= self.alpha < 1.0:
             raise SettingError("fixed_alpha", self.alpha, "in [0, 1)")
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """The set ratio, with the worst case that it leads to."""
-        planned = situation.planned_tokens(self.pessimism)
+        planned = situation.planned_tokens(self.pessimism, self.risk)
         return plan_with("fixed", self.alpha, planned, situation, model)
 
 
@@ -74,18 +76,19 @@ class VanillaPlanner:
     """No eviction: what inference does without a time budget.
 
     Raises:
-        SettingError: pessimism below 1.
+        SettingError: pessimism below 1 or risk outside [0, 1).
     """
 
     pessimism: float = 5.0
+    risk: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings once, so that planning needs no checks of its own."""
-        _check_pessimism(self.pessimism)
+        _check_caution(self.pessimism, self.risk)
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """alpha = 0, with the worst case that it leads to."""
-        planned = situation.planned_tokens(self.pessimism)
+        planned = situation.planned_tokens(self.pessimism, self.risk)
         return plan_with("vanilla", 0.0, planned, situation, model)
 
 
@@ -118,21 +121,25 @@ def minimal_alpha(planned: int, situation: Situation, model: TimeModel) -> float
     return max(0.0, alpha)
 
 
-def make_planner(name: str, *, alpha_max: float, pessimism: float, fixed_alpha: float) -> Planner:
+def make_planner(
+    name: str, *, alpha_max: float, pessimism: float, risk: float, fixed_alpha: float
+) -> Planner:
     """The planner of that name with the settings that concern it.
 
     Raises:
         SettingError: an unknown name or a setting out of its bounds.
     """
     if name == "timebill":
-        return TimeBillPlanner(alpha_max=alpha_max, pessimism=pessimism)
+        return TimeBillPlanner(alpha_max=alpha_max, pessimism=pessimism, risk=risk)
     if name == "fixed":
-        return FixedPlanner(alpha=fixed_alpha, pessimism=pessimism)
+        return FixedPlanner(alpha=fixed_alpha, pessimism=pessimism, risk=risk)
     if name == "vanilla":
-        return VanillaPlanner(pessimism=pessimism)
+        return VanillaPlanner(pessimism=pessimism, risk=risk)
     raise SettingError("planner", name, f"one of {', '.join(PLANNERS)}")
 
 
-def _check_pessimism(pessimism: float) -> None:
+def _check_caution(pessimism: float, risk: float) -> None:
     if not pessimism >= 1.0:
         raise SettingError("pessimism", pessimism, "at least 1")
+    if not 0.0 <= risk < 1.0:
+        raise SettingError("risk", risk, "in [0, 1)")

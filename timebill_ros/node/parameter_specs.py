@@ -115,6 +115,13 @@ SPECS: dict[str, Spec] = {
         Range(1.0, 1000.0),
         live=True,
     ),
+    "risk": Spec(
+        "Accepted probability that a response is longer than planned for, from the calibrated "
+        "length predictor; it replaces pessimism. 0: off.",
+        Range(0.0, 1.0),
+        "below 1",
+        live=True,
+    ),
     "fixed_alpha": Spec(
         "Eviction ratio of the planner 'fixed'.", Range(0.0, 1.0), "below 1", live=True
     ),
@@ -138,6 +145,14 @@ SPECS: dict[str, Spec] = {
     ),
     "profile_seconds": Spec(
         "Longest time that measuring the time model may take, s.", Range(1.0, 3600.0)
+    ),
+    "publish_partial": Spec(
+        "Publish responses while they are generated, on ~/output/partial.", live=True
+    ),
+    "partial_period": Spec(
+        "Time between two partial responses, on the topic and as an action's feedback, s.",
+        Range(0.0, 60.0),
+        live=True,
     ),
     "diagnostics_period": Spec("Time between two diagnostics messages, s.", Range(0.05, 60.0)),
     "miss_ratio_warn": Spec(

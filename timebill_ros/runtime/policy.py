@@ -36,6 +36,7 @@ def decisions(settings: Settings) -> Decisions:
         settings.planner,
         alpha_max=settings.alpha_max,
         pessimism=settings.pessimism,
+        risk=settings.risk,
         fixed_alpha=settings.fixed_alpha,
     )
     try:

@@ -36,6 +36,7 @@ class Settings:
     planner: str = "timebill"
     alpha_max: float = 0.95
     pessimism: float = 5.0
+    risk: float = 0.0
     fixed_alpha: float = 0.5
     overrun_policy: str = "kill"
     default_budget: float = 2.0
@@ -43,6 +44,8 @@ class Settings:
     queue_capacity: int = 16
     profile_cache: str = ""
     profile_seconds: float = 30.0
+    publish_partial: bool = False
+    partial_period: float = 0.1
     diagnostics_period: float = 1.0
     miss_ratio_warn: float = 0.1
     miss_ratio_error: float = 0.5

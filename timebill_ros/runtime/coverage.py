@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the calibration of predicted lengths true while the workload changes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import numpy as np
+
+from timebill_ros.budget.calibration import Calibration
+from timebill_ros.budget.coverage import Seen, observed_coverage
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.risk import LengthRisk, seen
+
+# Latest responses that count: the calibration is that of a changed workload after as many.
+WINDOW = 200
+
+_GOLDEN_RATIO = (1.0 + 5.0**0.5) / 2.0
+
+
+class CoverageTracker:
+    """The scores of the latest responses, from which every prediction's risk is read.
+
+    A window of ranks rather than one adapted quantile (Gibbs, Candes: *Adaptive conformal
+    inference under distribution shift*, NeurIPS 2021): it serves any risk, whichever is set when,
+    and tells the risk of a length that was planned otherwise. It begins with the evenly spread
+    scores that a calibrated predictor would have, and empty without a calibration: then every plan
+    is for N_max until enough responses have shown what the probabilities are worth.
+
+    May be used from any thread.
+    """
+
+    def __init__(self, calibration: Calibration | None = None, *, window: int = WINDOW) -> None:
+        """Nothing was seen yet but, where there is one, the calibration's pairs."""
+        self._calibration = calibration
+        self._lock = threading.Lock()
+        self._seen: deque[Seen] = deque(maxlen=window)
+        if calibration is not None:
+            self._seen.extend(Seen(stated, complete=True) for stated in evenly_spread(window))
+        self._coverage = observed_coverage(self._seen)
+
+    def assess(self, lengths: LengthDistribution) -> LengthRisk | None:
+        """The prediction in the light of what was seen; None where nothing was."""
+        with self._lock:
+            if not self._seen:
+                return None
+            return LengthRisk(lengths, self._calibration, self._coverage)
+
+    def observe(self, lengths: LengthDistribution, response_tokens: int, *, complete: bool) -> None:
+        """Take in how long a response with that prediction became; cut off, it counts as longer."""
+        if response_tokens < 1:
+            return
+        new = seen(lengths, self._calibration, response_tokens, complete=complete)
+        with self._lock:
+            self._seen.append(new)
+            self._coverage = observed_coverage(self._seen)
+
+
+def evenly_spread(count: int) -> list[float]:
+    """i / (count + 1) for i = 1..count, so ordered that any run of them is evenly spread too."""
+    ranks = np.argsort(np.argsort((np.arange(count) * _GOLDEN_RATIO) % 1.0)) + 1
+    return [float(stated) for stated in ranks / (count + 1.0)]
