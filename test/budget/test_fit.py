@@ -17,6 +17,7 @@ def points(**changes: list[Measurement]) -> ProfilePoints:
         "prefill": [Measurement(n, 1e-8 * n * n + 2e-5 * n + 3e-3) for n in SIZES],
         "step": [Measurement(n, 1e-7 * n + 3e-4) for n in SIZES],
         "evict": [Measurement(n, 1e-6 * n + 1e-4) for n in SIZES],
+        "structured": [Measurement(n, 1e-5 * (2, 4, 3)[i % 3]) for i, n in enumerate(SIZES)],
         "predictor": [Measurement(n, 1e-9 * n * n + 1e-6 * n + 5e-4) for n in SIZES],
     }
     return ProfilePoints(**{**exact, **changes})
@@ -28,6 +29,7 @@ def test_exact_points_give_their_coefficients_back() -> None:
     assert (m.a, m.b, m.c) == pytest.approx((1e-8, 2e-5, 3e-3), rel=1e-6)
     assert (m.p, m.q) == pytest.approx((1e-7, 3e-4), rel=1e-6)
     assert (m.evict_rate, m.evict_base) == pytest.approx((1e-6, 1e-4), rel=1e-6)
+    assert m.q_structured == pytest.approx(3e-5)
     assert m.predictor is not None
     assert m.predictor(1000) == pytest.approx(1e-3 + 1e-3 + 5e-4, rel=1e-6)
     assert max(fit.prefill_mape, fit.step_mape, fit.evict_mape) < 1e-9

@@ -47,13 +47,14 @@ models = st.builds(
     c=st.just(0.0),
     p=st.floats(1e-9, 1e-5),
     q=st.floats(0.0, 1e-2),
+    q_structured=st.floats(0.0, 1e-3),
     evict_rate=st.floats(0.0, 1e-6),
     evict_base=st.floats(0.0, 1e-3),
 )
 
 
 @given(
-    model=models,
+    model=models | models.map(TimeModel.structured),
     n_x=st.integers(32, 8192),
     n_w=st.integers(2, 512),
     share=st.floats(0.01, 0.99),

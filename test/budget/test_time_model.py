@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +67,14 @@ def test_a_predictor_always_reads_one_token() -> None:
 def test_without_a_predictor_there_is_no_excess() -> None:
     assert MODEL.predictor_excess(1000, 1000) == 0.0
     assert MODEL.longest_predictor_input(1000) == 1000
+
+
+@given(prompt=st.integers(1, 8192), response=st.integers(1, 600), q=st.floats(0.0, 1e-2))
+def test_a_schema_costs_the_same_for_every_response_token(
+    prompt: int, response: int, q: float
+) -> None:
+    free = replace(MODEL, q_structured=q)
+    held = free.structured()
+    whole = [m.prefill(prompt) + m.decode(prompt, response) for m in (free, held)]
+    assert whole[1] - whole[0] == pytest.approx(response * q, abs=1e-9)
+    assert held.evict(prompt) == free.evict(prompt)

@@ -13,7 +13,14 @@ from timebill_ros.cli import profile
 from timebill_ros.runtime.settings import Settings
 
 MODEL = TimeModel(
-    a=1e-8, b=1e-5, c=2e-3, p=1e-7, q=3e-4, evict_rate=1e-6, predictor=Quadratic(0.0, 1e-6, 1e-3)
+    a=1e-8,
+    b=1e-5,
+    c=2e-3,
+    p=1e-7,
+    q=3e-4,
+    evict_rate=1e-6,
+    q_structured=1.7e-5,
+    predictor=Quadratic(0.0, 1e-6, 1e-3),
 )
 FIT = TimeModelFit(MODEL, prefill_mape=0.012, step_mape=0.034, evict_mape=0.056)
 
@@ -22,6 +29,7 @@ def test_coefficients_are_shown_with_unit_and_error() -> None:
     text = "\n".join(profile.describe(FIT))
     for coefficient in ("a = 1.000e-08 s/token^2", "p = 1.000e-07 s/token", "q = 3.000e-04 s"):
         assert coefficient in text
+    assert "1.700e-05 s" in text
     assert [f"error {error}" in text for error in ("1.2%", "3.4%", "5.6%")] == [True] * 3
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from timebill_ros.budget.errors import SettingError
@@ -82,7 +84,16 @@ def test_the_predictor_is_timed_on_its_own_input(clock):
 
 
 def test_without_a_predictor_there_are_no_such_points(clock):
-    assert Profiler(TimedEngine(clock), limit=60.0).measure().predictor == ()
+    points = Profiler(TimedEngine(clock), limit=60.0).measure()
+    assert (points.predictor, points.structured) == ((), ())
+
+
+def test_what_a_schema_adds_to_a_token_is_measured_beside_the_model(clock):
+    costs = itertools.cycle([1e-6, 5e-6, 3e-6])
+    profiler = Profiler(TimedEngine(clock), limit=60.0, structured=lambda: next(costs))
+    points = profiler.measure()
+    assert [m.tokens for m in points.structured] == [m.tokens for m in points.prefill]
+    assert fit_time_model(points).model.q_structured == pytest.approx(3e-6)
 
 
 def test_sizes_come_in_another_order_every_round(clock):

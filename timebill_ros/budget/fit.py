@@ -30,12 +30,15 @@ class ProfilePoints:
         step: over N_kv, one decoding step.
         evict: over N_x, scoring and compaction.
         predictor: over N_p; empty without a predictor.
+        structured: over N_x, what a JSON schema adds to one response token; empty for a model whose
+            responses cannot be held to one.
     """
 
     prefill: Sequence[Measurement]
     step: Sequence[Measurement]
     evict: Sequence[Measurement]
     predictor: Sequence[Measurement] = ()
+    structured: Sequence[Measurement] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,17 @@ def fit_time_model(points: ProfilePoints) -> TimeModelFit:
         predictor = Quadratic(*_fit_and_check("predictor", points.predictor, degree=2)[0])
     a, b, c = prefill
     p, q = step
-    model = TimeModel(a, b, c, p, q, evict_rate=evict[0], evict_base=evict[1], predictor=predictor)
+    model = TimeModel(
+        a=a,
+        b=b,
+        c=c,
+        p=p,
+        q=q,
+        evict_rate=evict[0],
+        evict_base=evict[1],
+        q_structured=_constant("structured", points.structured),
+        predictor=predictor,
+    )
     return TimeModelFit(model, prefill_mape, step_mape, evict_mape)
 
 
@@ -73,6 +86,18 @@ def mape(predict: Callable[[int], float], held_out: Sequence[Measurement]) -> fl
     """Mean of |predicted - measured| / measured over the held-out points."""
     errors = [abs(predict(m.tokens) - m.seconds) / m.seconds for m in held_out]
     return float(np.mean(errors))
+
+
+def _constant(stage: str, points: Sequence[Measurement]) -> float:
+    """The median of a time that does not depend on the number of tokens; 0 without points."""
+    for m in points:
+        _check_time(stage, m)
+    return float(np.median([m.seconds for m in points])) if points else 0.0
+
+
+def _check_time(stage: str, m: Measurement) -> None:
+    if not (np.isfinite(m.seconds) and m.seconds > 0.0):
+        raise ProfileFitError(f"{stage}: {m.seconds} s for {m.tokens} tokens is not a time")
 
 
 def _fit_and_check(
@@ -87,8 +112,7 @@ def _fit_and_check(
             f"{stage}: {len(points)} points are too few, at least {needed} sizes are needed"
         )
     for m in ordered:
-        if not (np.isfinite(m.seconds) and m.seconds > 0.0):
-            raise ProfileFitError(f"{stage}: {m.seconds} s for {m.tokens} tokens is not a time")
+        _check_time(stage, m)
     coefficients = _non_negative_least_squares(fitted, degree)
     return coefficients, mape(lambda n: float(np.polyval(coefficients, n)), held_out)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class TimeModel:
         a, b, c: prefill coefficients, s/token^2, s/token and s.
         p, q: decoding step coefficients, s/token of cache and s.
         evict_rate, evict_base: scoring and compacting the cache, s/token of prompt and s.
+        q_structured: what holding a response to a JSON schema adds to each of its tokens, s.
         predictor: the length predictor's time over its own input; None without a predictor.
     """
 
@@ -61,7 +62,16 @@ class TimeModel:
     q: float
     evict_rate: float = 0.0
     evict_base: float = 0.0
+    q_structured: float = 0.0
     predictor: Quadratic | None = None
+
+    def structured(self) -> TimeModel:
+        """The model of requests whose response is held to a JSON schema.
+
+        Every response token is chosen among those that the schema allows: the first in prefill, the
+        others in decoding steps.
+        """
+        return replace(self, c=self.c + self.q_structured, q=self.q + self.q_structured)
 
     def prefill(self, prompt_tokens: int) -> float:
         """Seconds to prefill N_x tokens, equation (4)."""

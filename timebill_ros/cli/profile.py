@@ -79,6 +79,7 @@ def describe(fit: TimeModelFit) -> Iterator[str]:
         f"eviction   r N_x + s             r = {model.evict_rate:.3e} s/token, "
         f"s = {model.evict_base:.3e} s   error {fit.evict_mape:.1%}"
     )
+    yield f"schema     per response token   {model.q_structured:.3e} s"
     if model.predictor is None:
         yield "predictor  none"
     else:

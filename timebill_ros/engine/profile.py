@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
@@ -36,6 +37,7 @@ class Profiler:
         engine: to be measured, on the thread that will run it.
         limit: seconds that measuring should take at most.
         predict: runs the length predictor on an input of so many tokens, if there is one.
+        structured: measures what a JSON schema adds to a token, s, if responses can be held to one.
         progress: told after every request.
 
     Raises:
@@ -48,6 +50,7 @@ class Profiler:
         *,
         limit: float,
         predict: Callable[[int], object] | None = None,
+        structured: Callable[[], float] | None = None,
         progress: Progress = lambda share, text: None,
     ) -> None:
         least = least_context(engine.window)
@@ -57,6 +60,7 @@ class Profiler:
         self._engine = engine
         self._limit = limit
         self._predict = predict
+        self._structured = structured
         self._progress = progress
         self._order = random.Random(0)
         self._times: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -75,7 +79,8 @@ class Profiler:
                 share = (done + index / len(visited)) / _ROUNDS
                 self._progress(share, f"profiling: round {done + 1}, {size} tokens")
         self._progress(1.0, f"profiled in {time.perf_counter() - start:.1f} s")
-        return ProfilePoints(*(self._medians(s) for s in ("prefill", "step", "evict", "predict")))
+        stages = (field.name for field in fields(ProfilePoints))
+        return ProfilePoints(**{stage: self._medians(stage) for stage in stages})
 
     def _affordable_sizes(self) -> list[int]:
         """Warm up with the smallest size, and take from it how large the others may be."""
@@ -122,7 +127,9 @@ class Profiler:
         self._time("evict", size, lambda: engine.evict(kept))
         if self._predict is not None:
             predict = self._predict
-            self._time("predict", size, lambda: predict(size))
+            self._time("predictor", size, lambda: predict(size))
+        if self._structured is not None:
+            self._times["structured"][size].append(self._structured())
 
     def _time(self, stage: str, tokens: int, work: Callable[[], object]) -> None:
         self._times[stage][tokens].append(_seconds(work))

@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 Environment = Mapping[str, str | int]
 """Everything that a profile depends on, by name."""
 
+_FORMAT = 2  # of the file; one of another format is not looked for
+_PACKAGES = ("torch", "transformers", "llguidance", "timebill_ros")
 _WORST_MAPE = 0.25  # a quiet machine gives a few per cent; at more, deadlines are missed by guesses
 _LONGEST = 3600.0  # s; no stage of a request takes longer
 
@@ -41,6 +43,7 @@ def describe_environment(
     ``predictor`` identifies the length predictor that is profiled with it; empty without one.
     """
     return {
+        "format": _FORMAT,
         "checkpoint": checkpoint_digest(checkpoint.folder),
         "predictor": predictor,
         "device": _device_name(checkpoint.device),
@@ -54,7 +57,7 @@ def describe_environment(
         "max_context": engine.max_context,
         "sampling": "greedy" if engine.sampling.temperature == 0 else "drawn",
         "stop": repr(engine.stop),
-        **{name: _version(name) for name in ("torch", "transformers", "timebill_ros")},
+        **{name: _version(name) for name in _PACKAGES},
     }
 
 
@@ -145,7 +148,7 @@ def _key(environment: Environment) -> str:
 
 
 def _stages() -> tuple[str, ...]:
-    return ("prefill", "step", "evict", "predictor")
+    return tuple(field.name for field in fields(ProfilePoints))
 
 
 def _reason(error: Exception) -> str:

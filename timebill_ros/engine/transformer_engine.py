@@ -57,6 +57,7 @@ class TransformerEngine:
         cache: keys and values of the request.
         decoder: what runs the model.
         eviction: the prompt's scores, and what of it is still cached.
+        device: where the model runs.
         vocabulary: width V of the logits.
         schemas: what responses can be held to.
     """
@@ -87,6 +88,7 @@ class TransformerEngine:
         self.max_prompt_chars = most_characters(checkpoint.tokenizer, max_context)
         self.chunk = chunk
         self.threads = threads
+        self.device = checkpoint.device
         self._checkpoint = checkpoint
         self.sampling = sampling or Sampling()
         self.stop = tuple(stop)
@@ -146,7 +148,7 @@ class TransformerEngine:
         _check_request(prompt_ids, max_tokens, self.max_context, self.vocabulary)
         held = self.schemas.hold(response_schema) if response_schema else None
         self._bind_thread()
-        self._prompt = torch.tensor(prompt_ids, device=self._checkpoint.device)
+        self._prompt = torch.tensor(prompt_ids, device=self.device)
         self._response.begin(max_tokens, held, ignore_eos=ignore_eos)
         self.eviction.begin(len(prompt_ids))
 
@@ -181,8 +183,8 @@ class TransformerEngine:
         if not self.response_tokens:
             raise EngineMisuse("evict needs a prefilled prompt")
         self.eviction.evict(kept_tokens)
-        if self._checkpoint.device.type == "cuda":
-            torch.cuda.synchronize(self._checkpoint.device)  # its time is the eviction's own
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # its time is the eviction's own
 
     @torch.inference_mode()
     def step(self) -> None:
