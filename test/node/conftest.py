@@ -10,6 +10,8 @@ import pytest
 import rclpy
 from rclpy.context import Context
 
+from .bench import Bench
+
 
 @pytest.fixture
 def ros_context() -> Iterator[Context]:
@@ -24,3 +26,10 @@ def ros_context() -> Iterator[Context]:
 def profile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Profiles shared by this session's tests, so that only the first one measures."""
     return tmp_path_factory.mktemp("profiles")
+
+
+@pytest.fixture
+def bench(ros_context: Context, profile_cache: Path) -> Iterator[Bench]:
+    bench = Bench(ros_context, profile_cache)
+    yield bench
+    bench.close()

@@ -20,11 +20,12 @@ from timebill_ros.node.conversions import (
     response_msg,
     time_msg,
 )
+from timebill_ros.node.origin import Origin
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
 
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="base_link")
-JOB = Job("a", Conversation("", "stop"), 0, 10, context=HEADER)
+JOB = Job("a", Conversation("", "stop"), 0, 10, context=Origin(HEADER))
 PLAN = Plan("timebill", 0.25, True, 1000, 750, 32, 160, 0.25, 0.75)
 
 
@@ -63,14 +64,14 @@ def test_an_instruction_s_fields_are_taken_over() -> None:
     assert instruction.stamp_ns == 7_000_000_005
     assert instruction.budget_ns == 1_250_000_000
     assert instruction.deadline_ns == 9_000_000_001
-    assert instruction.context == HEADER
+    assert instruction.context == Origin(HEADER)
 
 
 def test_an_instruction_without_a_stamp_is_released_on_reception() -> None:
     message = msg.Instruction(header=Header(frame_id="map"))
     instruction = instruction_from(message, id="llm-1", received_ns=8_000_000_003)
     assert instruction.stamp_ns == 8_000_000_003
-    assert instruction.context == Header(stamp=Time(sec=8, nanosec=3), frame_id="map")
+    assert instruction.context == Origin(Header(stamp=Time(sec=8, nanosec=3), frame_id="map"))
     assert instruction.id == "llm-1"
 
 

@@ -23,6 +23,7 @@ FILES = [ROOT / "config/llm.param.yaml", *sorted((ROOT / "config/presets").glob(
 PROPERTIES = parameter_schema()["definitions"]["llm"]["properties"]
 TYPES = {
     ParameterType.PARAMETER_STRING: "string",
+    ParameterType.PARAMETER_BOOL: "boolean",
     ParameterType.PARAMETER_INTEGER: "integer",
     ParameterType.PARAMETER_DOUBLE: "number",
     ParameterType.PARAMETER_STRING_ARRAY: "array",

@@ -56,7 +56,7 @@ def test_numbers_have_ranges_that_ros_enforces(declare: Declare) -> None:
         descriptor = node.describe_parameter(field.name)
         if isinstance(value, float):
             assert descriptor.floating_point_range, field.name
-        elif isinstance(value, int):
+        elif type(value) is int:
             assert descriptor.integer_range, field.name
     [result] = node.set_parameters([Parameter("pessimism", value=0.5)])
     assert not result.successful

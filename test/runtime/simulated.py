@@ -13,6 +13,7 @@ from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
+from timebill_ros.runtime.partial import Observer
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.simulation import (
@@ -43,6 +44,7 @@ class Scene:
     chunk: int = 100
     default_max_tokens: int = 400
     deadline_clock_over: Callable[[VirtualClock], Clock] = ScaledClock
+    observe: Callable[[Job], Observer | None] = lambda _: None
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
@@ -70,6 +72,7 @@ class Scene:
             Decisions(self.planner, self.policy),
             queue_capacity=self.queue_capacity,
             emit=self._emit,
+            observe=self.observe,
         )
 
     def job(

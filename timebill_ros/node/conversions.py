@@ -11,9 +11,11 @@ from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.finish import FinishReason
+from timebill_ros.node.origin import Caller, Origin, origin_of
 from timebill_ros.runtime.admission import Instruction
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
+from timebill_ros.runtime.partial import Partial
 
 FINISH_REASONS = {
     FinishReason.EOS: msg.Response.EOS,
@@ -62,13 +64,16 @@ def _seconds_and_rest(ns: int) -> tuple[int, int]:
     return divmod(min(max(ns, _SHORTEST_NS), _LONGEST_NS), NS_PER_S)
 
 
-def instruction_from(message: msg.Instruction, *, id: str, received_ns: int) -> Instruction:
-    """The fields of an instruction; its header, stamped, goes with it as the context.
+def instruction_from(
+    message: msg.Instruction, *, id: str, received_ns: int, caller: Caller | None = None
+) -> Instruction:
+    """The fields of an instruction; its origin, with the header stamped, is the context.
 
     Args:
         message: as it arrived.
         id: the message's own, or the one that the node made where that is empty.
         received_ns: now in ROS time, the release of an instruction without a stamp.
+        caller: who waits for it in particular.
     """
     stamp_ns = nanoseconds(message.header.stamp) or received_ns
     header = Header(stamp=time_msg(stamp_ns), frame_id=message.header.frame_id)
@@ -83,14 +88,14 @@ def instruction_from(message: msg.Instruction, *, id: str, received_ns: int) -> 
         budget_ns=nanoseconds(message.budget),
         deadline_ns=nanoseconds(message.deadline),
         max_tokens=message.max_tokens,
-        context=header,
+        context=Origin(header, caller),
     )
 
 
 def response_msg(response: Response) -> msg.Response:
     """The message of a response."""
     return msg.Response(
-        header=response.job.context,
+        header=origin_of(response.job).header,
         id=response.job.id,
         text=response.text,
         finish_reason=FINISH_REASONS[response.finish_reason],
@@ -104,7 +109,7 @@ def response_msg(response: Response) -> msg.Response:
 def overrun_msg(overrun: Overrun) -> msg.Overrun:
     """The message of an overrun."""
     return msg.Overrun(
-        header=overrun.job.context,
+        header=origin_of(overrun.job).header,
         id=overrun.job.id,
         reason=REASONS[overrun.reason],
         stage=STAGES[overrun.stage],
@@ -113,6 +118,18 @@ def overrun_msg(overrun: Overrun) -> msg.Overrun:
         response_tokens=overrun.response_tokens,
         plan=plan_msg(overrun.plan, overrun.predicted_prefill),
         timing=timing_msg(overrun.timing),
+    )
+
+
+def partial_msg(partial: Partial) -> msg.Partial:
+    """The message of a response under way."""
+    return msg.Partial(
+        header=origin_of(partial.job).header,
+        id=partial.job.id,
+        text=partial.text,
+        response_tokens=partial.response_tokens,
+        alpha=partial.alpha,
+        slack=duration_msg(partial.slack),
     )
 
 

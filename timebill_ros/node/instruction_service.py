@@ -8,16 +8,25 @@ from itertools import count
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from timebill_ros.msg import Instruction, Overrun, Response
-from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
+from timebill_ros.msg import Instruction, Overrun, Partial, Response
+from timebill_ros.node.conversions import (
+    instruction_from,
+    overrun_msg,
+    partial_msg,
+    response_msg,
+)
 from timebill_ros.node.debug_topics import DebugTopics
 from timebill_ros.node.diagnostics import Reports, ServerHealth
+from timebill_ros.node.origin import Caller, origin_of
 from timebill_ros.node.ros_clock import RosClock
 from timebill_ros.runtime.admission import Limits, Refused, admit
 from timebill_ros.runtime.assembly import Progress, assemble
 from timebill_ros.runtime.clock import Clock, MonotonicClock
+from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome
 from timebill_ros.runtime.outcome import Response as ResponseOutcome
+from timebill_ros.runtime.partial import Observer, Periodically
+from timebill_ros.runtime.partial import Partial as PartialResponse
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.settings import Settings
 
@@ -26,6 +35,8 @@ from timebill_ros.runtime.settings import Settings
 INSTRUCTION_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 # A bounded history: a reader that does not keep up must not stop the engine's thread.
 OUTCOME_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+# The last ones are enough: each holds all of the text so far.
+_PARTIAL_DEPTH = 10
 
 # Longest wait for the engine's present piece of work, a chunk or a step, when closing, s.
 _PIECE_TIMEOUT = 10.0
@@ -33,8 +44,9 @@ _INACTIVE = "the node is inactive"
 
 
 class InstructionService:
-    """Takes instructions from a topic and publishes their outcomes.
+    """Takes instructions, from a topic and from callers, and publishes their outcomes.
 
+    Every outcome is published, a caller's too, so that a recording of the topics is complete.
     Overruns go out through an ordinary publisher, so that an instruction to an inactive node is
     answered too; responses through a managed one.
     """
@@ -53,7 +65,11 @@ class InstructionService:
         self._settings = settings
         self._unnamed = count(1)
         self._assembly = assemble(
-            settings, clock=self._clock, emit=self._publish, progress=progress
+            settings,
+            clock=self._clock,
+            emit=self._publish,
+            observe=self._observer,
+            progress=progress,
         )
         self._assembly.server.close(_INACTIVE)
         self._limits = self._limits_of(settings)
@@ -70,6 +86,9 @@ class InstructionService:
             Response, "~/output/response", OUTCOME_QOS
         )
         self._overruns = node.create_publisher(Overrun, "~/output/overrun", OUTCOME_QOS)
+        self._partials = node.create_lifecycle_publisher(
+            Partial, "~/output/partial", _PARTIAL_DEPTH
+        )
         self._debug = DebugTopics(node)
         self._subscription = node.create_subscription(
             Instruction, "~/input/instruction", self._receive, INSTRUCTION_QOS
@@ -115,32 +134,68 @@ class InstructionService:
         self._node.destroy_subscription(self._subscription)
         self._node.destroy_lifecycle_publisher(self._responses)
         self._node.destroy_publisher(self._overruns)
+        self._node.destroy_lifecycle_publisher(self._partials)
         self._debug.destroy()
 
     def _limits_of(self, settings: Settings) -> Limits:
         return Limits(settings.default_budget, settings.max_budget, self._assembly.max_prompt_chars)
 
-    def _receive(self, message: Instruction) -> None:
-        """Turn an instruction into a job; ROS time is converted here and nowhere else."""
+    def take(self, message: Instruction, *, id: str, caller: Caller | None = None) -> Job:
+        """Turn an instruction into a job; ROS time is converted here and nowhere else.
+
+        The job's outcome may be there before this returns.
+
+        Args:
+            message: as it arrived.
+            id: its own, or one that was made for it.
+            caller: is told of the job's progress and outcome.
+        """
         received_ns, clock_ns = self._ros_clock.now_ns(), self._clock.now_ns()
-        name = message.id or f"{self._node.get_name()}-{next(self._unnamed)}"
-        instruction = instruction_from(message, id=name, received_ns=received_ns)
+        instruction = instruction_from(message, id=id, received_ns=received_ns, caller=caller)
         server = self._assembly.server
         try:
             job = admit(
                 instruction, received_ns=received_ns, clock_ns=clock_ns, limits=self._limits
             )
         except Refused as refused:
-            server.reject(refused.job, refused.detail)
+            job = refused.job
+            server.reject(job, refused.detail)
         else:
             server.submit(job)
+        return job
+
+    def cancel(self, job: Job, detail: str) -> bool:
+        """Withdraw a job, see ``Server.cancel``."""
+        return self._assembly.server.cancel(job, detail)
+
+    def _receive(self, message: Instruction) -> None:
+        self.take(message, id=message.id or f"{self._node.get_name()}-{next(self._unnamed)}")
+
+    def _observer(self, job: Job) -> Observer | None:
+        """Who watches a job that starts: its caller, and the topic if it is switched on."""
+        caller, on_topic = origin_of(job).caller, self._settings.publish_partial
+        if caller is None and not on_topic:
+            return None
+
+        def show(partial: PartialResponse) -> None:
+            message = partial_msg(partial)
+            if caller is not None:
+                caller.progress(message)
+            if on_topic:
+                self._partials.publish(message)
+
+        return Periodically(show, self._settings.partial_period, MonotonicClock())
 
     def _publish(self, outcome: Outcome) -> None:
         """Called on the engine's thread, or on the executor's for what never starts."""
         self._health.add(outcome)
         if isinstance(outcome, ResponseOutcome):
-            self._responses.publish(response_msg(outcome))
+            message, topic, terminal = response_msg(outcome), self._responses, True
         else:
-            self._overruns.publish(overrun_msg(outcome))
-        if isinstance(outcome, ResponseOutcome) or outcome.terminal:
+            message, topic, terminal = overrun_msg(outcome), self._overruns, outcome.terminal
+        caller = origin_of(outcome.job).caller
+        if caller is not None and terminal:
+            caller.ended(message)
+        topic.publish(message)
+        if terminal:
             self._debug.publish(outcome)

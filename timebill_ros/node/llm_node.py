@@ -10,6 +10,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from timebill_ros.node.diagnostics import Diagnostics
+from timebill_ros.node.instruct_action import InstructAction
 from timebill_ros.node.instruction_service import InstructionService
 from timebill_ros.node.logging_bridge import PACKAGE_LOGGER, NodeLogHandler
 from timebill_ros.node.parameters import Parameters
@@ -40,6 +41,7 @@ class LlmNode(LifecycleNode):
         self._settings = Parameters(self)
         self._reported = 0.0
         self._diagnostics = Diagnostics(self)
+        self._action = InstructAction(self)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and the predictor, profile, warm up, open the topics."""
@@ -52,6 +54,7 @@ class LlmNode(LifecycleNode):
             self._diagnostics.failed(str(failure))
             return TransitionCallbackReturn.FAILURE
         self._settings.attach(self._service.apply)
+        self._action.attach(self._service)
         self._diagnostics.watch(
             self._service.reports, self._service.device, settings.diagnostics_period
         )
@@ -75,25 +78,43 @@ class LlmNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the memory back."""
-        self._release()
+        self.release()
         self._diagnostics.enter("unconfigured")
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Announce what is in flight and give the memory back, from whatever state."""
-        self._release()
+        self.release()
         self._diagnostics.enter("finalized")
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured, with nothing held."""
-        self._release()
+        self.release()
         self._diagnostics.enter("unconfigured")
         return super().on_error(state)
 
+    def release(self) -> None:
+        """Announce what is in flight and give the memory back; the node takes nothing any more.
+
+        The results of goals that this ends leave while the node is spun on: see ``goals_pending``.
+        """
+        service, self._service = self._service, None
+        self._settings.detach()
+        self._action.detach()
+        self._diagnostics.unwatch()
+        if service is not None:
+            service.destroy()
+
+    @property
+    def goals_pending(self) -> int:
+        """Goals of the action that have not got their result yet."""
+        return self._action.pending
+
     def destroy_node(self) -> None:
         """Release what a shutdown without transition left behind."""
-        self._release()
+        self.release()
+        self._action.destroy()
         self._diagnostics.destroy()
         PACKAGE_LOGGER.removeHandler(self._log_handler)
         super().destroy_node()
@@ -106,10 +127,3 @@ class LlmNode(LifecycleNode):
             self.get_logger().info(f"[{share:4.0%}] {doing}")
             self._diagnostics.configuring(share, doing)
             self._reported = share
-
-    def _release(self) -> None:
-        service, self._service = self._service, None
-        self._settings.detach()
-        self._diagnostics.unwatch()
-        if service is not None:
-            service.destroy()

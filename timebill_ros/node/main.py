@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -13,6 +14,8 @@ from timebill_ros.node.llm_node import LlmNode
 
 # How soon a signal is noticed while no message comes, s.
 _SIGNAL_POLL = 0.1
+# How long an ending node goes on to send results, if any are owed, s.
+_LEAVE = 0.3
 
 
 def main(args: list[str] | None = None) -> None:
@@ -32,11 +35,21 @@ def main(args: list[str] | None = None) -> None:
         while not node.ending.is_set():
             executor.spin_once(timeout_sec=_SIGNAL_POLL)
     finally:
+        _take_leave(node, executor)
         node.destroy_node()
         executor.shutdown()
         rclpy.shutdown()
         # A terminal and launch may both interrupt; the second signal must not kill Python's exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _take_leave(node: LlmNode, executor: SingleThreadedExecutor) -> None:
+    """Announce what is in flight; the results of goals leave through the executor."""
+    goals = node.goals_pending
+    node.release()
+    end = time.monotonic() + _LEAVE
+    while goals and time.monotonic() < end:
+        executor.spin_once(timeout_sec=end - time.monotonic())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
 
-_TYPES = {str: "string", int: "integer", float: "number"}
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
 def parameter_schema() -> dict[str, Any]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
 
 
@@ -12,7 +14,7 @@ def parameter_table() -> str:
     for name, spec in SPECS.items():
         default = getattr(DEFAULTS, name)
         kind = "string array" if default == () else _TYPES[type(default)]
-        shown = "[]" if default == () else repr(default).replace("'", '"')
+        shown = json.dumps(default)
         live = "yes" if spec.live else ""
         rows.append(
             f"| `{name}` | {kind} | `{shown}` | {_bounds(spec)} | {live} | {spec.description} |"
@@ -20,7 +22,7 @@ def parameter_table() -> str:
     return "\n".join(rows)
 
 
-_TYPES = {str: "string", int: "integer", float: "double"}
+_TYPES = {str: "string", bool: "bool", int: "integer", float: "double"}
 
 
 def _bounds(spec: Spec) -> str:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.clock import Clock, MonotonicClock
+from timebill_ros.runtime.coverage import CoverageTracker
 from timebill_ros.runtime.execution import Pipeline
+from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.loading import Progress, load
 from timebill_ros.runtime.outcome import Outcome
+from timebill_ros.runtime.partial import Observer
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.prediction import ThreadedPredictor
 from timebill_ros.runtime.server import Server
@@ -53,6 +56,7 @@ def assemble(
     *,
     clock: Clock,
     emit: Callable[[Outcome], None],
+    observe: Callable[[Job], Observer | None],
     progress: Progress,
 ) -> Assembly:
     """Load, profile and warm up on the engine's thread, then serve on it.
@@ -61,6 +65,7 @@ def assemble(
         settings: what the user wants.
         clock: deadlines are instants of this clock.
         emit: called with every outcome, see ``Server``.
+        observe: says who watches a job that starts, see ``Server``.
         progress: told of every step.
 
     Raises:
@@ -81,8 +86,15 @@ def assemble(
             stopwatch=MonotonicClock(),
             default_max_tokens=settings.max_tokens,
             predictor_grace=settings.predictor_grace,
+            coverage=CoverageTracker(loaded.calibration),
         )
-        server = Server(pipeline, decided, queue_capacity=settings.queue_capacity, emit=emit)
+        server = Server(
+            pipeline,
+            decided,
+            queue_capacity=settings.queue_capacity,
+            emit=emit,
+            observe=observe,
+        )
         thread.serve(server)
     except BaseException:
         thread.stop(0.0)

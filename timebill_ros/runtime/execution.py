@@ -5,20 +5,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.planners import Planner
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.errors import RequestError
+from timebill_ros.engine.errors import RequestError, SchemaRefused
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.clock import Clock, seconds
-from timebill_ros.runtime.errors import JobStopped
+from timebill_ros.runtime.coverage import CoverageTracker
+from timebill_ros.runtime.errors import JobStopped, TimeUp
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
+from timebill_ros.runtime.partial import Partial
 from timebill_ros.runtime.protocols import Engine, PendingPrediction, PredictionService
 
 _LOG = logging.getLogger(__name__)
+
+# How a response ends whose length is the model's choice; others were cut off.
+_BY_ITSELF = (FinishReason.EOS, FinishReason.STOP)
 
 # Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
 _GRACE_SHARE = 0.5
@@ -36,6 +42,7 @@ class Pipeline:
         default_max_tokens: N_max where the job sets none.
         predictor_grace: s that a finished prefill waits for a prediction that is not there yet,
             at most half of what is left.
+        coverage: what the lengths of past responses say of the predictor's probabilities.
     """
 
     engine: Engine
@@ -45,6 +52,7 @@ class Pipeline:
     stopwatch: Clock
     default_max_tokens: int
     predictor_grace: float
+    coverage: CoverageTracker = field(default_factory=CoverageTracker)
 
 
 class Execution:
@@ -61,6 +69,8 @@ class Execution:
         self.job = job
         self.stage = Stage.QUEUED
         self._parts = pipeline
+        free = pipeline.time_model
+        self._time_model = free.structured() if job.response_schema else free
         self._planner = planner
         self._checkpoint = checkpoint
         self._queued = seconds(pipeline.clock.now_ns() - job.release_ns)
@@ -69,6 +79,7 @@ class Execution:
         self._planned_ns: int | None = None
         self._evicted_ns: int | None = None
         self._prediction: PendingPrediction | None = None
+        self._lengths: LengthDistribution | None = None
         self._plan: Plan | None = None
         self._predicted_prefill = 0.0
 
@@ -80,7 +91,12 @@ class Execution:
             Exception: whatever the engine or the predictor raised.
         """
         try:
-            return self._run()
+            response = self._run()
+            self._observe_length(complete=response.finish_reason in _BY_ITSELF)
+            return response
+        except JobStopped:
+            self._observe_length(complete=False)
+            raise
         finally:
             if self._prediction is not None:
                 self._prediction.cancel()
@@ -102,11 +118,27 @@ class Execution:
         if finish is None and plan.kept_tokens < prompt_tokens:
             engine.evict(plan.kept_tokens)
             self._evicted_ns = stopwatch.now_ns()
-        while finish is None:
-            self._checkpoint()
-            engine.step()
-            finish = engine.finish_reason
-        return self._response(plan, finish)
+        try:
+            while finish is None:
+                self._checkpoint()
+                engine.step()
+                finish = engine.finish_reason
+        except TimeUp:
+            text = engine.complete_prefix()
+            if not text:
+                raise
+            return self._response(plan, FinishReason.DEADLINE, text)
+        return self._response(plan, finish, engine.text())
+
+    def step_fits(self, margin: float) -> bool:
+        """Whether another decoding step, and ``margin`` s after it, end by the deadline.
+
+        True before decoding, where there is nothing yet that could be answered instead.
+        """
+        if self.stage is not Stage.DECODE or self._plan is None:
+            return True
+        cached = self._plan.kept_tokens + self._parts.engine.response_tokens - 1
+        return self._time_model.step(cached) + margin <= self._remaining()
 
     def overrun(self, reason: Reason, detail: str) -> Overrun:
         """The overrun that ends (or, for LATE, accompanies) this execution now."""
@@ -121,6 +153,21 @@ class Execution:
             response_tokens=response_tokens,
             plan=self._plan,
             predicted_prefill=self._predicted_prefill,
+        )
+
+    def partial(self) -> Partial:
+        """The response so far; while it is decoded.
+
+        Raises:
+            Exception: whatever the engine raised.
+        """
+        engine, plan = self._parts.engine, self._plan
+        return Partial(
+            job=self.job,
+            text=engine.text(),
+            response_tokens=engine.response_tokens,
+            alpha=0.0 if plan is None else plan.alpha,
+            slack=seconds(self.job.deadline_ns - self._parts.clock.now_ns()),
         )
 
     def _partial(self) -> tuple[str, int]:
@@ -142,10 +189,13 @@ class Execution:
         prompt_ids = self._encoded()
         self._checkpoint()
         max_tokens = checked_max_tokens(job, len(prompt_ids), parts)
-        parts.engine.begin(prompt_ids, max_tokens)
-        self._predicted_prefill = parts.time_model.prefill(len(prompt_ids))
+        try:
+            parts.engine.begin(prompt_ids, max_tokens, job.response_schema)
+        except SchemaRefused as error:
+            raise JobStopped(Reason.REJECTED, str(error)) from error
+        self._predicted_prefill = self._time_model.prefill(len(prompt_ids))
         if parts.predictor is not None:
-            longest = parts.time_model.longest_predictor_input(len(prompt_ids))
+            longest = self._time_model.longest_predictor_input(len(prompt_ids))
             text = parts.engine.render(job.conversation)
             self._prediction = parts.predictor.start(text, prompt_ids, longest)
         return len(prompt_ids), max_tokens
@@ -159,32 +209,38 @@ class Execution:
 
     def _make_plan(self, prompt_tokens: int, max_tokens: int) -> Plan:
         """Take the prediction and plan from the time that is really left."""
-        predicted = self._predicted_tokens(max_tokens)
-        parts = self._parts
+        parts, lengths = self._parts, self._prediction_in_time()
+        self._lengths = lengths
         situation = Situation(
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
-            predicted_tokens=predicted,
+            predicted_tokens=None if lengths is None else lengths.predicted_tokens(max_tokens),
             window=parts.engine.window,
             spent=seconds(parts.stopwatch.now_ns() - self._started_ns),
             remaining=self._remaining(),
+            length_risk=None if lengths is None else parts.coverage.assess(lengths),
         )
-        return self._planner.plan(situation, parts.time_model)
+        return self._planner.plan(situation, self._time_model)
 
-    def _predicted_tokens(self, max_tokens: int) -> int | None:
-        """N_hat; None where there is no prediction, or none in time."""
+    def _prediction_in_time(self) -> LengthDistribution | None:
+        """The predicted length; None where there is no prediction, or none in time."""
         if self._prediction is None:
             return None
         finished = self._parts.engine.finish_reason is not None
         allowed = min(self._parts.predictor_grace, _GRACE_SHARE * self._remaining())
         grace = 0.0 if finished else allowed
-        lengths = self._prediction.wait(max(0.0, grace))
-        return None if lengths is None else lengths.predicted_tokens(max_tokens)
+        return self._prediction.wait(max(0.0, grace))
 
-    def _response(self, plan: Plan, finish: FinishReason) -> Response:
+    def _observe_length(self, *, complete: bool) -> None:
+        """Tell how far the response got; what was stopped before it was longer than that."""
+        if self._lengths is not None:
+            reached = self._parts.engine.response_tokens
+            self._parts.coverage.observe(self._lengths, reached, complete=complete)
+
+    def _response(self, plan: Plan, finish: FinishReason, text: str) -> Response:
         return Response(
             job=self.job,
-            text=self._parts.engine.text(),
+            text=text,
             finish_reason=finish,
             late=False,
             response_tokens=self._parts.engine.response_tokens,

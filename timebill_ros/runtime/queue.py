@@ -45,6 +45,15 @@ class DeadlineQueue:
         """Remove the most urgent job; None where nothing waits."""
         return heapq.heappop(self._heap)[2] if self._heap else None
 
+    def remove(self, job: Job) -> bool:
+        """Take out this very job; False where it does not wait here."""
+        kept = [entry for entry in self._heap if entry[2] is not job]
+        found = len(kept) < len(self._heap)
+        if found:
+            heapq.heapify(kept)
+            self._heap = kept
+        return found
+
     def pop_expired(self, now_ns: int) -> list[Job]:
         """Remove every job whose deadline has been reached, most urgent first."""
         expired = []

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from timebill_ros.runtime.clock import seconds
-from timebill_ros.runtime.errors import JobStopped
+from timebill_ros.runtime.errors import JobStopped, TimeUp
 from timebill_ros.runtime.execution import Execution, Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Stage, Timing
+from timebill_ros.runtime.partial import Observer
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.queue import DeadlineQueue
 
@@ -29,6 +30,7 @@ class _Run:
         late: LATE was announced.
         cancel_detail: why it is to stop at the next checkpoint.
         ended: its terminal outcome was announced.
+        observer: who watches it, if anybody does.
     """
 
     execution: Execution
@@ -36,17 +38,18 @@ class _Run:
     late: bool = False
     cancel_detail: str | None = None
     ended: bool = False
+    observer: Observer | None = None
 
 
 class Server:
     """The one place that knows which jobs are in flight.
 
-    ``submit`` and ``cancel_all`` may be called from any thread and return at once; ``serve_next``
-    belongs to the thread that owns the engine. ``emit`` is called with every outcome, on
-    whichever of these threads it arises, never while the server's lock is held; what it raises is
-    logged and costs that outcome alone. A job is in flight from its submission until its terminal
-    outcome is emitted, and is owned by the queue or by the running execution, never by both: that
-    is what makes the outcome unique.
+    ``submit`` and the cancelling methods may be called from any thread and return at once;
+    ``serve_next`` belongs to the thread that owns the engine. ``emit`` is called with every
+    outcome, on whichever of these threads it arises, never while the server's lock is held; what it
+    raises is logged and costs that outcome alone. A job is in flight from its submission until its
+    terminal outcome is emitted, and is owned by the queue or by the running execution, never by
+    both: that is what makes the outcome unique.
     """
 
     def __init__(
@@ -56,11 +59,13 @@ class Server:
         *,
         queue_capacity: int,
         emit: Callable[[Outcome], None],
+        observe: Callable[[Job], Observer | None] = lambda _: None,
     ) -> None:
-        """An idle server that accepts jobs."""
+        """An idle server that accepts jobs; ``observe`` says who watches one that starts."""
         self._pipeline = pipeline
         self._decided = decided
         self._emit = emit
+        self._observe = observe
         self._capacity = queue_capacity
         # Re-entrant: under virtual time an arrival may be submitted from inside the engine's work.
         self._lock = threading.RLock()
@@ -112,6 +117,25 @@ class Server:
     def decide(self, decided: Decisions) -> None:
         """Plan the next jobs otherwise, and treat the next missed deadline otherwise."""
         self._decided = decided
+
+    def cancel(self, job: Job, detail: str) -> bool:
+        """Emit CANCELED if it is queued; stop it within one piece of engine work if it runs.
+
+        Takes the job itself, as its id may by now be that of a later one. False where it has
+        ended. One that ends by itself just now has that outcome, and no other.
+        """
+        with self._lock:
+            queued = self._queue.remove(job)
+            if queued:
+                self._ids.discard(job.id)
+            else:
+                run = self._running
+                if run is None or run.ended or run.execution.job is not job:
+                    return False
+                run.cancel_detail = detail
+        if queued:
+            self._never_started(job, Reason.CANCELED, detail)
+        return True
 
     def cancel_all(self, detail: str) -> None:
         """Emit CANCELED for what is queued; stop what runs within one piece of engine work."""
@@ -194,6 +218,7 @@ class Server:
         """Run the job; every way it can end becomes its terminal outcome here."""
         execution = run.execution
         try:
+            run.observer = self._observe(execution.job)
             response = execution.run()
             if response.timing.slack < 0.0:
                 self._miss(run)
@@ -214,10 +239,25 @@ class Server:
             raise JobStopped(Reason.CANCELED, run.cancel_detail)
         if self._pipeline.clock.now_ns() >= run.execution.job.deadline_ns:
             self._miss(run)
+        decided = run.decided
+        if decided.policy is OverrunPolicy.ANYTIME and not run.execution.step_fits(
+            decided.anytime_margin
+        ):
+            raise TimeUp
+        if run.observer is not None and run.execution.stage is Stage.DECODE:
+            self._look(run, run.observer)
+
+    def _look(self, run: _Run, observer: Observer) -> None:
+        """Let the observer look; one that fails sees no more, and costs the job nothing."""
+        try:
+            observer(run.execution.partial)
+        except Exception:
+            _LOG.exception("%s: its partial response could not be shown", run.execution.job.id)
+            run.observer = None
 
     def _miss(self, run: _Run) -> None:
-        """The running job's deadline has passed: stop it (Kill) or let it run on (Skip-Next)."""
-        if run.decided.policy is OverrunPolicy.KILL:
+        """The running job's deadline has passed: let it run on (Skip-Next), or stop it."""
+        if run.decided.policy is not OverrunPolicy.SKIP_NEXT:
             raise JobStopped(Reason.KILLED, "deadline: reached before the response was complete")
         if run.late:
             return

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node in this process, and a client that keeps what it says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_msgs.msg import Float64
+
+from timebill_ros.msg import Instruction, Overrun, Response
+from timebill_ros.node.conversions import duration_msg
+from timebill_ros.node.debug_topics import DEBUG_TOPICS
+from timebill_ros.node.instruction_service import OUTCOME_QOS
+from timebill_ros.node.llm_node import LlmNode
+
+PATIENCE = 30.0
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class Bench:
+    """A node under test and a client, on one executor that the test spins."""
+
+    def __init__(self, context: Context, profile_cache: Path) -> None:
+        self._context = context
+        self._profile_cache = profile_cache
+        self._executor = SingleThreadedExecutor(context=context)
+        self.client = Node("client", context=context)
+        self._executor.add_node(self.client)
+        self.responses: list[Response] = []
+        self.overruns: list[Overrun] = []
+        self.diagnostics: list[DiagnosticArray] = []
+        for message, topic, kept in (
+            (Response, "/llm/output/response", self.responses),
+            (Overrun, "/llm/output/overrun", self.overruns),
+            (DiagnosticArray, "/diagnostics", self.diagnostics),
+        ):
+            self.client.create_subscription(message, topic, kept.append, OUTCOME_QOS)
+        self.debug: dict[str, list[float]] = {name: [] for name in DEBUG_TOPICS}
+        for name, numbers in self.debug.items():
+            self.client.create_subscription(
+                Float64, f"/llm/debug/{name}", lambda m, kept=numbers: kept.append(m.data), 10
+            )
+        self._instructions = self.client.create_publisher(
+            Instruction, "/llm/input/instruction", OUTCOME_QOS
+        )
+        self.nodes: list[LlmNode] = []
+
+    def node(self, **overrides: object) -> LlmNode:
+        """An unconfigured node with quick settings."""
+        settings = {
+            "profile_cache": str(self._profile_cache),
+            "profile_seconds": 5.0,
+            "max_context": 1024,
+            "threads": 1,
+            "diagnostics_period": 0.1,
+            **overrides,
+        }
+        given = [Parameter(name, value=value) for name, value in settings.items()]
+        node = LlmNode(context=self._context, parameter_overrides=given)
+        self._executor.add_node(node)
+        self.nodes.append(node)
+        return node
+
+    def active(self, **overrides: object) -> LlmNode:
+        node = self.node(**overrides)
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        self.connect()
+        return node
+
+    def connect(self) -> None:
+        """Wait until the client sees the configured node's topics."""
+        self.until(
+            lambda: (
+                self._instructions.get_subscription_count() == 1
+                and self.client.count_publishers("/llm/output/response") == 1
+                and self.client.count_publishers("/llm/output/overrun") == 1
+            )
+        )
+
+    def send(self, id: str, prompt: str = "stop", budget: float = 10.0, **fields: object) -> None:
+        message = Instruction(id=id, prompt=prompt, budget=duration_msg(budget), **fields)
+        message.header.stamp = self.client.get_clock().now().to_msg()
+        self._instructions.publish(message)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def said(self, subject: str) -> DiagnosticStatus:
+        """The last diagnostics on a subject; an unset status before the first."""
+        said = [s for a in self.diagnostics for s in a.status if s.name == f"llm: {subject}"]
+        return said[-1] if said else DiagnosticStatus(level=DiagnosticStatus.STALE)
+
+    def terminal(self) -> list[str]:
+        ended = [r.id for r in self.responses]
+        return ended + [o.id for o in self.overruns if o.reason != Overrun.LATE]
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.destroy_node()
+        self.client.destroy_node()
+        self._executor.shutdown()

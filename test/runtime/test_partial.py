@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from timebill_ros.budget.planners import FixedPlanner
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.partial import Observer, Partial, Periodically
+
+from .simulated import Scene
+
+
+def watched(seen: list[Partial], *, period: float, **scene: object) -> Scene:
+    """A scene whose job "a" is looked at every ``period`` s, and no other."""
+
+    def observe(job: Job) -> Observer | None:
+        return Periodically(seen.append, period, result.clock) if job.id == "a" else None
+
+    result = Scene(observe=observe, **scene)  # type: ignore[arg-type]
+    return result
+
+
+def test_the_first_token_is_shown_at_once_and_then_one_look_a_period() -> None:
+    seen: list[Partial] = []
+    scene = watched(seen, period=0.01)
+    scene.job("a", response_tokens=41)
+    scene.job("unwatched", response_tokens=41)
+    scene.run()
+    # The first token is there after 10 ms of prefill; a step takes 1 ms.
+    assert [partial.response_tokens for partial in seen] == [1, 11, 21, 31]
+    assert [partial.text for partial in seen] == ["x" * n for n in (1, 11, 21, 31)]
+    assert [partial.slack for partial in seen] == pytest.approx([0.99, 0.98, 0.97, 0.96])
+    assert {partial.job.id for partial in seen} == {"a"}
+
+
+def test_what_is_shown_carries_the_plan_s_ratio() -> None:
+    seen: list[Partial] = []
+    scene = watched(seen, period=1.0, planner=FixedPlanner(alpha=0.5))
+    scene.job("a")
+    scene.run()
+    assert [partial.alpha for partial in seen] == [0.5]
+
+
+def test_a_zero_period_shows_every_token_but_the_last() -> None:
+    seen: list[Partial] = []
+    scene = watched(seen, period=0.0)
+    scene.job("a", response_tokens=6)
+    scene.run()
+    assert [partial.response_tokens for partial in seen] == [1, 2, 3, 4, 5]
+
+
+def test_a_job_that_does_not_reach_decoding_shows_nothing() -> None:
+    seen: list[Partial] = []
+    scene = watched(seen, period=0.0)
+    scene.job("a", budget_ms=5)
+    assert scene.story() == [("a", "killed", 5.0)]
+    assert seen == []
+
+
+def test_an_observer_that_fails_sees_no_more_and_costs_the_job_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shown: list[int] = []
+
+    def show(partial: Partial) -> None:
+        shown.append(partial.response_tokens)
+        raise RuntimeError("the publisher is gone")
+
+    scene = Scene(observe=lambda _: Periodically(show, 0.0, scene.clock))
+    scene.job("a")
+    assert scene.story() == [("a", "response", 20.0)]
+    assert shown == [1]
+    assert "could not be shown" in caplog.text

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The action ``~/instruct``: instructions whose answers can be watched and canceled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from uuid import UUID
+
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.lifecycle import LifecycleNode
+
+from timebill_ros.action import Instruct
+from timebill_ros.msg import Overrun, Partial, Response
+from timebill_ros.node.instruction_service import InstructionService
+from timebill_ros.runtime.job import Job
+
+# How long a client may take to ask for a result, s; until then the server keeps goal and result.
+_RESULT_TIMEOUT = 10
+_UNCONFIGURED = "the node is not configured"
+_WITHDRAWN = "the client canceled the goal"
+
+
+class InstructAction:
+    """Hands goals to the service that the configured node has, and gives each its result.
+
+    It lives as long as the node: a goal is answered in any state of the lifecycle, and what a
+    transition ends still gets its result after it. Every goal is accepted; one that is refused ends
+    as aborted with REJECTED, since a rejected goal could not say why.
+
+    rclpy offers to answer a goal from its execute callback, on the executor. That callback may not
+    wait for the engine: a blocking one would stop all messages, and a coroutine that awaits a
+    future is resumed in vain whenever the executor wakes up (rclpy 7.1). So a goal is only noted
+    when it is accepted, and executed once its outcome is there, which takes no time; until then its
+    status is ACCEPTED. The engine's thread leaves that to the executor, as action servers are not
+    made for several threads.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Take goals; without a service, each is refused."""
+        self._node = node
+        self._service: InstructionService | None = None
+        self._goals: dict[bytes, _Goal] = {}
+        self._server = ActionServer(
+            node,
+            Instruct,
+            "~/instruct",
+            execute_callback=_never_without_outcome,
+            handle_accepted_callback=self._accepted,
+            cancel_callback=self._cancel,
+            result_timeout=_RESULT_TIMEOUT,
+        )
+
+    def attach(self, service: InstructionService) -> None:
+        """Hand goals to this service from now on."""
+        self._service = service
+
+    def detach(self) -> None:
+        """Refuse goals from now on; those in flight are the service's to end."""
+        self._service = None
+
+    @property
+    def pending(self) -> int:
+        """Goals that have not got their result yet."""
+        return len(self._goals)
+
+    def destroy(self) -> None:
+        """Take no goals any more; what is pending gets no result."""
+        self._server.destroy()
+
+    def _accepted(self, handle: ServerGoalHandle) -> None:
+        """Note the goal and pass its instruction on; an outcome may be there before this ends."""
+        key = _key(handle)
+        goal = self._goals[key] = _Goal(self._node, handle, lambda: self._goals.pop(key, None))
+        instruction = handle.request.instruction
+        name = instruction.id or str(UUID(bytes=key))
+        if self._service is None:
+            goal.ended(
+                Overrun(
+                    header=instruction.header,
+                    id=name,
+                    reason=Overrun.REJECTED,
+                    stage=Overrun.QUEUED,
+                    detail=_UNCONFIGURED,
+                )
+            )
+        else:
+            goal.job = self._service.take(instruction, id=name, caller=goal)
+
+    def _cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+        """Withdraw the goal's job; a goal whose outcome is on its way cannot be canceled."""
+        goal = self._goals.get(_key(handle))
+        canceled = (
+            goal is not None
+            and goal.job is not None
+            and self._service is not None
+            and self._service.cancel(goal.job, _WITHDRAWN)
+        )
+        return CancelResponse.ACCEPT if canceled else CancelResponse.REJECT
+
+
+class _Goal:
+    """A goal in flight: the ``Caller`` of its job.
+
+    Attributes:
+        job: what the service made of it.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, handle: ServerGoalHandle, done: Callable[[], object]
+    ) -> None:
+        """``done`` is called when the result is there."""
+        self.job: Job | None = None
+        self._node = node
+        self._handle = handle
+        self._done = done
+
+    def progress(self, partial: Partial) -> None:
+        """Publish the feedback."""
+        self._handle.publish_feedback(
+            Instruct.Feedback(
+                text=partial.text,
+                response_tokens=partial.response_tokens,
+                alpha=partial.alpha,
+                slack=partial.slack,
+            )
+        )
+
+    def ended(self, outcome: Response | Overrun) -> None:
+        """Have the executor end the goal with this outcome."""
+        executor = self._node.executor
+        if executor is None:
+            return  # Nobody spins the node any more, so that no result could leave it.
+        executor.create_task(self._handle.execute, functools.partial(self._conclude, outcome))
+
+    def _conclude(self, outcome: Response | Overrun, handle: ServerGoalHandle) -> Instruct.Result:
+        """The execute callback: the goal's last state, and its result."""
+        self._done()
+        if isinstance(outcome, Response):
+            handle.succeed()
+            return Instruct.Result(response=outcome)
+        if outcome.reason == Overrun.CANCELED and handle.is_cancel_requested:
+            handle.canceled()
+        else:
+            handle.abort()
+        return Instruct.Result(error_code=outcome.reason, error_msg=outcome.detail, overrun=outcome)
+
+
+def _never_without_outcome(handle: ServerGoalHandle) -> Instruct.Result:
+    """rclpy wants a default execute callback; goals are executed with their own."""
+    raise NotImplementedError(f"goal {_key(handle).hex()} was executed without an outcome")
+
+
+def _key(handle: ServerGoalHandle) -> bytes:
+    return bytes(handle.goal_id.uuid)
