@@ -14,6 +14,8 @@ MODULES = {
     "replay": "timebill_ros.cli.replay.main",
     "top": "timebill_ros.cli.top",
     "collect": "timebill_ros.cli.collect",
+    "train-predictor": "timebill_ros.cli.train_predictor",
+    "evaluate-predictor": "timebill_ros.cli.evaluate_predictor",
 }
 
 

@@ -102,18 +102,18 @@ def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "aut
     """
     target = _device(device)
     element = _dtype(dtype, target)
-    folder = _folder(model)
+    folder = checkpoint_folder(model)
     _check_files(folder)
     with _reading(folder, "config.json"):
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
     check_config(config, folder)
     with _reading(folder, "the tokenizer"):
-        tokenizer = _tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
     network = _load_model(folder, config, element, target)
     return Checkpoint(folder, network, tokenizer, _eos_tokens(network), max_positions(config))
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer, of the class that it declares.
 
     AutoTokenizer replaces the generic class by the model type's own for some types, Qwen2 among
@@ -165,8 +165,12 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def _folder(model: str | Path) -> Path:
-    """The checkpoint's directory; a hub id is downloaded into the hub's cache first."""
+def checkpoint_folder(model: str | Path) -> Path:
+    """The checkpoint's directory; a hub id is downloaded into the hub's cache first.
+
+    Raises:
+        CheckpointNotFound: no such directory, and no reachable hub id.
+    """
     path = Path(model).expanduser()
     if path.is_dir():
         return path

@@ -74,3 +74,22 @@ def read_integer(folder: Path, config: dict[str, Any], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise PredictorIncomplete(folder, f"config.json: {key} is {value!r}, not an integer >= 1")
     return value
+
+
+def other_target(folder: Path, config: dict[str, Any], target_id: str, target: str) -> str | None:
+    """What to say where a predictor was trained for another target; None where it was not.
+
+    Args:
+        folder: the predictor's checkpoint.
+        config: its config.json; without a ``target`` nothing is known, and nothing said.
+        target_id: name of the target at hand.
+        target: its fingerprint.
+    """
+    trained_for = config.get("target")
+    if trained_for in (None, target):
+        return None
+    return (
+        f"predictor {folder} was trained for the target {config.get('target_id', 'unnamed')} "
+        f"(fingerprint {trained_for}), but this is {target_id} (fingerprint {target}): the lengths "
+        "that it predicts are another model's; collect this one's and train on them"
+    )

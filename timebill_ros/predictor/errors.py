@@ -103,3 +103,25 @@ class SettingsDiffer(PairsError):
             "keep the setting, or write to another place"
         )
         self.key = key
+
+
+class PairsOverlap(PairsError):
+    """Pairs to measure a predictor on that it has met in training."""
+
+    def __init__(self, path: Path, line: int, predictor: Path, count: int) -> None:
+        super().__init__(
+            f"{path}, line {line}: the predictor {predictor} was trained or calibrated on this "
+            f"prompt and {count - 1} others of these; bring other pairs, or leave these out "
+            "(--leave-out-seen)"
+        )
+
+
+class LengthsBeyondBuckets(PairsError):
+    """Pairs may be longer than what a predictor's buckets reach."""
+
+    def __init__(self, predictor: Path, longest_bucket: int, longest_response: int) -> None:
+        super().__init__(
+            f"the buckets of predictor {predictor} end at its longest_response (N_model) "
+            f"{longest_bucket}, but the pairs were collected with longest_response "
+            f"{longest_response}; collect with max_tokens {longest_bucket}"
+        )

@@ -11,8 +11,9 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,56 +29,22 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as transformers_logging
 
-from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import bucket_label
 from timebill_ros.predictor.checkpoint import Buckets
 from timebill_ros.predictor.errors import BackboneUnusable, TrainedAlready
 from timebill_ros.predictor.pairs import Pair, PairsHeader, check_same
+from timebill_ros.predictor.recipe import Recipe
 from timebill_ros.predictor.sequence_classifier import load_tokenizer
 from timebill_ros.predictor.split import Split, write_prompts
 from timebill_ros.predictor.truncation import keep_head_and_tail
 
 _LOG = logging.getLogger(__name__)
 
-_CHECKPOINTS = "checkpoints"
-_KEPT_CHECKPOINTS = 2
+_STATES = "states"
+_KEPT_STATES = 2
 _WARM_UP = 0.05  # of all steps
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a predictor is trained.
-
-    Attributes:
-        backbone: name of the model that it starts from.
-        bucket_size: B, tokens.
-        max_input: longest input, the backbone's tokens; of longer prompts head and tail stay.
-        epochs: passes over the training part.
-        batch: prompts per step and device.
-        learning_rate: at its peak, after a short warm-up; falls linearly to 0.
-        seed: of split, order and the new head's weights.
-        calibration, held_out: shares of the pairs that are not trained on.
-    """
-
-    backbone: str
-    bucket_size: int = 16
-    max_input: int = 2048
-    epochs: float = 3.0
-    batch: int = 16
-    learning_rate: float = 2e-5
-    seed: int = 0
-    calibration: float = 0.1
-    held_out: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Raise ``SettingError`` for what nothing can be trained with."""
-        for name in ("bucket_size", "max_input", "batch"):
-            if getattr(self, name) < 1:
-                raise SettingError(name, getattr(self, name), ">= 1")
-        for name in ("epochs", "learning_rate"):
-            if not getattr(self, name) > 0.0:
-                raise SettingError(name, getattr(self, name), "above 0")
 
 
 def train_classifier(
@@ -93,7 +60,7 @@ def train_classifier(
     """Train, and write a checkpoint directory that ``load_predictor`` reads.
 
     Goes on from the last state under ``output`` that an earlier run with the same recipe and pairs
-    left there, one every ``save_every`` steps; a finished training leaves none.
+    left there, one every ``save_every`` steps; ``discard_states`` says that the work is done.
 
     Returns:
         Whether this process is the main one, which has written ``output``.
@@ -103,11 +70,11 @@ def train_classifier(
         SettingsDiffer: ``output`` holds the states of another recipe or other pairs.
         BackboneUnusable: transformers cannot make a classifier of ``backbone``.
     """
-    if (output / "config.json").exists():
+    states = output / _STATES
+    if (output / "config.json").exists() and not states.exists():
         raise TrainedAlready(output)
     buckets = Buckets(recipe.bucket_size, header.longest_response)
-    arguments = _arguments(recipe, output, save_every, use_cpu)
-    states = Path(str(arguments.output_dir))
+    arguments = _arguments(recipe, states, save_every, use_cpu)
     with arguments.main_process_first():
         _begin_or_go_on(states, split, header, recipe)
     torch.manual_seed(recipe.seed)
@@ -123,8 +90,12 @@ def train_classifier(
         _save(trainer, tokenizer, output)
         write_prompts(output, split)
         write_provenance(output, _provenance(split, header, recipe, trainer.state.global_step))
-        shutil.rmtree(states)
     return trainer.is_world_process_zero()
+
+
+def discard_states(output: Path) -> None:
+    """Remove what only an interrupted training needs, once nothing is left to do."""
+    shutil.rmtree(output / _STATES)
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -162,17 +133,20 @@ def load_backbone(
     """
     try:
         tokenizer = load_tokenizer(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=buckets.count,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with _quiet():  # a table of what is missing, which is the head
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                num_labels=buckets.count,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
     except Exception as error:  # the libraries below raise many kinds, down to plain Exception
         reason = next(iter(str(error).strip().splitlines()), "")
         raise BackboneUnusable(folder, f"{type(error).__name__}: {reason}") from error
+    _LOG.info("new weights, to be trained: %s", ", ".join(sorted(report["missing_keys"])))
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise BackboneUnusable(folder, "its tokenizer has neither a pad nor an eos token")
@@ -189,10 +163,20 @@ def write_provenance(folder: Path, keys: dict[str, Any]) -> None:
     path.write_text(json.dumps({**config, **keys}, indent=2) + "\n", encoding="utf-8")
 
 
-def _arguments(recipe: Recipe, output: Path, save_every: int, use_cpu: bool) -> TrainingArguments:
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not use_cpu
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _arguments(recipe: Recipe, states: Path, save_every: int, use_cpu: bool) -> TrainingArguments:
+    cuda = torch.cuda.is_available() and not use_cpu
     return TrainingArguments(
-        output_dir=str(output / _CHECKPOINTS),
+        output_dir=str(states),
         per_device_train_batch_size=recipe.batch,
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
@@ -201,9 +185,10 @@ def _arguments(recipe: Recipe, output: Path, save_every: int, use_cpu: bool) -> 
         seed=recipe.seed,
         save_strategy="steps",
         save_steps=save_every,
-        save_total_limit=_KEPT_CHECKPOINTS,
+        save_total_limit=_KEPT_STATES,
         logging_steps=min(50, save_every),
-        bf16=bf16,
+        bf16=cuda and torch.cuda.is_bf16_supported(),
+        dataloader_pin_memory=cuda,
         use_cpu=use_cpu,
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
