@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from timebill_ros.cli.argument_types import node_name, positive_seconds
 from timebill_ros.cli.replay.expectation import Expectation
 from timebill_ros.cli.replay.recording import Lengths
 
@@ -91,7 +91,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
         help="fail unless it holds, for instance completion>=0.95 or latency_p99<=1.5; repeatable",
     )
     node = parser.add_argument_group("the node")
-    node.add_argument("--node", type=_name, help="name of a running node (default /llm)")
+    node.add_argument("--node", type=node_name, help="name of a running node (default /llm)")
     node.add_argument("--start", action="store_true", help="start a node for this replay")
     node.add_argument(
         "--params",
@@ -110,11 +110,14 @@ def _parser(description: str) -> argparse.ArgumentParser:
         help="one parameter of it; repeatable",
     )
     node.add_argument(
-        "--wait", type=_seconds, default=10.0, help="s to wait for a running node (default 10)"
+        "--wait",
+        type=positive_seconds,
+        default=10.0,
+        help="s to wait for a running node (default 10)",
     )
     node.add_argument(
         "--patience",
-        type=_seconds,
+        type=positive_seconds,
         default=60.0,
         help="s of silence beyond the last deadline after which what has not ended counts as "
         "missing (default 60)",
@@ -145,8 +148,10 @@ def _parser(description: str) -> argparse.ArgumentParser:
         help="lengths of instructions of which none are known, tokens",
     )
     trace = parser.add_argument_group("deadlines of a trace")
-    trace.add_argument("--budget", type=_seconds, help="s from arrival to deadline")
-    trace.add_argument("--budget-per-token", type=_seconds, help="s more per generated token")
+    trace.add_argument("--budget", type=positive_seconds, help="s from arrival to deadline")
+    trace.add_argument(
+        "--budget-per-token", type=positive_seconds, help="s more per generated token"
+    )
     return parser
 
 
@@ -157,22 +162,11 @@ def _rate(text: str) -> float:
     return value
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0.0 < value < 2.0**31):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive time in seconds")
-    return value
-
-
 def _tokens(text: str) -> int:
     value = int(text)
     if not 0 < value < 2**31:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of tokens")
     return value
-
-
-def _name(text: str) -> str:
-    return text if text.startswith("/") else f"/{text}"
 
 
 def _expectation(text: str) -> Expectation:

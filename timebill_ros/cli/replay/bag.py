@@ -34,6 +34,7 @@ _PACKAGE = "timebill_ros/msg"
 _INSTRUCTION, _RESPONSE, _OVERRUN = (
     f"{_PACKAGE}/{n}" for n in ("Instruction", "Response", "Overrun")
 )
+_OURS = "sequence<timebill_ros/"
 # Fields of an instruction without which there is nothing to replay; others have a default.
 _NEEDED = ("prompt",)
 _FOREVER = QosTime(9223372036, 854775807)
@@ -211,17 +212,16 @@ def _fill(target: Any, source: Any) -> tuple[list[str], list[str]]:
     for name, kind in fields.items():
         if name in missing:
             continue
-        value = getattr(source, name)
-        try:
-            if hasattr(getattr(target, name), "get_fields_and_field_types"):
-                _fill(getattr(target, name), value)
-            elif kind.startswith("sequence<timebill_ros/"):
-                element = getattr(msg, kind.removeprefix("sequence<timebill_ros/").rstrip(">"))
-                setattr(target, name, [_filled(element(), one) for one in value])
-            else:
-                setattr(target, name, value)
-        except (AssertionError, TypeError, AttributeError) as mismatch:
-            raise BadInput(f"field {name}: it is no {kind} in the bag") from mismatch
+        value, default = getattr(source, name), getattr(target, name)
+        if hasattr(default, "get_fields_and_field_types") and hasattr(value, "__msgtype__"):
+            _fill(default, value)
+        elif kind.startswith(_OURS):
+            element = getattr(msg, kind.removeprefix(_OURS).rstrip(">"))
+            setattr(target, name, [_filled(element(), one) for one in value])
+        elif type(value) is type(default):
+            setattr(target, name, value)
+        else:
+            raise BadInput(f"field {name}: it is no {kind} in the bag")
     return missing, unknown
 
 

@@ -88,18 +88,19 @@ def _draw_quantiles(axes: Axes, figures: Figures, name: str, label: str) -> None
 
 
 def _mark(axes: Axes, figures: Figures, name: str, quantiles: Sequence[str]) -> None:
-    for quantile in quantiles:
-        value, share = figures[f"{name}_{quantile}"], float(quantile[1:]) / 100.0
-        axes.plot([value], [share], "o", color=_CURVE, ms=5, clip_on=False, zorder=4)
-        right = share > 0.7
-        axes.annotate(
-            f"{quantile}  {value:.3f}",
-            (value, share),
-            xytext=(8, -4 if right else 5),
-            textcoords="offset points",
-            fontsize=9,
-            va="top" if right else "bottom",
-        )
+    """Dots on the curve, and their values in the corner that a rising curve leaves free."""
+    found = {quantile: figures[f"{name}_{quantile}"] for quantile in quantiles}
+    shares = [float(quantile[1:]) / 100.0 for quantile in quantiles]
+    axes.plot(list(found.values()), shares, "o", color=_CURVE, ms=5, clip_on=False, zorder=4)
+    axes.text(
+        0.98,
+        0.05,
+        "\n".join(f"{quantile} {value:9.3f} s" for quantile, value in found.items()),
+        transform=axes.transAxes,
+        family="monospace",
+        ha="right",
+        va="bottom",
+    )
 
 
 def _bare(axes: Axes) -> None:

@@ -18,7 +18,7 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_FORM = re.compile(r"\s*([a-z_]+[a-z0-9_.]*)\s*(>=|<=|==|>|<)\s*(\S+)\s*")
+_FORM = re.compile(r"\s*([a-z_]+[a-z0-9_.]*)\s*(>=|<=|==|>|<)\s*([^\s<>=]\S*)\s*")
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,8 @@ class LiveReplay:
                     tick(timeline.now_ns())
                     client.spin(min(_TICK, left))
                     self._look_after(client)
+                # So that the node's clock has come to the release when the instruction does.
+                tick(timeline.now_ns())
                 self._send(client, item)
             self._wait_for_ends(client, recorded, timeline, tick, patience)
             client.spin(_DOUBLED)

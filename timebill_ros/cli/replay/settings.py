@@ -12,6 +12,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from timebill_ros.cli.replay.recording import BadInput
 from timebill_ros.node.parameters import Parameters
+from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.settings import Settings
 
 
@@ -33,7 +34,9 @@ def settings_of(ros_arguments: Sequence[str]) -> Settings:
         )
         node = Node("llm", context=context, start_parameter_services=False)
         try:
-            return Parameters(node).read()
+            settings = Parameters(node).read()
+            decisions(settings)  # for what only they check
+            return settings
         finally:
             node.destroy_node()
     # rclpy's own errors have no common type: a parser's, a parameter's, a setting's.

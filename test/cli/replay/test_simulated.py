@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replays in virtual time: exact, reproducible, through the node's own admission and server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.cli.replay.bag import Bag
+from timebill_ros.cli.replay.main import main
+from timebill_ros.cli.replay.recording import BadInput, Lengths, Pace, Recorded
+from timebill_ros.cli.replay.simulated import assumed, replay_simulated
+from timebill_ros.msg import ChatMessage
+from timebill_ros.node.conversions import time_msg
+from timebill_ros.runtime.clock import seconds
+from timebill_ros.runtime.outcome import Outcome, Overrun
+from timebill_ros.runtime.settings import Settings
+
+from .recordings import FLAT, START_NS, answer, recorded, write
+
+# Prefill 1 ms per 100 tokens, a step 1 ms: 1,000 tokens answered with 11 take 20 ms.
+MODEL = TimeModel(a=0.0, b=1e-5, c=0.0, p=0.0, q=1e-3)
+
+AS_RECORDED = Pace()
+
+
+def ended(
+    items: list[Recorded],
+    pace: Pace = AS_RECORDED,
+    **settings: object,
+) -> list[tuple[str, str, float]]:
+    """(id, how it ended, s since the first was recorded) in order of the endings."""
+    outcomes: list[tuple[int, Outcome]] = []
+    replay_simulated(
+        items,
+        Settings(**settings),  # type: ignore[arg-type]
+        MODEL,
+        pace,
+        sent=lambda at_ns, instruction: None,
+        emit=lambda at_ns, outcome: outcomes.append((at_ns, outcome)),
+    )
+    return [
+        (
+            o.job.id,
+            o.reason.value if isinstance(o, Overrun) else "answered",
+            round(seconds(at_ns - START_NS), 6),
+        )
+        for at_ns, o in outcomes
+    ]
+
+
+def test_instructions_come_when_they_were_recorded() -> None:
+    items = [recorded("a", 0.0), recorded("b", 0.5)]
+    assert ended(items) == [("a", "answered", 0.02), ("b", "answered", 0.52)]
+
+
+def test_at_another_rate_they_come_faster_with_the_budgets_that_they_had() -> None:
+    items = [recorded("a", 0.0, budget=0.03), recorded("b", 0.5, budget=0.03)]
+    assert ended(items, Pace(rate=10.0)) == [("a", "answered", 0.02), ("b", "answered", 0.07)]
+    deadline = [recorded("a", 0.5, deadline=time_msg(START_NS + 515_000_000))]
+    assert ended([recorded("first", 0.0), *deadline], Pace(rate=10.0))[1] == ("a", "killed", 0.065)
+
+
+def test_with_their_clock_their_budgets_pass_faster_too() -> None:
+    items = [recorded("a", 0.0, budget=0.3), recorded("b", 0.5, budget=0.15)]
+    assert ended(items, Pace(rate=10.0, simulated=True)) == [
+        ("a", "answered", 0.2),
+        ("b", "killed", 0.65),
+    ]
+
+
+def test_what_the_node_refuses_is_refused() -> None:
+    items = [
+        recorded("empty", 0.0, prompt=" ", lengths=None),
+        recorded("overdue", 0.1, deadline=time_msg(START_NS)),
+        recorded("turns", 0.2, messages=[ChatMessage(role="judge", content="x")]),
+        recorded("long", 0.3, lengths=Lengths(5000, 11)),
+        recorded("same prompt", 0.4, prompt="x", lengths=Lengths(1000, 21)),
+        recorded("same prompt, shorter", 0.5, prompt="x"),
+    ]
+    assert ended(items, max_context=4096) == [
+        ("empty", "rejected", 0.0),
+        ("overdue", "expired", 0.1),
+        ("turns", "rejected", 0.2),
+        ("long", "rejected", 0.3),
+        ("same prompt", "answered", 0.43),
+        ("same prompt, shorter", "answered", 0.52),
+    ]
+
+
+def test_the_settings_are_the_node_s() -> None:
+    items = [recorded("a", 0.0, budget=0.015), recorded("b", 0.001)]
+    assert ended(items) == [("a", "killed", 0.015), ("b", "answered", 0.035)]
+    assert ended(items, overrun_policy="skip_next") == [
+        ("a", "late", 0.015),
+        ("b", "skipped", 0.015),
+        ("a", "answered", 0.02),
+    ]
+
+
+def test_unknown_lengths_are_named_or_assumed() -> None:
+    items = [recorded(name, 0.0, lengths=None) for name in "abcdefg"]
+    with pytest.raises(BadInput, match="of 7 of 7 instructions are not known: a, b, c, d, e and 2"):
+        ended(items)
+    known = assumed([*items, recorded("h", 0.0)], Lengths(5, 6))
+    assert [item.lengths for item in known] == [Lengths(5, 6)] * 7 + [Lengths(1000, 11)]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.json"
+    path.write_text(FLAT)
+    return path
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path, model: Path) -> None:
+    items = [recorded(f"i{n}", 0.013 * n, budget=0.04 + 0.001 * (n % 7)) for n in range(300)]
+    outcomes = [answer(f"i{n}", 200 + 37 * (n % 50), 1 + n % 40, 48) for n in range(300)]
+    bag = write(tmp_path / "in", items, outcomes)
+    tables = []
+    for run in ("first", "second"):
+        out = tmp_path / run
+        arguments = [str(bag), "--simulate", "--time-model", str(model), "--out", str(out)]
+        assert main([*arguments, "--clock", "--rate", "1.7"]) == 0
+        tables.append([(out / name).read_bytes() for name in ("replay.csv", "figures.csv")])
+    assert tables[0] == tables[1]
+    assert len(tables[0][0].splitlines()) == 301
+    kept = Bag(tmp_path / "first" / "bag").recorded
+    assert [item.instruction for item in kept] == [item.instruction for item in items]
+
+
+def test_a_replay_s_own_outputs_give_the_lengths_of_the_next(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write(tmp_path / "in", [recorded("a", 0.0), recorded("b", 0.1)])
+    simulate = ["--simulate", "--time-model", str(model)]
+    first = [str(bag), *simulate, "--assume-lengths", "700", "9", "--out", str(tmp_path / "out")]
+    assert main(first) == 0
+    table = capsys.readouterr().out.partition("written")[0]
+    for source in ("bag", "replay.csv"):
+        lengths = str(tmp_path / "out" / source)
+        assert main([str(bag), *simulate, "--lengths", lengths]) == 0
+        assert capsys.readouterr().out == table
+    assert main([str(tmp_path / "out" / "bag"), *simulate]) == 0
+    assert capsys.readouterr().out == table
+
+
+def test_expectations_decide_the_exit_status(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "trace.csv"
+    rows = "\n".join(f"{0.05 * n},1000,{11 + n % 3}" for n in range(1000))
+    trace.write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}\n")
+    arguments = [str(trace), "--simulate", "--time-model", str(model), "--budget", "0.0215"]
+    assert main([*arguments, "--expect", "completion>=0.6", "--expect", "missing==0"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--expect", "completion>0.9", "--expect", "latency_p99<=0.01"]) == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "replay: expected completion > 0.9: it is 0.667",
+        "replay: expected latency_p99 <= 0.01: it is 0.021",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--rate", "-1"], "a rate is above 0"),
+        (["--rate", "fast"], "invalid _rate value: 'fast'"),
+        (["--expect", "speed>=1"], "no figure speed"),
+        (["--simulate", "--time-model", "/nowhere.json"], "/nowhere.json: no time model can"),
+        (["--simulate", "-p", "planner:=best"], "planner"),
+        (["--simulate", "-p", "pessimism:=0.5"], "pessimism"),
+        (["--simulate", "--params", "/nowhere.yaml"], "/nowhere.yaml: there is no such file"),
+        (["--simulate", "-p", "profile_cache:=/nowhere"], "no profile of the model 'embedded'"),
+        (["--time-model", "x.json"], "--time-model is for --simulate"),
+        (["--simulate", "--start"], "--start does not go with --simulate"),
+        (["--start", "--node", "x"], "--node names a node that runs already"),
+        (["--budget", "1"], "are for traces"),
+        (["--topic", "/other"], "no timebill_ros/msg/Instruction at /other"),
+    ],
+)
+def test_bad_arguments_are_named_with_status_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str
+) -> None:
+    bag = write(tmp_path / "in", [recorded("a", 0.0)], [answer("a")])
+    with pytest.raises(SystemExit) as caught:
+        raise SystemExit(main([str(bag), *arguments]))
+    assert caught.value.code == 2
+    assert fault in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ([], "a trace has no deadlines"),
+        (["--budget", "1", "--topic", "/x"], "--topic is for bags"),
+        (["--simulate", "--budget", "1", "--lengths", "x"], "--lengths is for bags"),
+    ],
+)
+def test_bad_arguments_of_a_trace_are_named(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["trace.csv", *arguments])
+    assert caught.value.code == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write(tmp_path / "in", [recorded("a", 0.0)], [answer("a")])
+    arguments = [str(bag), "--simulate", "--time-model", str(model), "--out", str(tmp_path / "o")]
+    assert main(arguments) == 0
+    assert main(arguments) == 2
+    assert "bag: exists already" in capsys.readouterr().err
