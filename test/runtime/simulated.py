@@ -38,6 +38,7 @@ class Scene:
     time_model: TimeModel = FLAT
     planner: Planner = field(default_factory=VanillaPlanner)
     policy: OverrunPolicy = OverrunPolicy.KILL
+    anytime_margin: float = 0.0
     predictor_time: Quadratic | None = None
     queue_capacity: int = 16
     predictor_grace: float = 0.05
@@ -69,7 +70,7 @@ class Scene:
                 default_max_tokens=self.default_max_tokens,
                 predictor_grace=self.predictor_grace,
             ),
-            Decisions(self.planner, self.policy),
+            Decisions(self.planner, self.policy, self.anytime_margin),
             queue_capacity=self.queue_capacity,
             emit=self._emit,
             observe=self.observe,
@@ -85,10 +86,16 @@ class Scene:
         response_tokens: int = 11,
         predicted_tokens: int = 16,
         max_tokens: int | None = None,
+        response_schema: str = "",
+        least_complete: int = 1,
     ) -> Job:
-        self.requests[id] = SimulatedRequest(prompt_tokens, response_tokens, predicted_tokens)
+        self.requests[id] = SimulatedRequest(
+            prompt_tokens, response_tokens, predicted_tokens, least_complete
+        )
         release_ns = release_ms * MS
-        job = Job(id, Conversation("", id), release_ns, release_ns + budget_ms * MS, max_tokens)
+        deadline_ns = release_ns + budget_ms * MS
+        talk = Conversation("", id)
+        job = Job(id, talk, release_ns, deadline_ns, max_tokens, response_schema)
         self.jobs.append(job)
         return job
 

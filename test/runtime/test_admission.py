@@ -25,6 +25,7 @@ def instruction(**changes: object) -> Instruction:
         "budget_ns": NS_PER_S,
         "deadline_ns": 0,
         "max_tokens": 0,
+        "response_schema": "{}",
     }
     return Instruction(**{**fields, **changes})
 

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.errors import ConversationRefused
+from timebill_ros.engine.errors import ConversationRefused, SchemaRefused
 from timebill_ros.runtime.outcome import Reason, Stage
 from timebill_ros.runtime.simulation import SimulatedRequest
 
-from .simulated import Scene
+from .simulated import MS, Scene
 
 # A step of 1 ms over an empty cache, 2 ms more per 1,000 cached tokens.
 GROWING = TimeModel(a=0.0, b=1e-5, c=0.0, p=2e-6, q=1e-3, evict_rate=1e-6, evict_base=0.0)
@@ -206,3 +207,33 @@ def test_the_predictor_reads_the_rendered_prompt() -> None:
     scene.engine.render = lambda conversation: f"<user>{conversation.prompt}"  # type: ignore
     scene.run()
     assert scene.response("a").plan.predicted_tokens == 160
+
+
+@pytest.mark.parametrize("response_schema", ["", "{}"])
+def test_a_schema_s_cost_is_planned_exactly(response_schema: str) -> None:
+    model = TimeModel(0.0, 1e-5, 0.0, 1e-6, 1e-3, evict_base=1e-3, q_structured=2e-4)
+    free = 10.0 + 1.0 + 19 * (1.0 + 0.5) + 19 * 18 / 2 * 1e-3  # ms, with half of the prompt kept
+    held = 20 * 0.2 if response_schema else 0.0
+    scene = Scene(time_model=model, planner=TimeBillPlanner())
+    budget_ns = round((free + held) * MS)
+    job = scene.job("a", response_tokens=20, max_tokens=20, response_schema=response_schema)
+    scene.jobs = [replace(job, deadline_ns=budget_ns)]
+    scene.run()
+    response = scene.response("a")
+    assert response.plan.kept_tokens == 500
+    assert response.plan.feasible
+    assert response.plan.wcet == pytest.approx((free + held) / 1e3, abs=1e-9)
+    assert response.timing.total == pytest.approx(response.plan.wcet, abs=1e-8)
+    assert response.predicted_prefill == pytest.approx(0.01 + held / 20e3)
+
+
+def test_a_schema_that_is_refused_is_the_instruction_s_fault() -> None:
+    scene = Scene()
+    scene.job("a", response_schema="{")
+
+    def refuse(prompt_ids: object, max_tokens: int, response_schema: str) -> None:
+        raise SchemaRefused(f"{response_schema!r} is not JSON")
+
+    scene.engine.begin = refuse  # type: ignore[method-assign,assignment]
+    assert scene.story() == [("a", "rejected", 0.0)]
+    assert scene.overrun("a").detail == "response_schema: '{' is not JSON"

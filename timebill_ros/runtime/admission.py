@@ -25,6 +25,7 @@ class Instruction:
         budget_ns: from the release to the deadline.
         deadline_ns: absolute deadline on the same clock as the stamp; wins over the budget.
         max_tokens: N_max.
+        response_schema: JSON schema of the answer.
         context: handed through to the outcome.
     """
 
@@ -34,6 +35,7 @@ class Instruction:
     budget_ns: int
     deadline_ns: int
     max_tokens: int
+    response_schema: str = ""
     context: object = None
 
 
@@ -76,6 +78,7 @@ def admit(instruction: Instruction, *, received_ns: int, clock_ns: int, limits: 
         release_ns=stamp_ns + offset_ns,
         deadline_ns=deadline_ns + offset_ns,
         max_tokens=instruction.max_tokens or None,
+        response_schema=instruction.response_schema,
         context=instruction.context,
     )
     fault = _fault(instruction, deadline_ns - received_ns, limits)
@@ -103,6 +106,7 @@ def _fault(instruction: Instruction, ahead_ns: int, limits: Limits) -> str | Non
     """The first field that is out of its bounds, with the bound; None where all are within."""
     conversation = instruction.conversation
     texts = {"id": instruction.id, "system": conversation.system, "prompt": conversation.prompt}
+    texts["response_schema"] = instruction.response_schema
     for number, turn in enumerate(conversation.turns):
         if turn.role not in ROLES:
             return f"messages[{number}].role: {turn.role!r} is none of {', '.join(ROLES)}"

@@ -19,3 +19,15 @@ class JobStopped(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+class TimeUp(JobStopped):
+    """No further piece of work ends by the deadline: time to answer with what there is.
+
+    A job of which nothing can stand for itself is killed.
+    """
+
+    def __init__(self) -> None:
+        """KILLED, unless it is caught."""
+        detail = "deadline: too near for another token, and nothing generated can stand for itself"
+        super().__init__(Reason.KILLED, detail)

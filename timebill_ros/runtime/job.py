@@ -17,6 +17,7 @@ class Job:
         conversation: what is to be answered.
         release_ns, deadline_ns: instants of the server's clock.
         max_tokens: N_max; None for the server's default.
+        response_schema: JSON schema that the response is held to; "" for free text.
         context: what the caller wants back with the outcome; never looked at.
     """
 
@@ -25,4 +26,5 @@ class Job:
     release_ns: int
     deadline_ns: int
     max_tokens: int | None = None
+    response_schema: str = ""
     context: object = None

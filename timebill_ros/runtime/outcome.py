@@ -65,7 +65,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Response:
-    """A finished answer; ``late`` where Skip-Next let it run past its deadline."""
+    """An answer; ``late`` where Skip-Next let it run past its deadline."""
 
     job: Job
     text: str
@@ -75,6 +75,11 @@ class Response:
     plan: Plan
     predicted_prefill: float
     timing: Timing
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the deadline ended it early: ``text`` is then its best complete prefix."""
+        return self.finish_reason is FinishReason.DEADLINE
 
 
 @dataclass(frozen=True)

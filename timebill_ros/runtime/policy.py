@@ -12,18 +12,27 @@ from timebill_ros.runtime.settings import Settings
 
 
 class OverrunPolicy(Enum):
-    """Kill stops the late job; Skip-Next lets it end and skips the jobs behind it."""
+    """What happens at the deadline of a job that has not ended.
+
+    Kill stops it. Skip-Next lets it end and skips the jobs behind it. Anytime answers shortly
+    before with what can stand for itself of the response so far; without any it is killed.
+    """
 
     KILL = "kill"
     SKIP_NEXT = "skip_next"
+    ANYTIME = "anytime"
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """How a job's eviction ratio is chosen, and what happens at its deadline."""
+    """How a job's eviction ratio is chosen, and what happens at its deadline.
+
+    ``anytime_margin`` is the time that Anytime keeps for closing and publishing an answer, s.
+    """
 
     planner: Planner
     policy: OverrunPolicy
+    anytime_margin: float = 0.0
 
 
 def decisions(settings: Settings) -> Decisions:
@@ -44,4 +53,4 @@ def decisions(settings: Settings) -> Decisions:
     except ValueError:
         names = ", ".join(policy.value for policy in OverrunPolicy)
         raise SettingError("overrun_policy", settings.overrun_policy, f"one of {names}") from None
-    return Decisions(planner, policy)
+    return Decisions(planner, policy, settings.anytime_margin)

@@ -32,8 +32,12 @@ class Engine(Protocol):
     def render(self, conversation: Conversation) -> str:
         """The rendered prompt as text, for a predictor that reads text. Raises as ``encode``."""
 
-    def begin(self, prompt_ids: Sequence[int], max_tokens: int) -> None:
-        """Forget the previous request and take this one."""
+    def begin(self, prompt_ids: Sequence[int], max_tokens: int, response_schema: str) -> None:
+        """Forget the previous request and take this one; "" is no schema.
+
+        Raises:
+            SchemaRefused: responses cannot be held to this schema.
+        """
 
     def prefill_chunk(self) -> bool:
         """Run the next chunk; True once response token 1 exists."""
@@ -54,6 +58,9 @@ class Engine(Protocol):
 
     def text(self) -> str:
         """Response text so far."""
+
+    def complete_prefix(self) -> str:
+        """What of the text so far can stand for itself; JSON under a schema. "" for nothing."""
 
 
 class PendingPrediction(Protocol):

@@ -237,13 +237,11 @@ class Server:
             return
         if run.cancel_detail is not None:
             raise JobStopped(Reason.CANCELED, run.cancel_detail)
+        margin = run.decided.anytime_margin
+        if run.decided.policy is OverrunPolicy.ANYTIME and not run.execution.step_fits(margin):
+            raise TimeUp
         if self._pipeline.clock.now_ns() >= run.execution.job.deadline_ns:
             self._miss(run)
-        decided = run.decided
-        if decided.policy is OverrunPolicy.ANYTIME and not run.execution.step_fits(
-            decided.anytime_margin
-        ):
-            raise TimeUp
         if run.observer is not None and run.execution.stage is Stage.DECODE:
             self._look(run, run.observer)
 

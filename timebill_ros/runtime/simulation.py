@@ -85,11 +85,13 @@ class SimulatedRequest:
         prompt_tokens: N_x.
         response_tokens: N, where nothing cuts it off.
         predicted_tokens: upper edge of the bucket that the predictor finds likeliest.
+        least_complete: tokens before which nothing of the response can stand for itself.
     """
 
     prompt_tokens: int
     response_tokens: int
     predicted_tokens: int
+    least_complete: int = 1
 
 
 class SimulatedEngine:
@@ -109,7 +111,7 @@ class SimulatedEngine:
         self.window = window
         self.max_context = max_context
         self._clock = clock
-        self._time_model = time_model
+        self._free_model = self._time_model = time_model
         self._requests = requests
         self._chunk = chunk
         self._request = SimulatedRequest(0, 0, 0)
@@ -127,8 +129,10 @@ class SimulatedEngine:
         """The prompt alone, by which the predictor finds its request; takes no time."""
         return conversation.prompt
 
-    def begin(self, prompt_ids: Sequence[int], max_tokens: int) -> None:
-        """Forget the previous request and take this one."""
+    def begin(self, prompt_ids: Sequence[int], max_tokens: int, response_schema: str = "") -> None:
+        """Forget the previous request and take this one; a schema only takes its time."""
+        free = self._free_model
+        self._time_model = free.structured() if response_schema else free
         self._max_tokens = max_tokens
         self._kept = len(prompt_ids)
         self._prefilled = 0
@@ -171,6 +175,11 @@ class SimulatedEngine:
     def text(self) -> str:
         """One letter for each token so far."""
         return "x" * self._response_tokens
+
+    def complete_prefix(self) -> str:
+        """All of the text once there is enough of it, otherwise nothing."""
+        enough = self._response_tokens >= self._request.least_complete
+        return self.text() if enough else ""
 
     def _spend(self, duration: float) -> None:
         self._clock.advance(round(duration * NS_PER_S))

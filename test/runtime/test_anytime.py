@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy Anytime in virtual time: prefill takes 10 ms, then 1 ms makes a token."""
+
+from __future__ import annotations
+
+import pytest
+
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.runtime.outcome import Reason, Response, Stage
+from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.simulation import ScaledClock
+
+from .simulated import FLAT, MS, Scene
+
+
+def anytime(**settings: object) -> Scene:
+    return Scene(policy=OverrunPolicy.ANYTIME, **settings)
+
+
+@pytest.mark.parametrize(
+    ("margin", "ends", "tokens"),
+    [
+        (0.0, 15.0, 6),
+        (0.0005, 14.0, 5),
+        (0.001, 14.0, 5),
+        (0.0015, 13.0, 4),
+        (0.005, 10.0, 1),
+        (1.0, 10.0, 1),
+    ],
+)
+def test_the_answer_comes_while_a_step_and_the_margin_are_left(
+    margin: float, ends: float, tokens: int
+) -> None:
+    scene = anytime(anytime_margin=margin)
+    scene.job("a", budget_ms=15, response_tokens=100)
+    assert scene.story() == [("a", "response", ends)]
+    response = scene.response("a")
+    assert (response.response_tokens, response.text) == (tokens, "x" * tokens)
+    assert (response.finish_reason, response.truncated) == (FinishReason.DEADLINE, True)
+    assert not response.late
+    assert response.timing.slack == pytest.approx((15.0 - ends) / 1e3)
+
+
+def test_what_ends_in_time_is_whole() -> None:
+    scene = anytime()
+    scene.job("a", budget_ms=20, response_tokens=11)
+    assert scene.story() == [("a", "response", 20.0)]
+    response = scene.response("a")
+    assert (response.finish_reason, response.truncated) == (FinishReason.EOS, False)
+
+
+def test_what_cannot_stand_for_itself_is_killed_with_its_text() -> None:
+    scene = anytime(anytime_margin=0.002)
+    scene.job("a", budget_ms=15, response_tokens=100, least_complete=5)
+    assert scene.story() == [("a", "killed", 13.0)]
+    killed = scene.overrun("a")
+    assert (killed.stage, killed.partial_text, killed.response_tokens) == (Stage.DECODE, "xxxx", 4)
+    assert "nothing generated can stand for itself" in killed.detail
+
+
+def test_a_deadline_in_prefill_is_still_killed() -> None:
+    scene = anytime(chunk=400)
+    scene.job("a", budget_ms=5)
+    scene.job("b", release_ms=1, budget_ms=8)
+    assert scene.story() == [("a", "killed", 8.0), ("b", "killed", 12.0)]
+    assert scene.overrun("a").stage is Stage.PREFILL
+
+
+def test_a_step_that_takes_longer_than_predicted_is_killed_and_not_late() -> None:
+    scene = anytime(anytime_margin=0.0005)
+    scene.job("a", budget_ms=15, response_tokens=100)
+    scene.engine.step = lambda: scene.clock.advance(2 * MS + MS // 2)  # type: ignore[method-assign]
+    scene.run()
+    # 10.0, 12.5, 15.0: on time, but too late for another step. One tick more is a miss.
+    assert [type(o) for o in scene.outcomes] == [Response]
+    assert scene.response("a").timing.slack == 0.0
+
+    slower = anytime(anytime_margin=0.0005)
+    slower.job("a", budget_ms=15, response_tokens=100)
+    slower.engine.step = lambda: slower.clock.advance(3 * MS)  # type: ignore[method-assign]
+    assert slower.story() == [("a", "killed", 16.0)]
+    assert slower.overrun("a").reason is Reason.KILLED
+
+
+def test_closing_that_outlasts_the_deadline_is_killed() -> None:
+    scene = anytime()
+    scene.job("a", budget_ms=15, response_tokens=100)
+
+    def close_slowly() -> str:
+        scene.clock.advance(1)
+        return "too late"
+
+    scene.engine.complete_prefix = close_slowly  # type: ignore[method-assign]
+    assert scene.story() == [("a", "killed", 15.0 + 1 / MS)]
+
+
+def test_the_jobs_behind_are_served_on_time() -> None:
+    scene = anytime(anytime_margin=0.001)
+    scene.job("a", budget_ms=15, response_tokens=100)
+    scene.job("b", release_ms=1, budget_ms=39)
+    assert scene.story() == [("a", "response", 14.0), ("b", "response", 34.0)]
+
+
+def test_what_is_canceled_is_not_answered() -> None:
+    scene = anytime()
+    scene.job("a", budget_ms=15, response_tokens=100)
+    scene.clock.at(12 * MS + MS // 2, lambda: scene.server.cancel_all("withdrawn"))
+    assert scene.story() == [("a", "canceled", 13.0)]
+
+
+def test_a_slow_clock_leaves_more_real_time() -> None:
+    scene = anytime(
+        anytime_margin=0.001, deadline_clock_over=lambda real: ScaledClock(real, rate=0.5)
+    )
+    scene.job("a", budget_ms=15, response_tokens=100)
+    assert scene.story() == [("a", "response", 29.0)]
+    assert scene.response("a").response_tokens == 20
+
+
+def test_steps_of_a_schema_are_expected_to_take_their_longer_time() -> None:
+    model = TimeModel(**{**vars(FLAT), "q_structured": 0.5e-3})
+    scene = anytime(time_model=model)
+    scene.job("a", budget_ms=15, response_tokens=100, response_schema="{}")
+    # Prefill until 10.5, then 1.5 ms a token: 12.0, 13.5, 15.0.
+    assert scene.story() == [("a", "response", 15.0)]
+    assert scene.response("a").response_tokens == 4
