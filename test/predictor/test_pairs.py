@@ -44,10 +44,19 @@ def test_several_files_count_as_one_and_a_prompt_once(tmp_path: Path) -> None:
 
 def test_files_of_different_targets_do_not_mix(tmp_path: Path) -> None:
     first = write(tmp_path / "1.jsonl", pair_line(PAIRS[0]))
-    other = PairsHeader(**{**asdict(HEADER), "target_id": "another/model"})
+    other = PairsHeader("another/model", "fedcba9876543210", 100, HEADER.decoding)
     second = write(tmp_path / "2.jsonl", pair_line(PAIRS[1]), header=other)
-    with pytest.raises(SettingsDiffer, match=r"2\.header\.json says target_id 'some/model'"):
+    with pytest.raises(SettingsDiffer, match="target") as caught:
         read_pairs([first, second])
+    for named in ("2.header.json", "some/model (0123456789abcdef)", "another/model (fedcba"):
+        assert named in str(caught.value)
+
+
+def test_a_target_that_lies_elsewhere_is_the_same(tmp_path: Path) -> None:
+    first = write(tmp_path / "1.jsonl", pair_line(PAIRS[0]))
+    moved = PairsHeader("elsewhere", HEADER.target, 100, HEADER.decoding)
+    second = write(tmp_path / "2.jsonl", pair_line(PAIRS[1]), header=moved)
+    assert read_pairs([first, second]) == (HEADER, PAIRS)
 
 
 def test_an_empty_file_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
+from timebill_ros.cli.replay.recording import BadInput
 from timebill_ros.predictor.errors import EmptySet, PairsError
 from timebill_ros.runtime.settings import Settings
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with logging_redirect_tqdm():
             fates = _collect(settings, options)
-    except (PairsError, SettingError, EngineError, OSError) as failure:
+    except (PairsError, BadInput, SettingError, EngineError, OSError) as failure:
         print(f"collect: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -85,10 +86,32 @@ def _prompts(options: argparse.Namespace, checkpoint: Checkpoint) -> Iterator[Pr
         _LOG.warning("the model has no chat template: system and prompt are simply put together")
     if options.prompts is not None:
         return read_prompts(options.prompts, chat_template=chat_template)
+    if options.bag is not None:
+        return _recorded_prompts(options.bag, chat_template=chat_template)
     templates = {} if options.templates is None else read_templates(options.templates)
     return read_public_set(
         options.dataset, subsets=options.subset, split=options.split, templates=templates
     )
+
+
+def _recorded_prompts(bag: Path, *, chat_template: bool) -> Iterator[Prompt]:
+    """The instructions of a rosbag2, in order of recording.
+
+    Raises:
+        BadInput: it cannot be read, holds none, or one with earlier turns for a model without a
+            chat template.
+    """
+    from timebill_ros.cli.replay.bag import Bag
+    from timebill_ros.collection.prompts import Prompt
+    from timebill_ros.node.conversions import instruction_from
+
+    for each in Bag(bag).recorded:
+        message = each.instruction
+        source = f"{bag}, instruction {message.id}"
+        if message.messages and not chat_template:
+            raise BadInput(f"{source}: field messages needs a target with a chat template")
+        asked = instruction_from(message, id=message.id, received_ns=each.at_ns)
+        yield Prompt(source, asked.conversation)
 
 
 def _part(prompts: Iterable[Prompt], part: int, parts: int) -> Iterator[Prompt]:
@@ -97,7 +120,7 @@ def _part(prompts: Iterable[Prompt], part: int, parts: int) -> Iterator[Prompt]:
 
 
 def _source(options: argparse.Namespace) -> str:
-    return str(options.prompts or options.dataset)
+    return str(options.prompts or options.bag or options.dataset)
 
 
 def _part_of(text: str) -> tuple[int, int]:
@@ -124,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--prompts", type=Path, help="JSON lines with prompt and maybe system, or with messages"
     )
+    source.add_argument("--bag", type=Path, help="rosbag2 of instructions, sqlite3 or mcap")
     source.add_argument("--dataset", help="public set: hub id, or a local file or folder")
     parser.add_argument("--subset", nargs="*", default=[], help="configurations of the set")
     parser.add_argument("--split", default="train", help="which part of the set")

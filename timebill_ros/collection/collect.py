@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from timebill_ros.predictor.errors import HeaderUnusable
 from timebill_ros.predictor.pairs import (
     Pair,
     PairsHeader,
-    check_same,
+    check_header,
     header_path,
     iterate_pairs,
     pair_line,
@@ -72,7 +71,7 @@ def begin_or_go_on(output: Path, header: PairsHeader) -> set[str]:
         BadLine: it holds something else.
     """
     if header_path(output).exists():
-        check_same(header_path(output), asdict(read_header(output)), asdict(header))
+        check_header(header_path(output), read_header(output), header)
     elif output.exists() and output.stat().st_size:
         raise HeaderUnusable(header_path(output), f"it is missing, but {output} is not empty")
     else:

@@ -122,12 +122,24 @@ def read_pairs(paths: Sequence[Path]) -> tuple[PairsHeader, list[Pair]]:
     header = read_header(paths[0])
     pairs: dict[str, Pair] = {}
     for path in paths:
-        check_same(header_path(path), asdict(header), asdict(read_header(path)))
+        check_header(header_path(path), read_header(path), header)
         for pair in iterate_pairs(path, header):
             pairs.setdefault(pair.digest, pair)
     if not pairs:
         raise EmptySet(", ".join(map(str, paths)), "pairs")
     return header, list(pairs.values())
+
+
+def check_header(path: Path, before: PairsHeader, now: PairsHeader) -> None:
+    """Check that lengths of two headers may be mixed; the target's name alone may differ.
+
+    Raises:
+        SettingsDiffer: ``path`` holds ``before``, which is of another target or other settings.
+    """
+    if before.target != now.target:
+        names = (f"{header.target_id} ({header.target})" for header in (before, now))
+        raise SettingsDiffer(path, "target", *names)
+    check_same(path, asdict(before), {**asdict(now), "target_id": before.target_id})
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
