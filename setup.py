@@ -74,6 +74,7 @@ setup(
         (f"{SHARE}/config", files("config/*.yaml")),
         (f"{SHARE}/config/foxglove", files("config/foxglove/*.json")),
         (f"{SHARE}/config/presets", files("config/presets/*.yaml")),
+        (f"{SHARE}/config/security", files("config/security/*.xml")),
         (f"{SHARE}/launch", files("launch/*.launch.*")),
         (f"{SHARE}/schema", files("schema/*.json")),
     ],

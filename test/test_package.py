@@ -185,6 +185,7 @@ def test_the_ament_index_lists_the_package_and_its_messages() -> None:
         ("action", "*.action"),
         ("config", "*.yaml"),
         ("config/foxglove", "*.json"),
+        ("config/security", "*.xml"),
         ("config/presets", "*.yaml"),
         ("launch", "*.launch.*"),
         ("schema", "*.json"),
