@@ -75,6 +75,19 @@ def test_an_instruction_without_a_stamp_is_released_on_reception() -> None:
     assert instruction.id == "llm-1"
 
 
+@pytest.mark.parametrize("finish", list(FinishReason))
+def test_only_what_the_deadline_ended_is_truncated(finish: FinishReason) -> None:
+    message = response_msg(Response(JOB, "do", finish, False, 20, PLAN, 0.125, Timing()))
+    assert message.finish_reason == getattr(msg.Response, finish.name)
+    assert message.truncated == (finish is FinishReason.DEADLINE)
+
+
+def test_the_schema_comes_along() -> None:
+    message = msg.Instruction(prompt="stop", response_schema='{"type": "integer"}')
+    instruction = instruction_from(message, id="a", received_ns=1)
+    assert instruction.response_schema == '{"type": "integer"}'
+
+
 def test_a_response_carries_predicted_beside_actual() -> None:
     timing = Timing(0.01, 0.02, 0.03, 0.04, 0.05, 0.15, -0.05)
     message = response_msg(Response(JOB, "done", FinishReason.STOP, True, 20, PLAN, 0.125, timing))

@@ -120,7 +120,7 @@ def test_live_parameters_change_while_they_are_in_use(declare: Declare) -> None:
     [
         ("model", "/models/qwen", "model is read when the node is configured: clean up first"),
         ("queue_capacity", 3, "queue_capacity is read when the node is configured"),
-        ("overrun_policy", "pray", "overrun_policy must be one of kill, skip_next, not 'pray'"),
+        ("overrun_policy", "pray", "overrun_policy must be one of kill, skip_next, anytime, not 'pray'"),
         ("planner", "greedy", "planner must be one of timebill, fixed, vanilla, not 'greedy'"),
         ("alpha_max", 1.0, r"alpha_max must be in [0, 1), not 1.0"),
     ],

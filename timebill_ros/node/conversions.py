@@ -21,6 +21,7 @@ FINISH_REASONS = {
     FinishReason.EOS: msg.Response.EOS,
     FinishReason.LENGTH: msg.Response.LENGTH,
     FinishReason.STOP: msg.Response.STOP,
+    FinishReason.DEADLINE: msg.Response.DEADLINE,
 }
 REASONS = {
     Reason.KILLED: msg.Overrun.KILLED,
@@ -88,6 +89,7 @@ def instruction_from(
         budget_ns=nanoseconds(message.budget),
         deadline_ns=nanoseconds(message.deadline),
         max_tokens=message.max_tokens,
+        response_schema=message.response_schema,
         context=Origin(header, caller),
     )
 
@@ -100,6 +102,7 @@ def response_msg(response: Response) -> msg.Response:
         text=response.text,
         finish_reason=FINISH_REASONS[response.finish_reason],
         late=response.late,
+        truncated=response.truncated,
         response_tokens=response.response_tokens,
         plan=plan_msg(response.plan, response.predicted_prefill),
         timing=timing_msg(response.timing),

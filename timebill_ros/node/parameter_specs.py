@@ -126,9 +126,15 @@ SPECS: dict[str, Spec] = {
         "Eviction ratio of the planner 'fixed'.", Range(0.0, 1.0), "below 1", live=True
     ),
     "overrun_policy": Spec(
-        "At its deadline an instruction is stopped (kill), or runs on while those behind it are "
-        "skipped (skip_next).",
-        choices=("kill", "skip_next"),
+        "At its deadline an instruction is stopped (kill), runs on while those behind it are "
+        "skipped (skip_next), or has been answered with the complete part of its text (anytime).",
+        choices=("kill", "skip_next", "anytime"),
+        live=True,
+    ),
+    "anytime_margin": Spec(
+        "Time that the policy anytime keeps before the deadline for completing and publishing an "
+        "answer, s.",
+        Range(0.0, 60.0),
         live=True,
     ),
     "default_budget": Spec(
