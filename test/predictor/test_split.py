@@ -39,7 +39,7 @@ def test_a_set_that_is_too_small_is_named(count: int) -> None:
 
 @pytest.mark.parametrize(
     ("calibration", "held_out", "name"),
-    [(0.0, 0.1, "calibration"), (0.1, -0.1, "held_out"), (0.6, 0.5, "calibration")],
+    [(0.0, 0.1, "calibration"), (0.1, -0.1, "held_out"), (0.6, 0.5, "held_out")],
 )
 def test_shares_that_leave_nothing_are_named(
     calibration: float, held_out: float, name: str

@@ -45,8 +45,10 @@ def split_pairs(
         EmptySet: there are fewer than three pairs.
     """
     for name, share in (("calibration", calibration), ("held_out", held_out)):
-        if not 0.0 < share < 1.0 - (calibration + held_out - share):
-            raise SettingError(name, share, "above 0, and below 1 with the other share")
+        if not 0.0 < share < 1.0:
+            raise SettingError(name, share, "above 0 and below 1")
+    if calibration + held_out >= 1.0:
+        raise SettingError("held_out", held_out, f"below what calibration {calibration:g} leaves")
     if len(pairs) < 3:
         raise EmptySet(f"a set of {len(pairs)}", "pairs for all of train, calibration and held_out")
     ordered = sorted(pairs, key=lambda pair: pair.digest)
