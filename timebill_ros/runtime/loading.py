@@ -8,8 +8,10 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
@@ -21,10 +23,13 @@ from timebill_ros.engine.profile_cache import (
     describe_environment,
     recall_or_measure,
 )
+from timebill_ros.engine.profile_structured import structured_seconds
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.predictor.calibration import read_calibration
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.load import load_predictor
+from timebill_ros.runtime.predictor_match import mismatches
 from timebill_ros.runtime.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -41,12 +46,16 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a server needs of the model: ``predictor`` is None where none is configured."""
+    """What a server needs of the model: ``predictor`` is None where none is configured.
+
+    ``calibration`` is None where the predictor has none.
+    """
 
     engine: TransformerEngine
     predictor: LengthPredictor | None
     fit: TimeModelFit
     device: str
+    calibration: Calibration | None = None
 
 
 def load(settings: Settings, progress: Progress) -> Loaded:
@@ -64,15 +73,19 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     engine = make_engine(checkpoint, settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
     folder, predictor, predictor_id = _predictor_folder(settings), None, ""
+    calibration = None
     if folder is not None:
         predictor = load_predictor(folder, threads=settings.predictor_threads)
+        for mismatch in mismatches(folder, checkpoint, settings):
+            _LOG.warning("%s", mismatch)
+        calibration = _calibration(folder)
         predictor_id = f"{checkpoint_digest(folder)} {settings.predictor_threads}"
     environment = describe_environment(checkpoint, engine, predictor_id)
     fit = _time_model(engine, predictor, environment, settings, progress)
     progress(0.9, "warming up")
     warm_up(engine)
     progress(1.0, f"ready on {checkpoint.device}")
-    return Loaded(engine, predictor, fit, str(checkpoint.device))
+    return Loaded(engine, predictor, fit, str(checkpoint.device), calibration)
 
 
 def model_folder(settings: Settings) -> str | Path:
@@ -134,6 +147,18 @@ def _predictor_folder(settings: Settings) -> Path | None:
     return Path(settings.predictor).expanduser()
 
 
+def _calibration(folder: Path) -> Calibration | None:
+    """Of the predictor there; None where it has none, which is logged."""
+    calibration = read_calibration(folder)
+    if calibration is None:
+        _LOG.warning(
+            "predictor %s is not calibrated: with risk set, plans are made for N_W = max_tokens "
+            "until enough responses have shown what its probabilities are worth",
+            folder,
+        )
+    return calibration
+
+
 def _time_model(
     engine: TransformerEngine,
     predictor: LengthPredictor | None,
@@ -149,6 +174,7 @@ def _time_model(
             engine,
             limit=settings.profile_seconds,
             predict=predict,
+            structured=partial(structured_seconds, engine) if engine.schemas.supported else None,
             progress=lambda share, doing: progress(0.35 + 0.55 * share, doing),
         ).measure()
 
