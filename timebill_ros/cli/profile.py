@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from timebill_ros.budget.errors import ProfileFitError, SettingError
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the time model of the node's model on this machine; 0 if there is one."""
     parser = _parser()
     options = vars(parser.parse_args(arguments))
-    refresh = options.pop("refresh")
+    refresh, save = options.pop("refresh"), options.pop("save")
     settings = take_settings(parser, options, _PARAMETERS)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Loading pulls in torch: not before the arguments are known to be good.
@@ -54,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         fit, longest = _measure_anew(settings) if refresh else _measured(settings)
-    except (SettingError, ProfileFitError, EngineError, PredictorError) as failure:
+        if save is not None:
+            save.write_text(json.dumps(asdict(fit.model), indent=1) + "\n", encoding="utf-8")
+    except (SettingError, ProfileFitError, EngineError, PredictorError, OSError) as failure:
         print(f"profile: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -148,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--refresh", action="store_true", help="measure even if there is a profile of this machine"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="keep the coefficients, for replay --simulate"
     )
     add_parameters(parser, _PARAMETERS)
     return parser

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -167,7 +169,7 @@ def test_expectations_decide_the_exit_status(
     ("arguments", "fault"),
     [
         (["--rate", "-1"], "a rate is above 0"),
-        (["--rate", "fast"], "invalid _rate value: 'fast'"),
+        (["--rate", "fast"], "invalid rate value: 'fast'"),
         (["--expect", "speed>=1"], "no figure speed"),
         (["--simulate", "--time-model", "/nowhere.json"], "/nowhere.json: no time model can"),
         (["--simulate", "-p", "planner:=best"], "planner"),
@@ -216,3 +218,24 @@ def test_nothing_is_overwritten(
     assert main(arguments) == 0
     assert main(arguments) == 2
     assert "bag: exists already" in capsys.readouterr().err
+
+
+ROOT = Path(__file__).parents[3]
+
+
+def commands(page: str) -> list[list[str]]:
+    """The arguments of the commands in virtual time that a page shows."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^    timebill_ros replay (.*)$", text, re.MULTILINE)
+    return [shlex.split(line) for line in lines if "--simulate" in line]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/replay-tests.md"])
+def test_the_commands_of_the_pages_run_as_written(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert commands(page)
+    for arguments in commands(page):
+        assert main(arguments) == 0
+        assert "60 instructions" in capsys.readouterr().out

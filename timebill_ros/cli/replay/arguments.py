@@ -14,6 +14,42 @@ from timebill_ros.cli.replay.recording import Lengths
 _FASTEST = 1e6
 
 
+def rate(text: str) -> float:
+    """Recorded seconds per second.
+
+    Raises:
+        argparse.ArgumentTypeError: not above 0, or absurd.
+    """
+    value = float(text)
+    if not 0.0 < value <= _FASTEST:
+        raise argparse.ArgumentTypeError(f"a rate is above 0 and at most {_FASTEST:g}, not {text}")
+    return value
+
+
+def tokens(text: str) -> int:
+    """A positive number of tokens.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    value = int(text)
+    if not 0 < value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of tokens")
+    return value
+
+
+def expectation(text: str) -> Expectation:
+    """An expectation of a figure.
+
+    Raises:
+        argparse.ArgumentTypeError: what is wrong with it.
+    """
+    try:
+        return Expectation.parse(text)
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
+
+
 def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
     """The options; ends the process with status 2 where they do not fit together."""
     parser = _parser(description)
@@ -73,7 +109,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("recording", type=Path, metavar="RECORDING", help="the bag or the trace")
     parser.add_argument("--topic", default="", help="play the instructions of this topic only")
     parser.add_argument(
-        "--rate", type=_rate, default=1.0, help="recorded seconds per second (default 1)"
+        "--rate", type=rate, default=1.0, help="recorded seconds per second (default 1)"
     )
     parser.add_argument(
         "--clock",
@@ -84,7 +120,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="new bag, tables and picture go to this folder")
     parser.add_argument(
         "--expect",
-        type=_expectation,
+        type=expectation,
         action="append",
         default=[],
         metavar="FIGURE>=NUMBER",
@@ -142,7 +178,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     )
     virtual.add_argument(
         "--assume-lengths",
-        type=_tokens,
+        type=tokens,
         nargs=2,
         metavar=("PROMPT", "RESPONSE"),
         help="lengths of instructions of which none are known, tokens",
@@ -153,24 +189,3 @@ def _parser(description: str) -> argparse.ArgumentParser:
         "--budget-per-token", type=positive_seconds, help="s more per generated token"
     )
     return parser
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value <= _FASTEST:
-        raise argparse.ArgumentTypeError(f"a rate is above 0 and at most {_FASTEST:g}, not {text}")
-    return value
-
-
-def _tokens(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of tokens")
-    return value
-
-
-def _expectation(text: str) -> Expectation:
-    try:
-        return Expectation.parse(text)
-    except ValueError as fault:
-        raise argparse.ArgumentTypeError(str(fault)) from None
