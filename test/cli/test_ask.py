@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from timebill_ros.cli import ask
 from timebill_ros.cli.node_process import NodeProcess
 from timebill_ros.cli.session import free_domain
 
+from .goals import StandIn
 from .records import ANSWERED, EXPIRED, UNPREDICTED
 
 TIMEOUT = 120.0
@@ -75,10 +77,75 @@ def test_an_absent_node_is_named(
     assert "nothing takes instructions at /llm/input/instruction" in capsys.readouterr().err
 
 
+@pytest.fixture
+def stand_in() -> Iterator[tuple[StandIn, int]]:
+    """A node that answers with the words of the prompt, and its domain."""
+    domain = free_domain()
+    stand_in = StandIn(domain)
+    yield stand_in, domain
+    stand_in.close()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("options", [[], ["--no-stream"]])
+def test_every_word_is_printed_once(stand_in: tuple[StandIn, int], options: list[str]) -> None:
+    done = run_ask(stand_in[1], "one two three", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "one two three\n"
+
+
+@pytest.mark.e2e
+def test_a_schema_is_read_from_its_file(stand_in: tuple[StandIn, int], tmp_path: Path) -> None:
+    schema = tmp_path / "answer.schema.json"
+    schema.write_text('{"type": "object"}')
+    run_ask(stand_in[1], "go", "--schema", str(schema))
+    assert stand_in[0].instructions[0].response_schema == '{"type": "object"}'
+
+
+@pytest.mark.e2e
+def test_an_interrupt_cancels_and_shows_what_there_was(stand_in: tuple[StandIn, int]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "timebill_ros", "ask", "so wait"],
+        env={**os.environ, "ROS_DOMAIN_ID": str(stand_in[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(2) == "so"
+    process.send_signal(signal.SIGINT)
+    rest, said = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 130
+    assert rest == " far\n"
+    assert "canceled: the client canceled the goal" in said
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        (["a", "a b", "a b c"], "a b c\n"),
+        (["", "a"], "a\n"),
+        (["a b", "a"], "a b\n"),
+        (["a b", "a", "a b c"], "a b c\n"),
+        (['{"a": 1, "b', '{"a": 1}'], '{"a": 1, "b\n{"a": 1}\n'),
+        ([], ""),
+    ],
+)
+def test_a_growing_text_is_printed_once(
+    capsys: pytest.CaptureFixture[str], shown: list[str], printed: str
+) -> None:
+    text = ask.GrowingText()
+    for part in shown:
+        text.show(part)
+    text.end()
+    assert capsys.readouterr().out == printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "required: prompt"),
+        (["stop", "--schema", "/does/not/exist.json"], "/does/not/exist.json cannot be read"),
         (["stop", "--budget", "0"], "not a positive time"),
         (["stop", "--budget", "nan"], "not a positive time"),
         (["stop", "--budget", "soon"], "invalid"),

@@ -29,6 +29,7 @@ SETTINGS: dict[str, Parameter] = {
     "planner": "timebill",
     "overrun_policy": "kill",
     "queue_capacity": 20,
+    "partial_period": 0.1,
     "profile_seconds": 5.0,
     "use_sim_time": False,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from timebill_ros.cli.goal import GoalClient
 from timebill_ros.cli.node_process import NodeProcessError
 from timebill_ros.msg import Overrun
 
@@ -31,6 +32,21 @@ def test_a_signal_ends_the_node_in_order(profiles: Path, number: signal.Signals)
             endings = [ended_by(exchange) for exchange in client.exchanges.values()]
         assert node.process.wait(PATIENCE) == 0
     canceled = [ending for ending in endings if isinstance(ending, Overrun)]
+    assert canceled
+    assert {overrun.reason for overrun in canceled} == {Overrun.CANCELED}
+
+
+def test_goals_in_flight_get_their_results_before_a_signal_ends_the_node(profiles: Path) -> None:
+    with Subject(profiles) as node:
+        node.serve()
+        with GoalClient(node.name, domain=node.domain) as client:
+            client.wait_for_node(PATIENCE)
+            goals = [client.send(long_work(f"job {index}")) for index in range(10)]
+            assert client.wait_for(goals[0], timeout=PATIENCE)
+            node.process.send_signal(signal.SIGTERM)
+            assert client.wait_for(*goals, timeout=PATIENCE)
+        assert node.process.wait(PATIENCE) == 0
+    canceled = [goal.terminal for goal in goals if isinstance(goal.terminal, Overrun)]
     assert canceled
     assert {overrun.reason for overrun in canceled} == {Overrun.CANCELED}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask a running node one thing, with a deadline."""
+"""Ask a running node one thing, with a deadline, and watch the answer grow."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timebill_ros.cli.argument_types import node_name, positive_seconds
-from timebill_ros.cli.client import InstructionClient, NodeAbsent
-from timebill_ros.cli.record import Ending, Record, record_of
+from timebill_ros.cli.client import NodeAbsent
+from timebill_ros.cli.goal import Goal, GoalClient
+from timebill_ros.cli.record import Ending, Record, record_of_message
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.settings import Settings
 
 # How long a late answer, or the news that there is none, may take beyond the deadline, s.
 _SPARE = 60.0
+# How long a canceled goal may take to end, s.
+_CANCELING = 10.0
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Publish one instruction and print what becomes of it; 0 if it was answered in time."""
+    """Send one instruction as a goal and print what becomes of it.
+
+    Returns:
+        0 if it was answered in time, 130 if it was interrupted, and so canceled, otherwise 1.
+    """
     options = _parser().parse_args(arguments)
     instruction = Instruction(
         id=f"ask-{uuid.uuid4().hex[:8]}",
@@ -29,23 +37,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prompt=options.prompt,
         budget=duration_msg(options.budget),
         max_tokens=options.max_tokens,
+        response_schema=options.schema or "",
     )
+    printed = GrowingText()
+    interrupted = False
     try:
-        with InstructionClient(options.node) as client:
+        with GoalClient(options.node) as client:
             client.wait_for_node(options.wait)
-            exchange = client.send(instruction)
-            client.wait_for_all((options.budget or Settings().default_budget) + _SPARE)
+            watch = (lambda feedback: printed.show(feedback.text)) if options.stream else None
+            goal = client.send(instruction, watch)
+            try:
+                client.wait_for(
+                    goal, timeout=(options.budget or Settings().default_budget) + _SPARE
+                )
+            except KeyboardInterrupt:
+                interrupted = True
+                client.cancel(goal, _CANCELING)
     except NodeAbsent as absent:
         print(f"ask: {absent}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
-    record = record_of(exchange)
-    if record is None:
-        print(f"ask: {options.node} said nothing {_SPARE:g} s after the deadline", file=sys.stderr)
+        return _INTERRUPTED
+    status = _tell(goal, printed)
+    return _INTERRUPTED if interrupted else status
+
+
+class GrowingText:
+    """Prints a text that grows, each part of it once."""
+
+    def __init__(self) -> None:
+        """Nothing is printed yet."""
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Print what is new."""
+        if self._shown.startswith(text):
+            return  # What was shown and is cut off again, as at a stop string, cannot be unprinted.
+        if text.startswith(self._shown):
+            print(text[len(self._shown) :], end="", flush=True)
+        else:
+            # Another end than was shown, as where a schema is closed at the deadline.
+            print(f"\n{text}", end="", flush=True)
+        self._shown = text
+
+    def end(self) -> None:
+        """End the line, if there is one."""
+        if self._shown:
+            print(flush=True)
+
+
+def _tell(goal: Goal, printed: GrowingText) -> int:
+    """Print the rest of the text, then how the goal ended; 0 if it was answered in time."""
+    if goal.terminal is None:
+        printed.end()
+        print("ask: the node has not said how the instruction ended", file=sys.stderr)
         return 1
-    if record.text:
-        print(record.text)
+    record = record_of_message(goal.instruction, goal.terminal)
+    printed.show(record.text)
+    printed.end()
     if record.detail:
         print(f"{record.ending}: {record.detail}", file=sys.stderr)
     print(account(record), file=sys.stderr)
@@ -84,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-tokens", type=_tokens, default=0, help="longest answer (the node's default)"
     )
+    parser.add_argument("--schema", type=_file, metavar="FILE", help="JSON schema of the answer")
+    parser.add_argument(
+        "--no-stream", dest="stream", action="store_false", help="print the answer once it is whole"
+    )
     parser.add_argument("--node", type=node_name, default="/llm", help="name of the node")
     parser.add_argument(
         "--wait", type=positive_seconds, default=10.0, help="s to wait for the node to be there"
@@ -96,6 +149,14 @@ def _tokens(text: str) -> int:
     if not 0 < value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of tokens")
     return value
+
+
+def _file(name: str) -> str:
+    """The content of a file that must be there."""
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{name} cannot be read: {error}") from error
 
 
 def _text_or_file(text: str) -> str:

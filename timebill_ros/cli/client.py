@@ -19,11 +19,19 @@ _QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 
 # Both our publisher and our subscriptions are matched, but the node may learn of us a moment after
 # we learn of it: what it published meanwhile would be lost, s.
-_SETTLING = 0.1
+SETTLING = 0.1
 
 
 class NodeAbsent(RuntimeError):
     """No node takes instructions under that name."""
+
+    @classmethod
+    def after(cls, timeout: float, *, node: str, topic: str) -> Self:
+        """Nobody subscribed to the topic within ``timeout`` s."""
+        return cls(
+            f"nothing takes instructions at {topic} after {timeout:g} s: is the node {node} "
+            "configured, and on this ROS_DOMAIN_ID?"
+        )
 
 
 @dataclass(frozen=True)
@@ -98,11 +106,8 @@ class InstructionClient:
             NodeAbsent: that took longer than ``timeout`` s.
         """
         if not self._session.spin_until(lambda: self.connected, timeout):
-            raise NodeAbsent(
-                f"nothing takes instructions at {self._publisher.topic_name} after {timeout:g} s: "
-                f"is the node {self._node_name} configured, and on this ROS_DOMAIN_ID?"
-            )
-        self.spin(_SETTLING)
+            raise NodeAbsent.after(timeout, node=self._node_name, topic=self._publisher.topic_name)
+        self.spin(SETTLING)
 
     @property
     def connected(self) -> bool:

@@ -92,13 +92,19 @@ def record_of(exchange: Exchange, prompt_tokens: int = 0) -> Record | None:
     terminal = exchange.terminal
     if terminal is None:
         return None
-    message = terminal.message
+    return record_of_message(exchange.instruction, terminal.message, prompt_tokens)
+
+
+def record_of_message(
+    instruction: Instruction, message: Response | Overrun, prompt_tokens: int = 0
+) -> Record:
+    """The record of an instruction that this message ended."""
     answered = isinstance(message, Response)
     return Record(
         id=message.id,
         prompt_tokens=message.plan.prompt_tokens or prompt_tokens,
         released=seconds(nanoseconds(message.header.stamp)),
-        budget=_budget(exchange.instruction, message.timing),
+        budget=_budget(instruction, message.timing),
         ending=_ending(message),
         response_tokens=message.response_tokens,
         plan=_planned(message.plan),

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 
 from timebill_ros.action import Instruct
 from timebill_ros.msg import Overrun, Partial, Response
@@ -37,7 +37,7 @@ class InstructAction:
     made for several threads.
     """
 
-    def __init__(self, node: LifecycleNode) -> None:
+    def __init__(self, node: Node) -> None:
         """Take goals; without a service, each is refused."""
         self._node = node
         self._service: InstructionService | None = None
@@ -107,9 +107,7 @@ class _Goal:
         job: what the service made of it.
     """
 
-    def __init__(
-        self, node: LifecycleNode, handle: ServerGoalHandle, done: Callable[[], object]
-    ) -> None:
+    def __init__(self, node: Node, handle: ServerGoalHandle, done: Callable[[], object]) -> None:
         """``done`` is called when the result is there."""
         self.job: Job | None = None
         self._node = node
