@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import Planner, VanillaPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import Clock
+from timebill_ros.runtime.coverage import CoverageTracker
 from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
@@ -46,6 +48,7 @@ class Scene:
     default_max_tokens: int = 400
     deadline_clock_over: Callable[[VirtualClock], Clock] = ScaledClock
     observe: Callable[[Job], Observer | None] = lambda _: None
+    coverage: CoverageTracker = field(default_factory=CoverageTracker)
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
@@ -69,6 +72,7 @@ class Scene:
                 stopwatch=self.clock,
                 default_max_tokens=self.default_max_tokens,
                 predictor_grace=self.predictor_grace,
+                coverage=self.coverage,
             ),
             Decisions(self.planner, self.policy, self.anytime_margin),
             queue_capacity=self.queue_capacity,
@@ -88,9 +92,10 @@ class Scene:
         max_tokens: int | None = None,
         response_schema: str = "",
         least_complete: int = 1,
+        lengths: LengthDistribution | None = None,
     ) -> Job:
         self.requests[id] = SimulatedRequest(
-            prompt_tokens, response_tokens, predicted_tokens, least_complete
+            prompt_tokens, response_tokens, predicted_tokens, least_complete, lengths
         )
         release_ns = release_ms * MS
         deadline_ns = release_ns + budget_ms * MS

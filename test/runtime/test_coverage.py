@@ -10,7 +10,13 @@ import pytest
 
 from timebill_ros.budget.calibration import fit_calibration
 from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.planners import TimeBillPlanner
+from timebill_ros.budget.time_model import Quadratic
 from timebill_ros.runtime.coverage import CoverageTracker, evenly_spread
+from timebill_ros.runtime.outcome import Reason
+from timebill_ros.runtime.policy import OverrunPolicy
+
+from .simulated import Scene
 
 LENGTHS = LengthDistribution(np.full(100, 0.01), 1)
 CALIBRATION = fit_calibration([LENGTHS] * 400, [1 + i % 100 for i in range(400)])
@@ -93,3 +99,77 @@ def test_many_threads_may_observe_and_assess() -> None:
     for thread in threads:
         thread.join(20.0)
     assert not failures
+
+
+class RecordingTracker(CoverageTracker):
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(CALIBRATION)
+        self.told: list[tuple[int, bool]] = []
+
+    def observe(self, lengths: LengthDistribution, response_tokens: int, *, complete: bool) -> None:
+        self.told.append((response_tokens, complete))
+        super().observe(lengths, response_tokens, complete=complete)
+
+
+def scene(**settings: object) -> Scene:
+    parts = {
+        "predictor_time": Quadratic(0.0, 1e-6, 0.0),
+        "planner": TimeBillPlanner(risk=0.1),
+        "coverage": RecordingTracker(),
+    }
+    return Scene(**{**parts, **settings})  # type: ignore[arg-type]
+
+
+def test_plans_are_made_for_the_risk_and_say_it() -> None:
+    served = scene()
+    served.job("a", lengths=LENGTHS)
+    served.run()
+    plan = served.response("a").plan
+    assert plan.planned_tokens in (90, 91)
+    assert plan.risk == pytest.approx(0.1, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy", "told"),
+    [
+        ({"response_tokens": 11}, OverrunPolicy.KILL, (11, True)),
+        ({"response_tokens": 1}, OverrunPolicy.KILL, (1, True)),
+        ({"response_tokens": 50, "max_tokens": 20}, OverrunPolicy.KILL, (20, False)),
+        # 10 ms of prefill, then a token every 1 ms.
+        ({"response_tokens": 50, "budget_ms": 30}, OverrunPolicy.KILL, (21, False)),
+        ({"response_tokens": 50, "budget_ms": 30}, OverrunPolicy.SKIP_NEXT, (50, True)),
+        ({"response_tokens": 50, "budget_ms": 30}, OverrunPolicy.ANYTIME, (21, False)),
+    ],
+)
+def test_every_response_s_length_counts_as_far_as_it_is_known(
+    settings: dict, policy: OverrunPolicy, told: tuple[int, bool]
+) -> None:
+    tracker = RecordingTracker()
+    served = scene(policy=policy, coverage=tracker)
+    served.job("a", lengths=LENGTHS, **settings)
+    served.run()
+    assert tracker.told == [told]
+
+
+def test_what_has_no_prediction_or_ends_before_its_plan_does_not_count() -> None:
+    tracker = RecordingTracker()
+    served = scene(coverage=tracker, predictor_time=Quadratic(0.0, 0.0, 9.0))
+    served.job("no prediction in time")
+    served.run()
+    served = scene(coverage=tracker)
+    served.job("killed in prefill", budget_ms=5)
+    served.run()
+    assert served.overrun("killed in prefill").reason is Reason.KILLED
+    assert tracker.told == []
+
+
+def test_surprisingly_long_responses_make_later_plans_longer() -> None:
+    served = scene(default_max_tokens=1000)
+    for n in range(60):
+        served.job(f"{n}", release_ms=1000 * n, response_tokens=100, lengths=LENGTHS)
+    served.run()
+    assert served.response("0").plan.planned_tokens in (90, 91)
+    # A quarter of the last 200 scores are those of the longest length predicted at all.
+    assert served.response("59").plan.planned_tokens == 100

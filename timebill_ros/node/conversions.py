@@ -39,6 +39,8 @@ STAGES = {
 }
 
 
+_UNKNOWN_RISK = -1.0
+
 # What fits the 32 bits of a message's seconds: 68 years either way.
 _SHORTEST_NS, _LONGEST_NS = -(2**31) * NS_PER_S, 2**31 * NS_PER_S - 1
 
@@ -152,6 +154,7 @@ def plan_msg(plan: Plan | None, predicted_prefill: float) -> msg.Plan:
         predicted_prefill=prefill,
         predicted_time=duration_msg(plan.predicted_time),
         wcet=duration_msg(plan.wcet),
+        risk=_UNKNOWN_RISK if plan.risk is None else plan.risk,
     )
 
 

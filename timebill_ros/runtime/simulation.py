@@ -86,12 +86,14 @@ class SimulatedRequest:
         response_tokens: N, where nothing cuts it off.
         predicted_tokens: upper edge of the bucket that the predictor finds likeliest.
         least_complete: tokens before which nothing of the response can stand for itself.
+        lengths: all that the predictor says; None where it is sure of ``predicted_tokens``.
     """
 
     prompt_tokens: int
     response_tokens: int
     predicted_tokens: int
     least_complete: int = 1
+    lengths: LengthDistribution | None = None
 
 
 class SimulatedEngine:
@@ -232,14 +234,19 @@ class SimulatedPredictor:
         tokens = min(len(prompt_ids), max_input)
         model = self._time_model.predictor
         duration = model(tokens) if model is not None else 0.0
-        buckets = -(-self._requests[text].predicted_tokens // self._bucket_size)
-        certain = np.zeros(buckets)
-        certain[-1] = 1.0
-        lengths = LengthDistribution(certain, self._bucket_size)
+        request = self._requests[text]
+        lengths = request.lengths or certain_length(request.predicted_tokens, self._bucket_size)
         now_ns = self._clock.now_ns()
         return SimulatedPrediction(
             self._clock, now_ns, now_ns + round(duration * NS_PER_S), lengths
         )
+
+
+def certain_length(tokens: int, bucket_size: int) -> LengthDistribution:
+    """The prediction of a predictor that has no doubt of the bucket."""
+    probabilities = np.zeros(-(-tokens // bucket_size))
+    probabilities[-1] = 1.0
+    return LengthDistribution(probabilities, bucket_size)
 
 
 def simulate(server: Server, clock: VirtualClock, jobs: Iterable[Job]) -> None:
