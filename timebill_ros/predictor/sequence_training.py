@@ -187,6 +187,7 @@ def _arguments(recipe: Recipe, states: Path, save_every: int, use_cpu: bool) -> 
         save_steps=save_every,
         save_total_limit=_KEPT_STATES,
         logging_steps=min(50, save_every),
+        logging_first_step=True,
         bf16=cuda and torch.cuda.is_bf16_supported(),
         dataloader_pin_memory=cuda,
         use_cpu=use_cpu,
