@@ -10,6 +10,7 @@ import pytest
 from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.cli import profile
+from timebill_ros.cli.replay.time_models import load_time_model
 from timebill_ros.runtime.settings import Settings
 
 MODEL = TimeModel(
@@ -98,3 +99,13 @@ def test_a_new_measurement_takes_the_place_of_the_kept_one(
     assert profile._measure_anew(Settings(profile_cache=str(tmp_path))) == (FIT, 1000)
     kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert kept == {"profile-1.json": "new", "profile-2.json": "another model's"}
+
+
+def test_a_saved_time_model_is_the_one_that_replay_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(profile, "_measured", lambda settings: (FIT, 600))
+    assert profile.main(["--save", str(tmp_path / "model.json")]) == 0
+    assert load_time_model(tmp_path / "model.json") == FIT.model
+    assert profile.main(["--save", str(tmp_path / "nowhere" / "model.json")]) == 1
+    assert "nowhere" in capsys.readouterr().err

@@ -25,7 +25,7 @@ _GENERATED = ("generatedtokens", "responsetokens", "numdecodetokens")
 _PREDICTED = ("predictedtokens",)
 # Traces that count seconds from 0 start here: in ROS the instant 0 means that there is no clock.
 _START = 1.0
-_FILLER = "the "  # a token of its own in the vocabularies that models have
+_FILLER = "car "  # a token of its own in the vocabularies that models have, the embedded one too
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _LAST_NS = 2**31 * NS_PER_S  # what a message's stamp can carry
 
