@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.outcome import Reason, Response, Stage
+from timebill_ros.runtime.partial import Partial
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.simulation import ScaledClock
 
@@ -93,6 +96,16 @@ def test_closing_that_outlasts_the_deadline_is_killed() -> None:
 
     scene.engine.complete_prefix = close_slowly  # type: ignore[method-assign]
     assert scene.story() == [("a", "killed", 15.0 + 1 / MS)]
+
+
+def test_the_time_of_whoever_looks_on_counts() -> None:
+    def look_slowly(partial: Callable[[], Partial]) -> None:
+        if partial().response_tokens == 4:
+            scene.clock.advance(MS + MS // 2)
+
+    scene = anytime(observe=lambda job: look_slowly)
+    scene.job("a", budget_ms=15, response_tokens=100)
+    assert scene.story() == [("a", "response", 14.5)]
 
 
 def test_the_jobs_behind_are_served_on_time() -> None:

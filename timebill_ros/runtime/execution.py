@@ -133,9 +133,9 @@ class Execution:
     def step_fits(self, margin: float) -> bool:
         """Whether another decoding step, and ``margin`` s after it, end by the deadline.
 
-        True before decoding, where there is nothing yet that could be answered instead.
+        True before there is a plan, and so nothing that could be answered instead.
         """
-        if self.stage is not Stage.DECODE or self._plan is None:
+        if self._plan is None:
             return True
         cached = self._plan.kept_tokens + self._parts.engine.response_tokens - 1
         return self._time_model.step(cached) + margin <= self._remaining()

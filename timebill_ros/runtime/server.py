@@ -237,13 +237,15 @@ class Server:
             return
         if run.cancel_detail is not None:
             raise JobStopped(Reason.CANCELED, run.cancel_detail)
-        margin = run.decided.anytime_margin
-        if run.decided.policy is OverrunPolicy.ANYTIME and not run.execution.step_fits(margin):
-            raise TimeUp
-        if self._pipeline.clock.now_ns() >= run.execution.job.deadline_ns:
+        decoding = run.execution.stage is Stage.DECODE
+        anytime = decoding and run.decided.policy is OverrunPolicy.ANYTIME
+        if not anytime and self._pipeline.clock.now_ns() >= run.execution.job.deadline_ns:
             self._miss(run)
-        if run.observer is not None and run.execution.stage is Stage.DECODE:
+        if decoding and run.observer is not None:
             self._look(run, run.observer)
+        # After the look, which takes its time.
+        if anytime and not run.execution.step_fits(run.decided.anytime_margin):
+            raise TimeUp
 
     def _look(self, run: _Run, observer: Observer) -> None:
         """Let the observer look; one that fails sees no more, and costs the job nothing."""
