@@ -16,6 +16,7 @@ MODULES = {
     "collect": "timebill_ros.cli.collect",
     "train-predictor": "timebill_ros.cli.train_predictor",
     "evaluate-predictor": "timebill_ros.cli.evaluate_predictor",
+    "autoware_adapter": "timebill_ros.autoware.main",
 }
 
 

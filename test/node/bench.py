@@ -18,8 +18,8 @@ from std_msgs.msg import Float64
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.node.debug_topics import DEBUG_TOPICS
-from timebill_ros.node.instruction_service import OUTCOME_QOS
 from timebill_ros.node.llm_node import LlmNode
+from timebill_ros.node.qos import OUTCOME_QOS
 
 PATIENCE = 30.0
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE

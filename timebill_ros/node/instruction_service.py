@@ -6,7 +6,6 @@ from __future__ import annotations
 from itertools import count
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from timebill_ros.msg import Instruction, Overrun, Partial, Response
 from timebill_ros.node.conversions import (
@@ -18,6 +17,7 @@ from timebill_ros.node.conversions import (
 from timebill_ros.node.debug_topics import DebugTopics
 from timebill_ros.node.diagnostics import Reports, ServerHealth
 from timebill_ros.node.origin import Caller, origin_of
+from timebill_ros.node.qos import INSTRUCTION_QOS, OUTCOME_QOS
 from timebill_ros.node.ros_clock import RosClock
 from timebill_ros.runtime.admission import Limits, Refused, admit
 from timebill_ros.runtime.assembly import Progress, assemble
@@ -30,11 +30,6 @@ from timebill_ros.runtime.partial import Partial as PartialResponse
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.settings import Settings
 
-# Single events that nobody repeats: reliable; volatile, as an answer to a node that is gone helps
-# nobody. Every instruction is owed an outcome, so a burst is kept whole until the node comes to it.
-INSTRUCTION_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
-# A bounded history: a reader that does not keep up must not stop the engine's thread.
-OUTCOME_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 # The last ones are enough: each holds all of the text so far.
 _PARTIAL_DEPTH = 10
 

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
 
 
-def parameter_table() -> str:
-    """Markdown: every parameter's name, type, default, bounds and meaning; live ones marked."""
+def parameter_table(specs: Mapping[str, Spec] = SPECS, defaults: object = DEFAULTS) -> str:
+    """Markdown: every parameter's name, type, default, bounds and meaning; live ones marked.
+
+    ``defaults`` has an attribute of each parameter's name.
+    """
     rows = ["| parameter | type | default | range | live | meaning |", "|---|---|---|---|---|---|"]
-    for name, spec in SPECS.items():
-        default = getattr(DEFAULTS, name)
-        kind = "string array" if default == () else _TYPES[type(default)]
+    for name, spec in specs.items():
+        default = getattr(defaults, name)
+        kind = "string array" if isinstance(default, tuple) else _TYPES[type(default)]
         shown = json.dumps(default)
         live = "yes" if spec.live else ""
         rows.append(

@@ -83,7 +83,7 @@ class Parameters:
         default = getattr(DEFAULTS, name)
         # An empty list has no type of its own in ROS, a list of one empty string has.
         value = [""] if default == () else default
-        descriptor = _descriptor(name, SPECS[name], value)
+        descriptor = parameter_descriptor(name, SPECS[name], value)
         try:
             self._node.declare_parameter(name, value, descriptor)
         except (InvalidParameterTypeException, InvalidParameterValueException) as fault:
@@ -118,7 +118,8 @@ def _ours(parameters: list[Parameter]) -> dict[str, Any]:
     return {p.name: p.value for p in parameters if p.name in SPECS}
 
 
-def _descriptor(name: str, spec: Spec, value: object) -> ParameterDescriptor:
+def parameter_descriptor(name: str, spec: Spec, value: object) -> ParameterDescriptor:
+    """What ROS is told of a parameter: description, range, constraints."""
     descriptor = ParameterDescriptor(
         name=name,
         description=spec.description,

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Autoware's message packages: the installed ones, otherwise those of the same names and fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+from rclpy.context import Context
+
+from .interface_build import built_prefix, installed, load
+
+
+@pytest.fixture(scope="session")
+def interfaces() -> Path | None:
+    """The prefix with the generated packages, which this process can import; None: installed."""
+    if installed():
+        return None
+    prefix = built_prefix()
+    load(prefix)
+    return prefix
+
+
+@pytest.fixture
+def ros_context() -> Iterator[Context]:
+    """An initialised context."""
+    context = Context()
+    rclpy.init(context=context)
+    yield context
+    rclpy.shutdown(context=context)

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapter over DDS, between a stand-in for the language model and a small Autoware."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+from std_msgs.msg import String
+
+from timebill_ros.autoware.refusal import Refusal
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.msg import Overrun, Response
+from timebill_ros.node.conversions import nanoseconds
+
+from .fake_autoware import FakeAutoware
+
+STOP, AUTONOMOUS = "/api/operation_mode/change_to_stop", "/api/operation_mode/change_to_autonomous"
+SET, CHANGE = "/api/routing/set_route_points", "/api/routing/change_route_points"
+CLEAR = "/api/routing/clear_route"
+DEPOT = {"goals": ["depot"], "pose__depot": [10.0, -20.0, 1.5, math.pi / 2]}
+TO_DEPOT = '{"command": "change_goal", "goal": "depot"}'
+
+
+@pytest.fixture
+def autoware(interfaces: Path | None, ros_context: Context) -> Iterator[FakeAutoware]:
+    fake = FakeAutoware(ros_context)
+    yield fake
+    close(fake)
+
+
+def close(fake: FakeAutoware) -> None:
+    for node in fake.executor.get_nodes():
+        node.destroy_node()
+    fake.executor.shutdown()
+
+
+def test_stop_and_resume_change_the_operation_mode(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.adapter(ros_context)
+    autoware.answer("drive/1", '{"command": "stop"}')
+    autoware.until(lambda: autoware.called == [STOP])
+    autoware.answer("drive/2", '{"command": "resume"}')
+    autoware.until(lambda: autoware.called == [STOP, AUTONOMOUS])
+    autoware.until(lambda: autoware.clears)
+    assert autoware.clears[0].command
+    assert autoware.clears[0].sender == "timebill_ros"
+    autoware.until(lambda: autoware.count("done") == 2)
+
+
+def test_a_velocity_limit_becomes_a_candidate(autoware: FakeAutoware, ros_context: Context) -> None:
+    autoware.adapter(ros_context)
+    autoware.answer("drive/1", '{"command": "velocity_limit", "velocity_mps": 12}')
+    autoware.until(lambda: autoware.limits)
+    [limit] = autoware.limits
+    assert (limit.max_velocity, limit.sender, limit.use_constraints) == (
+        12.0,
+        "timebill_ros",
+        False,
+    )
+    assert nanoseconds(limit.stamp) > 0
+    assert autoware.called == []
+
+
+@pytest.mark.parametrize(
+    ("state", "services"), [("UNSET", [SET]), ("SET", [CHANGE]), ("ARRIVED", [CLEAR, SET])]
+)
+def test_a_goal_is_set_as_the_route_s_state_allows(
+    autoware: FakeAutoware, ros_context: Context, state: str, services: list[str]
+) -> None:
+    autoware.route(state)
+    adapter = autoware.adapter(ros_context, **DEPOT)
+    autoware.until(lambda: adapter._vehicle._route_state is not None)
+    autoware.answer("drive/1", TO_DEPOT)
+    autoware.until(lambda: autoware.count("done") == 1)
+    assert autoware.called == services
+    request = autoware.calls[-1][1]
+    assert request.header.frame_id == "map"
+    position, rotation = request.goal.position, request.goal.orientation
+    assert (position.x, position.y, position.z) == (10.0, -20.0, 1.5)
+    assert (rotation.z, rotation.w) == pytest.approx((math.sqrt(0.5), math.sqrt(0.5)))
+
+
+def test_no_route_is_set_while_one_is_changing(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.route("CHANGING")
+    adapter = autoware.adapter(ros_context, **DEPOT)
+    autoware.until(lambda: adapter._vehicle._route_state is not None)
+    autoware.answer("drive/1", TO_DEPOT)
+    autoware.until(lambda: autoware.count(Refusal.STATE) == 1)
+    assert autoware.called == []
+
+
+def test_a_stop_keeps_a_route_from_being_set_after_it(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.route("ARRIVED")
+    adapter = autoware.adapter(ros_context, **DEPOT)
+    autoware.until(lambda: adapter._vehicle._route_state is not None)
+    autoware.answer("drive/1", TO_DEPOT)
+    autoware.answer("drive/2", '{"command": "stop"}')
+    autoware.until(lambda: autoware.called == [CLEAR, STOP])
+    autoware.until(lambda: autoware.count("done") == 1)
+    assert SET not in autoware.called
+
+
+@pytest.mark.parametrize(
+    ("answer", "refusal"),
+    [
+        ({"text": "please stop"}, Refusal.INVALID),
+        ({"text": '{"command": "change_goal", "goal": "harbour"}'}, Refusal.INVALID),
+        ({"age": 3.5}, Refusal.STALE),
+        ({"late": True}, Refusal.LATE),
+        ({"truncated": True}, Refusal.TRUNCATED),
+        ({"finish_reason": Response.LENGTH}, Refusal.TRUNCATED),
+    ],
+)
+def test_a_doubtful_answer_moves_nothing(
+    autoware: FakeAutoware, ros_context: Context, answer: dict, refusal: Refusal
+) -> None:
+    autoware.adapter(ros_context, **DEPOT)
+    autoware.answer("drive/1", **{"text": '{"command": "resume"}', **answer})
+    autoware.until(lambda: autoware.count(refusal) == 1)
+    assert autoware.diagnostics[-1].status[0].level == DiagnosticStatus.WARN
+    assert autoware.diagnostics[-1].status[0].message.startswith(f"drive/1: {refusal}: ")
+    autoware.until(lambda: autoware.diagnostics[-1].status[0].level == DiagnosticStatus.OK)
+    assert autoware.called == []
+    assert autoware.count("done") == 0
+
+
+def test_an_answer_to_somebody_else_is_not_looked_at(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.adapter(ros_context)
+    for id in ("chat-1", "", "driver", "DRIVE/1"):
+        autoware.answer(id, '{"command": "resume"}')
+    autoware.overruns.publish(Overrun(id="chat-2", reason=Overrun.KILLED))
+    autoware.answer("drive/1", '{"command": "stop"}')
+    autoware.until(lambda: autoware.count("done") == 1)
+    assert autoware.called == [STOP]
+    assert {autoware.count(refusal) for refusal in Refusal} == {0}
+
+
+def test_an_overrun_is_counted_once(autoware: FakeAutoware, ros_context: Context) -> None:
+    autoware.adapter(ros_context)
+    for reason in (Overrun.LATE, Overrun.KILLED):
+        autoware.overruns.publish(Overrun(id="drive/1", reason=reason, detail="deadline: reached"))
+    autoware.until(lambda: autoware.count(Refusal.OVERRUN) == 1)
+    assert autoware.called == []
+
+
+def test_an_answer_is_obeyed_once(autoware: FakeAutoware, ros_context: Context) -> None:
+    autoware.adapter(ros_context)
+    for _ in range(2):
+        autoware.answer("drive/1", '{"command": "resume"}')
+    autoware.until(lambda: autoware.count(Refusal.REPEATED) == 1)
+    assert autoware.called == [AUTONOMOUS]
+
+
+def test_an_earlier_instruction_does_not_undo_a_later_one_but_may_stop(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.adapter(ros_context)
+    autoware.answer("drive/2", '{"command": "stop"}', age=0.2)
+    autoware.answer("drive/1", '{"command": "resume"}', age=1.0)
+    autoware.until(lambda: autoware.count(Refusal.SUPERSEDED) == 1)
+    autoware.answer("drive/0", '{"command": "stop"}', age=1.5)
+    autoware.until(lambda: autoware.called == [STOP, STOP])
+
+
+def test_a_failed_service_is_told_with_its_message(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.answers[AUTONOMOUS] = (False, 1, "not available")
+    autoware.adapter(ros_context)
+    autoware.answer("drive/1", '{"command": "resume"}')
+    autoware.until(lambda: autoware.count(Refusal.FAILED) == 1)
+    said = [a.status[0].message for a in autoware.diagnostics]
+    assert f"{Refusal.FAILED}: {AUTONOMOUS}: not available (code 1)" in said
+    assert not autoware.clears
+
+
+def test_a_service_that_is_not_there_is_named(
+    interfaces: Path | None, ros_context: Context
+) -> None:
+    autoware = FakeAutoware(ros_context, absent=(STOP,))
+    autoware.adapter(ros_context)
+    autoware.answer("drive/1", '{"command": "stop"}')
+    autoware.until(lambda: autoware.count(Refusal.ABSENT) == 1)
+    assert any(STOP in a.status[0].message for a in autoware.diagnostics)
+    close(autoware)
+
+
+def test_a_service_that_does_not_answer_holds_nothing_up(
+    interfaces: Path | None, ros_context: Context
+) -> None:
+    """A client sees the service of another executor, which nobody spins."""
+    autoware = FakeAutoware(ros_context, absent=(AUTONOMOUS,))
+    silent = FakeAutoware(ros_context, absent=(STOP, SET, CHANGE, CLEAR))
+    adapter = autoware.adapter(ros_context, service_timeout=0.3)
+    autoware.until(adapter._vehicle._to_autonomous.service_is_ready)
+    autoware.answer("drive/1", '{"command": "resume"}', age=0.2)
+    autoware.answer("drive/2", '{"command": "stop"}')
+    autoware.until(lambda: autoware.called == [STOP])
+    autoware.until(lambda: autoware.count(Refusal.TIMEOUT) == 1)
+    assert not autoware.clears
+    close(silent)
+    close(autoware)
+
+
+def test_a_text_becomes_an_instruction_with_its_scene(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.mode("AUTONOMOUS")
+    adapter = autoware.adapter(ros_context, **DEPOT)
+    half = math.sqrt(0.5)
+    autoware.until(lambda: adapter._surroundings._last.keys() == {"operation_mode"})
+    # Facing north at (5, 5): what is further north is ahead.
+    autoware.drive(speed=12.0, x=5.0, y=5.0, yaw=(half, half))
+    autoware.see(("TRUCK", 5.0, 45.0, 9.0), ("BICYCLE", -2.0, 5.0, 4.0))
+    autoware.until(lambda: len(adapter._surroundings._last) == 3)
+    autoware.texts.publish(String(data="slow down behind the truck"))
+    autoware.until(lambda: autoware.instructions)
+    [instruction] = autoware.instructions
+    assert instruction.prompt == "slow down behind the truck"
+    assert instruction.system == (
+        "ego v12 l2 autonomous ; sector s0 count n1 : o2 s0 truck d40 v9 h27 l2 ; "
+        "sector s2 count n1 : o1 s2 cyclist d7 v4 h27 l0 ;"
+    )
+    assert instruction.id.startswith("drive/")
+    assert nanoseconds(instruction.budget) == 10**9
+    assert nanoseconds(instruction.header.stamp) > 0
+    assert instruction.max_tokens == 32
+    forms = json.loads(instruction.response_schema)["oneOf"]
+    assert len(forms) == 4
+    autoware.answer(instruction.id, '{"command": "velocity_limit", "velocity_mps": 9}')
+    autoware.until(lambda: [limit.max_velocity for limit in autoware.limits] == [9.0])
+
+
+def test_objects_may_come_in_the_vehicle_s_own_frame(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.mode("STOP")
+    adapter = autoware.adapter(ros_context, constrain=False)
+    autoware.drive(speed=0.0, x=100.0)
+    autoware.see(("PEDESTRIAN", 8.0, 0.0, 1.0), frame="base_link")
+    autoware.until(lambda: len(adapter._surroundings._last) == 3)
+    autoware.texts.publish(String(data="stop"))
+    autoware.until(lambda: autoware.instructions)
+    assert "pedestrian d8" in autoware.instructions[0].system
+    assert autoware.instructions[0].response_schema == ""
+
+
+def test_without_its_scene_a_text_is_refused(autoware: FakeAutoware, ros_context: Context) -> None:
+    adapter = autoware.adapter(ros_context, context_age=0.2)
+    autoware.texts.publish(String(data="stop"))
+    autoware.until(lambda: autoware.count(Refusal.NO_CONTEXT) == 1)
+    said = [a.status[0].message for a in autoware.diagnostics]
+    assert any("nothing has come on /localization/kinematic_state" in m for m in said)
+    autoware.mode("STOP")
+    autoware.drive(speed=0.0)
+    autoware.see(frame="camera")
+    autoware.until(lambda: len(adapter._surroundings._last) == 3)
+    autoware.texts.publish(String(data="stop"))
+    autoware.until(lambda: autoware.count(Refusal.NO_CONTEXT) == 2)
+    autoware.until(lambda: any("camera" in a.status[0].message for a in autoware.diagnostics))
+    assert autoware.instructions == []
+
+
+def test_it_is_cut_off_while_it_runs(autoware: FakeAutoware, ros_context: Context) -> None:
+    adapter = autoware.adapter(ros_context)
+    [done] = adapter.set_parameters([Parameter("enabled", value=False)])
+    assert done.successful
+    autoware.answer("drive/1", '{"command": "resume"}')
+    autoware.until(lambda: autoware.count(Refusal.DISABLED) == 1)
+    assert autoware.called == []
+    [refused] = adapter.set_parameters([Parameter("id_prefix", value="")])
+    assert refused.reason == "id_prefix is read when the adapter starts"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fault"),
+    [
+        ({"goals": ["depot"]}, r"pose\.depot must be x, y, z in m and yaw in rad"),
+        ({"goals": ["depot"], "pose__depot": [1.0, 2.0]}, r"pose\.depot must be"),
+        ({"id_prefix": ""}, "id_prefix must be not empty"),
+        ({"ego_template": "{wheels}"}, "ego_template must be made of"),
+    ],
+)
+def test_a_bad_parameter_is_named(
+    autoware: FakeAutoware, ros_context: Context, parameters: dict, fault: str
+) -> None:
+    with pytest.raises(SettingError, match=fault):
+        autoware.adapter(ros_context, **parameters)

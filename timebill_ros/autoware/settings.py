@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapter's parameters: what a user reads about each, and what the adapter works with.
+
+``python -m timebill_ros.autoware.settings`` prints them as a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from timebill_ros.autoware.scene import SceneTemplate
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.node.parameter_specs import Range, Spec
+from timebill_ros.node.parameter_table import parameter_table
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """The adapter's parameters, but for the goals' poses, which carry names of the user's."""
+
+    enabled: bool = True
+    id_prefix: str = "drive/"
+    max_age: float = 3.0
+    service_timeout: float = 10.0
+    goals: tuple[str, ...] = ()
+    goal_frame: str = "map"
+    budget: float = 1.0
+    max_tokens: int = 32
+    constrain: bool = True
+    context_age: float = 1.0
+    diagnostics_period: float = 1.0
+    scene_template: str = "{ego} {sectors}"
+    ego_template: str = "ego v{speed} l{lane} {mode} ;"
+    sector_template: str = "sector s{sector} count n{count} : {objects}"
+    object_template: str = "o{index} s{sector} {kind} d{distance} v{speed} h{heading} l{lane} ;"
+    separator: str = " "
+    modes: tuple[str, ...] = ("unknown", "stop", "autonomous", "local", "remote")
+    kinds: tuple[str, ...] = (
+        "barrier",
+        "car",
+        "truck",
+        "bus",
+        "truck",
+        "motorcycle",
+        "cyclist",
+        "pedestrian",
+    )
+    sectors: int = 8
+    sector_objects: int = 6
+    most_distance: float = 99.0
+    most_speed: float = 59.0
+    lane_width: float = 3.5
+    ego_lane: int = 2
+    lanes: int = 6
+
+    def __post_init__(self) -> None:
+        """Check what no range can say.
+
+        Raises:
+            SettingError: an empty prefix would let any answer move the vehicle; there are fewer
+                words than things to name; a template asks for what there is not.
+        """
+        if not self.id_prefix:
+            raise SettingError("id_prefix", self.id_prefix, "not empty: any answer would be obeyed")
+        for name in ("modes", "kinds"):
+            needed, given = len(getattr(type(self), name)), len(getattr(self, name))
+            if given != needed:
+                raise SettingError(name, given, f"{needed} words, one for each of Autoware's")
+        self.template.check()
+
+    @property
+    def template(self) -> SceneTemplate:
+        """How a scene is written."""
+        return SceneTemplate(**{f.name: getattr(self, f.name) for f in fields(SceneTemplate)})
+
+
+DEFAULTS = AdapterSettings()
+
+SPECS: dict[str, Spec] = {
+    "enabled": Spec("Whether commands are carried out; false cuts the vehicle off.", live=True),
+    "id_prefix": Spec(
+        "Only answers to instructions whose id begins so are looked at.", constraints="not empty"
+    ),
+    "max_age": Spec(
+        "An answer whose instruction was released longer ago is refused, s.", Range(0.01, 60.0)
+    ),
+    "service_timeout": Spec(
+        "How long a service of the AD API may take to answer, s.", Range(0.1, 60.0)
+    ),
+    "goals": Spec(
+        "Names of the places that the vehicle may be sent to; `pose.NAME` is the pose of each: x, "
+        "y, z in m, yaw in rad. '' entries are none."
+    ),
+    "goal_frame": Spec("Frame of the goals' poses.", constraints="not empty"),
+    "budget": Spec(
+        "Budget of an instruction that is made of a command's text, s.", Range(1e-3, 60)
+    ),
+    "max_tokens": Spec("Longest answer to such an instruction, tokens.", Range(1, 10_000)),
+    "constrain": Spec("Whether its answer is held to the JSON schema of commands while decoding."),
+    "context_age": Spec(
+        "Speed and objects that are older say nothing of the scene, s: the text is refused.",
+        Range(0.01, 60.0),
+    ),
+    "diagnostics_period": Spec("Time between two diagnostics messages, s.", Range(0.05, 60.0)),
+    "scene_template": Spec("The scene: {ego}, {sectors}."),
+    "ego_template": Spec("The vehicle: {speed} in m/s, {lane}, {mode}."),
+    "sector_template": Spec(
+        "A sector with objects: {sector} (0 ahead, counter-clockwise), {count}, {objects}."
+    ),
+    "object_template": Spec(
+        "An object: {index} from 1, nearest first, {sector}, {kind}, {distance} in m, {speed} in "
+        "m/s, {heading} in tens of degrees counter-clockwise from the vehicle's, {lane}, {ahead} "
+        "and {left} in m."
+    ),
+    "separator": Spec("Between objects, and between sectors."),
+    "modes": Spec(
+        "Words for Autoware's operation modes: unknown, stop, autonomous, local, remote."
+    ),
+    "kinds": Spec(
+        "Words for Autoware's classes of objects: unknown, car, truck, bus, trailer, motorcycle, "
+        "bicycle, pedestrian."
+    ),
+    "sectors": Spec("Number of sectors around the vehicle.", Range(1, 320)),
+    "sector_objects": Spec("Most objects of a sector, the nearest ones.", Range(1, 1000)),
+    "most_distance": Spec("Objects that are farther are left out, m.", Range(1.0, 1000.0)),
+    "most_speed": Spec("Greater speeds are written as this one, m/s.", Range(1.0, 200.0)),
+    "lane_width": Spec("Lanes are told by this many metres each.", Range(0.5, 20.0)),
+    "ego_lane": Spec("The vehicle's own lane, from which the others are counted.", Range(0, 100)),
+    "lanes": Spec("Number of lanes that there are words for.", Range(1, 101)),
+}
+
+
+if __name__ == "__main__":
+    print(parameter_table(SPECS, DEFAULTS))

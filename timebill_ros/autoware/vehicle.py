@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries commands out through Autoware's AD API, without ever waiting for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from geometry_msgs.msg import Pose
+from rclpy.client import Client
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+
+from timebill_ros.autoware.command import ChangeGoal, Command, Resume, Stop, VelocityLimit
+from timebill_ros.autoware.interfaces import ad_api, planning
+from timebill_ros.autoware.refusal import Refusal, Refused
+from timebill_ros.autoware.surroundings import STATE_QOS
+
+# Autoware keeps one velocity limit for each sender.
+_SENDER = "timebill_ros"
+
+# (x, y, z) in m and yaw in rad.
+GoalPose = tuple[float, float, float, float]
+
+
+class Vehicle:
+    """The services and topics of Autoware that a command needs.
+
+    What becomes of a command is told to ``done`` or ``refused``, which are called on the executor's
+    thread: at once, or when a service has answered or has not in time.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        goals: Mapping[str, GoalPose],
+        goal_frame: str,
+        timeout: float,
+        done: Callable[[Command], None],
+        refused: Callable[[Refused], None],
+    ) -> None:
+        """Create publishers and clients on ``node``; services may come later.
+
+        Raises:
+            InterfacesMissing: a message package of Autoware's is not installed.
+        """
+        self._node, self._timeout = node, timeout
+        self._goals, self._goal_frame = goals, goal_frame
+        self._done, self._refused = done, refused
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._messages, self._services = ad_api("msg"), ad_api("srv")
+        limits = self._limits = planning()
+        self._limit = node.create_publisher(
+            limits.VelocityLimit, "~/output/velocity_limit", STATE_QOS
+        )
+        self._clear_limit = node.create_publisher(
+            limits.VelocityLimitClearCommand, "~/output/clear_velocity_limit", STATE_QOS
+        )
+        change, points = self._services.ChangeOperationMode, self._services.SetRoutePoints
+        self._to_stop = node.create_client(change, "/api/operation_mode/change_to_stop")
+        self._to_autonomous = node.create_client(change, "/api/operation_mode/change_to_autonomous")
+        self._set_route = node.create_client(points, "/api/routing/set_route_points")
+        self._change_route = node.create_client(points, "/api/routing/change_route_points")
+        self._clear_route = node.create_client(
+            self._services.ClearRoute, "/api/routing/clear_route"
+        )
+        self._route_state: int | None = None
+        self._routes_asked = 0
+        node.create_subscription(
+            self._messages.RouteState, "/api/routing/state", self._keep_route_state, STATE_QOS
+        )
+
+    def carry_out(self, command: Command) -> None:
+        """Begin with a command; returns at once."""
+        match command:
+            case VelocityLimit(velocity):
+                stamp = self._node.get_clock().now().to_msg()
+                limit = self._limits.VelocityLimit(stamp=stamp, sender=_SENDER)
+                limit.max_velocity = velocity
+                self._limit.publish(limit)
+                self._done(command)
+            case Stop():
+                # A route that is being set must not be set after the stop.
+                self._routes_asked += 1
+                self._change_mode(self._to_stop, lambda: self._done(command))
+            case Resume():
+                self._change_mode(self._to_autonomous, lambda: self._drive_freely(command))
+            case ChangeGoal(goal):
+                self._routes_asked += 1
+                self._go_to(self._points(self._goals[goal]), lambda: self._done(command))
+
+    def _change_mode(self, client: Client, then: Callable[[], None]) -> None:
+        self._call(client, self._services.ChangeOperationMode.Request(), then)
+
+    def _drive_freely(self, command: Command) -> None:
+        """Take the limit back that an earlier command set; those of others stand."""
+        stamp = self._node.get_clock().now().to_msg()
+        clear = self._limits.VelocityLimitClearCommand(stamp=stamp, command=True, sender=_SENDER)
+        self._clear_limit.publish(clear)
+        self._done(command)
+
+    def _go_to(self, points: Any, then: Callable[[], None]) -> None:
+        """Set the route in the way that its present state allows."""
+        states, asked = self._messages.RouteState, self._routes_asked
+        if self._route_state == states.UNSET:
+            self._call(self._set_route, points, then)
+        elif self._route_state == states.SET:
+            self._call(self._change_route, points, then)
+        elif self._route_state == states.ARRIVED:
+
+            def set_anew() -> None:
+                if asked == self._routes_asked:
+                    self._call(self._set_route, points, then)
+
+            self._call(self._clear_route, self._services.ClearRoute.Request(), set_anew)
+        else:
+            told = "has not come" if self._route_state is None else f"is {self._route_state}"
+            detail = f"/api/routing/state {told}: no route can be set now"
+            self._refused(Refused(Refusal.STATE, detail))
+
+    def _points(self, goal: GoalPose) -> Any:
+        request = self._services.SetRoutePoints.Request()
+        request.header.frame_id = self._goal_frame
+        request.header.stamp = self._node.get_clock().now().to_msg()
+        request.goal = _pose(goal)
+        return request
+
+    def _call(self, client: Client, request: Any, then: Callable[[], None]) -> None:
+        """Call a service; ``then`` where it succeeded, otherwise tell what was wrong."""
+        name = client.srv_name
+        if not client.service_is_ready():
+            self._refused(Refused(Refusal.ABSENT, f"{name}: there is no such service"))
+            return
+        future = client.call_async(request)
+
+        def expire() -> None:
+            self._node.destroy_timer(timer)
+            client.remove_pending_request(future)
+            future.cancel()
+            detail = f"{name}: no answer within {self._timeout:g} s"
+            self._refused(Refused(Refusal.TIMEOUT, detail))
+
+        def answered(_: Any) -> None:
+            if future.cancelled():
+                return
+            self._node.destroy_timer(timer)
+            status = future.result().status
+            if status.success:
+                then()
+            else:
+                detail = f"{name}: {status.message} (code {status.code})"
+                self._refused(Refused(Refusal.FAILED, detail))
+
+        timer = self._node.create_timer(self._timeout, expire, clock=self._steady)
+        future.add_done_callback(answered)
+
+    def _keep_route_state(self, message: Any) -> None:
+        self._route_state = message.state
+
+
+def _pose(goal: GoalPose) -> Pose:
+    x, y, z, yaw = goal
+    pose = Pose()
+    pose.position.x, pose.position.y, pose.position.z = x, y, z
+    pose.orientation.z, pose.orientation.w = math.sin(yaw / 2.0), math.cos(yaw / 2.0)
+    return pose
