@@ -41,7 +41,12 @@ TOPICS = {
     "input_instruction": "~/input/instruction",
     "output_response": "~/output/response",
     "output_overrun": "~/output/overrun",
+    "output_partial": "~/output/partial",
 }
+# The launch argument that names the action, and the node's own name for it. A rule for an action
+# does nothing: the services and topics that it consists of need one each.
+ACTION = ("instruct", "~/instruct")
+ACTION_PARTS = ("send_goal", "cancel_goal", "get_result", "feedback", "status")
 NOT_CONFIGURED = (
     "The node is not configured, its log says why. Set it right (ros2 param set), then let it "
     "configure again (ros2 lifecycle set); it will be activated."
@@ -82,7 +87,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "policy",
             default_value="",
-            choices=["", "kill", "skip_next"],
+            choices=["", "kill", "skip_next", "anytime"],
             description=f"What becomes of a late instruction (overrun_policy); {AS_IN_FILE}.",
         ),
         DeclareLaunchArgument(
@@ -108,6 +113,17 @@ def arguments() -> list[DeclareLaunchArgument]:
             "output_overrun",
             default_value=TOPICS["output_overrun"],
             description="Topic to publish overruns on.",
+        ),
+        DeclareLaunchArgument(
+            "output_partial",
+            default_value=TOPICS["output_partial"],
+            description="Topic to publish responses on while they are generated, where the "
+            "parameter publish_partial wants it.",
+        ),
+        DeclareLaunchArgument(
+            "instruct",
+            default_value=ACTION[1],
+            description="Action to take instructions as goals from.",
         ),
         DeclareLaunchArgument(
             "autostart",
@@ -141,10 +157,20 @@ def llm_node(given: dict[str, str], context: LaunchContext) -> LifecycleNode:
         name=given.get("node_name", NODE_NAME),
         namespace=given.get("namespace", ""),
         parameters=parameters(given, Path(PRESETS.perform(context))),
-        remappings=[(topic, given[name]) for name, topic in TOPICS.items() if name in given],
+        remappings=remappings(given),
         ros_arguments=["--log-level", given["log_level"]] if "log_level" in given else None,
         output="screen",
     )
+
+
+def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
+    """The node's own names, and those that they are to have."""
+    rules = [(topic, given[name]) for name, topic in TOPICS.items() if name in given]
+    argument, action = ACTION
+    if argument in given:
+        for part in ACTION_PARTS:
+            rules.append((f"{action}/_action/{part}", f"{given[argument]}/_action/{part}"))
+    return rules
 
 
 def parameters(given: dict[str, str], presets: Path) -> list[str | dict[str, ParameterValue]]:

@@ -46,6 +46,8 @@ ARGUMENTS = {
     "input_instruction",
     "output_response",
     "output_overrun",
+    "output_partial",
+    "instruct",
     "autostart",
     "log_level",
 }
@@ -204,6 +206,8 @@ def test_arguments_reach_the_node(param_file: Callable[..., str]) -> None:
         wait_for(lambda: ros.count_publishers("/answers"))
         wait_for(lambda: ros.count_publishers("/car/speaker/output/overrun"))
         wait_for(lambda: ros.count_subscribers("/questions"))
+        wait_for(lambda: ros.count_publishers("/asked/_action/feedback"))
+        wait_for(lambda: ros.count_services("/asked/_action/send_goal"))
         client = AsyncParameterClient(ros, "/car/speaker")
         answer = client.get_parameters(["overrun_policy", "use_sim_time", "seed"])
         wait_for(answer.done)
@@ -221,6 +225,7 @@ def test_arguments_reach_the_node(param_file: Callable[..., str]) -> None:
             "node_name": "speaker",
             "input_instruction": "/questions",
             "output_response": "/answers",
+            "instruct": "/asked",
         },
         until="active",
         then=look,

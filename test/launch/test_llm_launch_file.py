@@ -6,11 +6,16 @@ from __future__ import annotations
 import ast
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from rclpy.action import ActionServer
+from rclpy.node import Node
 
 from timebill_ros.__main__ import MODULES
-from timebill_ros.node import instruction_service, llm_node
+from timebill_ros.action import Instruct
+from timebill_ros.cli.session import Session, free_domain
+from timebill_ros.node import instruct_action, instruction_service, llm_node
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
 
@@ -52,7 +57,7 @@ def declared() -> dict[str, dict[str, ast.expr]]:
 
 
 def test_every_argument_has_a_default_and_a_description() -> None:
-    assert len(declared()) == 13
+    assert len(declared()) == 15
     assert all({"default_value", "description"} <= said.keys() for said in declared().values())
 
 
@@ -70,6 +75,25 @@ def test_arguments_remap_the_topics_that_the_node_has() -> None:
     used = {text for text in strings(instruction_service.__file__) if text.startswith("~/")}
     assert set(topics.values()) == used
     assert topics.keys() <= declared().keys()
+
+
+def test_an_argument_remaps_every_part_of_the_action_that_the_node_has() -> None:
+    argument, action = ast.literal_eval(constant("ACTION"))
+    assert argument in declared()
+    assert action in strings(instruct_action.__file__)
+    rules = [
+        f"{action}/_action/{part}:=/asked/_action/{part}"
+        for part in ast.literal_eval(constant("ACTION_PARTS"))
+    ]
+    options = [option for rule in rules for option in ("-r", rule)]
+    with Session("observer", free_domain()) as session:
+        node = Node("llm", context=session.node.context, cli_args=["--ros-args", *options])
+        server = ActionServer(node, Instruct, action, execute_callback=Mock())
+        names = [*node.get_service_names_and_types(), *node.get_topic_names_and_types()]
+        parts = {name for name, _ in names if "_action" in name}
+        assert parts == {rule.partition(":=")[2] for rule in rules}
+        server.destroy()
+        node.destroy_node()
 
 
 def test_the_policies_to_choose_from_are_the_nodes() -> None:
