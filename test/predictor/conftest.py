@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from timebill_ros.predictor.checkpoint import Buckets
-from timebill_ros.predictor.embedded_predictor import CrossAttentionClassifier, Shape, save
+from timebill_ros.predictor.embedded_predictor import save
+from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
 
 BUCKETS = Buckets(size=16, longest_response=100)
 
@@ -21,7 +22,7 @@ BUCKETS = Buckets(size=16, longest_response=100)
 def embedded(tmp_path: Path) -> Path:
     """A checkpoint of our own kind over a vocabulary of 50 tokens."""
     torch.manual_seed(0)
-    network = CrossAttentionClassifier(Shape(50, BUCKETS.count, hidden=8, tail=4))
+    network = LookUpNetwork(Shape(50, BUCKETS.count, hidden=8, tail=4))
     save(tmp_path / "embedded", network, BUCKETS, {"target": "none"})
     return tmp_path / "embedded"
 

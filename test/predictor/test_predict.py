@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from timebill_ros.predictor.checkpoint import read_config
-from timebill_ros.predictor.embedded_predictor import CrossAttentionClassifier, Shape
 from timebill_ros.predictor.errors import TargetMismatch
 from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
 
 LONG = list(range(3, 43)) * 3
 
@@ -61,27 +60,9 @@ def test_a_token_of_another_target_is_refused(embedded: Path, token: int) -> Non
         load_predictor(embedded).predict("", [1, token, 2], None)
 
 
-def test_padding_on_the_left_changes_nothing() -> None:
-    torch.manual_seed(1)
-    network = CrossAttentionClassifier(Shape(50, 7, hidden=8, tail=4)).eval()
-    for prompt in ([9], [9, 8, 7], LONG):
-        alone = network(torch.tensor([prompt]), torch.ones(1, len(prompt), dtype=torch.bool))
-        tokens = torch.tensor([[0] * 6 + prompt])
-        valid = torch.tensor([[False] * 6 + [True] * len(prompt)])
-        torch.testing.assert_close(network(tokens, valid), alone)
-
-
-@pytest.mark.parametrize("length", [1, 4, 5, 40])
-def test_keys_are_convolved_with_the_tokens_before_them(length: int) -> None:
-    torch.manual_seed(0)
-    network, x = CrossAttentionClassifier(Shape(50, 7, hidden=8)), torch.randn(2, length, 8)
-    expected = network.context(F.pad(x.transpose(1, 2), (4, 0))).transpose(1, 2)
-    torch.testing.assert_close(network._in_context(x), expected)
-
-
 def test_a_saved_predictor_predicts_what_it_did(embedded: Path) -> None:
     torch.manual_seed(0)
-    network = CrossAttentionClassifier(Shape(50, 7, hidden=8, tail=4)).eval()
+    network = LookUpNetwork(Shape(50, 7, hidden=8, tail=4)).eval()
     with torch.no_grad():
         logits = network(torch.tensor([LONG]), torch.ones(1, len(LONG), dtype=torch.bool))
     expected = logits[0].double().softmax(-1).numpy()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.predictor.quality import length_quality
+from timebill_ros.predictor.quality import length_errors, length_quality
 
 SECOND_OF_FIVE = LengthDistribution(np.eye(5)[1], 10)
 
@@ -32,3 +32,10 @@ def test_equal_lengths_explain_nothing() -> None:
     rounded = length_quality([SECOND_OF_FIVE] * 2, [15, 15], max_tokens=50).rounded()
     assert rounded["r2"] is None
     assert rounded["mae"] == 5.0
+
+
+def test_errors_of_known_lengths() -> None:
+    errors = length_errors([10.0, 20.0, 60.0], [10, 20, 30])
+    assert errors.mae == pytest.approx(10.0)
+    assert errors.rmse == pytest.approx(300.0**0.5)
+    assert errors.r2 == pytest.approx(1.0 - 900.0 / 200.0)

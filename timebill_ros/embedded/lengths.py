@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +14,18 @@ from timebill_ros.embedded.generation import generate
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.prompt import encode_prompt
 from timebill_ros.engine.transformer_engine import TransformerEngine
-from timebill_ros.workload.tasks import Task, sample_family, sample_task
+from timebill_ros.workload.tasks import Family, Task, sample_family, sample_task
 
 SHORTEST_PROMPT = 160
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt's tokens and the length N of its answer, end token included."""
+    """A prompt's tokens, the length N of its answer, end token included, and what it asks for."""
 
     prompt_ids: tuple[int, ...]
     response_tokens: int
+    family: Family
 
 
 def sample_tasks(seed: int, count: int, longest_prompt: int) -> Iterator[Task]:
@@ -39,27 +40,30 @@ def generated(engine: TransformerEngine, tasks: Iterable[Task]) -> Iterator[Pair
     """Answer tasks without eviction, and yield the lengths that came out."""
     for task in tasks:
         answer = generate(engine, task)
-        yield Pair(answer.prompt_ids, answer.response_tokens)
+        yield Pair(answer.prompt_ids, answer.response_tokens, task.family)
 
 
 def expected(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[Task]) -> Iterator[Pair]:
     """The lengths that right answers would have; a thousand times cheaper than generating them."""
     for task in tasks:
         prompt = encode_prompt(tokenizer, Conversation(task.system, task.instruction))
-        yield Pair(tuple(prompt), task.reference_tokens)
+        yield Pair(tuple(prompt), task.reference_tokens, task.family)
 
 
-def write_pairs(path: Path, pairs: list[Pair]) -> None:
-    """Write pairs as arrays: all prompts in one row, their ends, the lengths."""
-    ends = np.cumsum([len(pair.prompt_ids) for pair in pairs])
-    tokens = np.concatenate([np.array(pair.prompt_ids, dtype=np.uint16) for pair in pairs])
-    lengths = np.array([pair.response_tokens for pair in pairs])
-    np.savez_compressed(path, tokens=tokens, ends=ends, response_tokens=lengths)
+def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    """Write pairs as arrays: all prompts in one row, their ends, the lengths, the families."""
+    np.savez_compressed(
+        path,
+        tokens=np.concatenate([np.array(pair.prompt_ids, dtype=np.uint16) for pair in pairs]),
+        ends=np.cumsum([len(pair.prompt_ids) for pair in pairs]),
+        response_tokens=np.array([pair.response_tokens for pair in pairs]),
+        families=np.array([str(pair.family) for pair in pairs]),
+    )
 
 
 def read_pairs(path: Path) -> list[Pair]:
     """Read what ``write_pairs`` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         prompts = np.split(arrays["tokens"], arrays["ends"][:-1])
-        lengths = arrays["response_tokens"]
-    return [Pair(tuple(p.tolist()), int(n)) for p, n in zip(prompts, lengths, strict=True)]
+        rows = zip(prompts, arrays["response_tokens"], arrays["families"], strict=True)
+        return [Pair(tuple(p.tolist()), int(n), Family(family)) for p, n, family in rows]

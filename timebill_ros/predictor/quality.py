@@ -6,10 +6,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from timebill_ros.budget.length import LengthDistribution, bucket_label
+
+
+class LengthErrors(NamedTuple):
+    """How far predicted lengths are from the true ones, tokens but for R2."""
+
+    mae: float
+    rmse: float
+    r2: float
+    """Negative where the mean would predict better; not a number where all lengths are equal."""
+
+
+def length_errors(predicted: ArrayLike, actual: ArrayLike) -> LengthErrors:
+    """Errors of predicted lengths [n] against true ones [n], for n >= 1."""
+    lengths = np.asarray(actual, dtype=np.float64)
+    error = np.asarray(predicted, dtype=np.float64) - lengths
+    variance = float(((lengths - lengths.mean()) ** 2).sum())
+    squared = float((error**2).sum())
+    return LengthErrors(
+        mae=float(np.abs(error).mean()),
+        rmse=math.sqrt(squared / error.size),
+        r2=1.0 - squared / variance if variance else math.nan,
+    )
 
 
 @dataclass(frozen=True)
@@ -20,7 +44,6 @@ class LengthQuality:
     mae: float
     rmse: float
     r2: float
-    """Negative where the mean would predict better; not a number where all lengths are equal."""
     bucket_accuracy: float
     covered: float
     """Share of N <= N_hat."""
@@ -44,15 +67,12 @@ def length_quality(
     lengths = np.array(actual)
     labels = np.array([bucket_label(int(n), size) for n in lengths])
     error = edges - lengths
-    spread = lengths - lengths.mean()
-    variance = float((spread**2).sum())
+    errors = length_errors(edges, lengths)
     return LengthQuality(
         pairs=len(lengths),
-        mae=float(np.abs(error).mean()),
-        rmse=float(np.sqrt((error**2).mean())),
-        r2=1.0 - float((error**2).sum()) / variance if variance else math.nan,
+        **errors._asdict(),
         bucket_accuracy=float((-(-edges // size) == labels).mean()),
         covered=float((lengths <= edges).mean()),
-        mae_of_mean=float(np.abs(spread).mean()),
+        mae_of_mean=float(np.abs(lengths - lengths.mean()).mean()),
         mae_of_middle=float(np.abs(error - (size - 1) / 2).mean()),
     )
