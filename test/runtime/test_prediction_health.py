@@ -30,12 +30,12 @@ PLAN = Plan(
 
 def answer(tokens: int = 20, took: float = 0.4, prefill: float = 0.2, plan: Plan = PLAN) -> Outcome:
     """A response that waited for 1 s; its prefill was predicted to take 0.1 s."""
-    timing = Timing(queued=1.0, prefill=prefill, total=1.0 + took)
+    timing = Timing(queued=1.0, prefill=prefill, decode=took - prefill, total=1.0 + took)
     return Response(JOB, "", FinishReason.EOS, False, tokens, plan, 0.1, timing)
 
 
 def killed(tokens: int, took: float, stage: Stage = Stage.DECODE) -> Outcome:
-    timing = Timing(prefill=0.1, total=took)
+    timing = Timing(prefill=0.1, decode=took - 0.1, total=took)
     return Overrun(JOB, Reason.KILLED, stage, "", timing, "", tokens, PLAN, 0.1)
 
 

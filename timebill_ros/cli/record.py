@@ -80,7 +80,7 @@ class Record:
 
     @property
     def execution(self) -> float:
-        """Seconds from the start of execution to the end; 0 where it never started."""
+        """Seconds from start to end, on the deadlines' clock; 0 where it never started."""
         return max(0.0, self.timing.total - self.timing.queued)
 
 

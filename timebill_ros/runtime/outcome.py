@@ -59,8 +59,11 @@ class Timing:
 
     @property
     def execution(self) -> float:
-        """Seconds from the start of execution to the outcome; 0 where it never started."""
-        return self.total - self.queued if self.prefill > 0.0 else 0.0
+        """Real seconds of the engine's work, to be compared with what was predicted.
+
+        Waiting for a late prediction is not in it; 0 where execution never started.
+        """
+        return self.prefill + self.evict + self.decode
 
 
 @dataclass(frozen=True)
