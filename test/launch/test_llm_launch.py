@@ -3,34 +3,21 @@
 
 from __future__ import annotations
 
-import logging
 import runpy
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with ROS 2, not from PyPI")
 
-from launch import LaunchContext, LaunchDescription, LaunchService
-from launch.actions import (
-    IncludeLaunchDescription,
-    OpaqueFunction,
-    RegisterEventHandler,
-    Shutdown,
-    TimerAction,
-)
-from launch.event_handlers import OnProcessExit, OnProcessStart
+from launch import LaunchContext
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch_ros.event_handlers import OnStateTransition
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.srv import GetState
 from rclpy.parameter_client import AsyncParameterClient
 
-# Importing launch has every logger made from then on keep its records to itself, away from caplog.
-logging.setLoggerClass(logging.Logger)
+from .launching import Run, run, wait_for
 
 SOURCE_TREE = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = SOURCE_TREE / "launch" / "llm.launch.py"
@@ -51,94 +38,8 @@ ARGUMENTS = {
     "autostart",
     "log_level",
 }
-# Longest wait for a state, and for the graph to show what is there, s.
-PATIENCE = 60.0
-GRAPH_PATIENCE = 30.0
 # Long enough for a second attempt to show, s.
 QUIET = 1.0
-
-
-@dataclass
-class Run:
-    """What a launch did: the states that its node reached, and how all ended."""
-
-    states: list[str] = field(default_factory=list)
-    arrived: bool = False
-    exit_codes: list[int] = field(default_factory=list)
-    launch_exit_code: int | None = None
-
-
-def run(
-    arguments: dict[str, str],
-    *,
-    until: str,
-    then: Callable[[LaunchContext], None] = lambda context: None,
-    quiet: float = 0.0,
-) -> Run:
-    """Launch until the node is there, look around, and shut down.
-
-    Args:
-        arguments: of the launch file.
-        until: the state that the node is to reach; "started" before the first one.
-        then: called there.
-        quiet: how long to go on from there, s.
-    """
-    seen = Run()
-
-    def reached(context: LaunchContext, state: str) -> list[TimerAction]:
-        if state != until:
-            return []
-        seen.arrived = True
-        then(context)
-        return [TimerAction(period=quiet, actions=[Shutdown(reason="the test is done")])]
-
-    def note_state(context: LaunchContext) -> list[TimerAction]:
-        seen.states.append(context.locals.event.goal_state)
-        return reached(context, seen.states[-1])
-
-    def note_exit(context: LaunchContext) -> None:
-        seen.exit_codes.append(context.locals.event.returncode)
-
-    started = OnProcessStart(on_start=[OpaqueFunction(function=reached, args=["started"])])
-    changed = OnStateTransition(entities=[OpaqueFunction(function=note_state)])
-    ended = OnProcessExit(on_exit=[OpaqueFunction(function=note_exit)])
-    service = LaunchService(noninteractive=True)
-    service.include_launch_description(
-        LaunchDescription(
-            [
-                *(RegisterEventHandler(handler) for handler in (started, changed, ended)),
-                IncludeLaunchDescription(
-                    PythonLaunchDescriptionSource(str(LAUNCH_FILE)),
-                    launch_arguments=arguments.items(),
-                ),
-                TimerAction(period=PATIENCE, actions=[Shutdown(reason="the test took too long")]),
-            ]
-        )
-    )
-    seen.launch_exit_code = service.run()
-    return seen
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait for the graph, which is discovered in the background."""
-    end = time.monotonic() + GRAPH_PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def param_file(tmp_path: Path) -> Callable[..., str]:
-    """Writes a parameter file for a node that is soon ready and leaves nothing behind."""
-
-    def write(**parameters: object) -> str:
-        quick = {"profile_cache": str(tmp_path), "profile_seconds": 1.0, "threads": 1}
-        lines = [f"    {name}: {value}" for name, value in {**quick, **parameters}.items()]
-        path = tmp_path / "test.param.yaml"
-        path.write_text("\n".join(["/**:", "  ros__parameters:", *lines, ""]))
-        return str(path)
-
-    return write
 
 
 def test_the_documented_arguments_are_declared() -> None:
@@ -150,7 +51,7 @@ def test_the_documented_arguments_are_declared() -> None:
 
 
 def test_a_parameter_file_that_does_not_exist_ends_the_launch() -> None:
-    assert run({"param_file": "/nowhere.yaml"}, until="active").launch_exit_code == 1
+    assert run(LAUNCH_FILE, {"param_file": "/nowhere.yaml"}, until="active").launch_exit_code == 1
 
 
 def test_a_preset_that_does_not_exist_ends_the_launch_naming_those_that_do() -> None:
@@ -159,7 +60,7 @@ def test_a_preset_that_does_not_exist_ends_the_launch_naming_those_that_do() -> 
     with pytest.raises(FileNotFoundError, match=r"'gpt'; there are: embedded, llama-3\.2-3b"):
         preset_file("gpt", presets)
     assert preset_file("embedded", presets) == str(presets / "embedded.param.yaml")
-    assert run({"preset": "gpt"}, until="active").launch_exit_code == 1
+    assert run(LAUNCH_FILE, {"preset": "gpt"}, until="active").launch_exit_code == 1
 
 
 @pytest.mark.e2e
@@ -178,7 +79,7 @@ def test_a_preset_wins_over_the_file_and_an_argument_over_the_preset(
 
     file = param_file(default_budget=5.0, seed=7)
     arguments = {"param_file": file, "preset": "embedded", "policy": "skip_next"}
-    seen = run(arguments, until="active", then=look)
+    seen = run(LAUNCH_FILE, arguments, until="active", then=look)
     assert seen.arrived
     assert seen.launch_exit_code == 0
 
@@ -187,7 +88,7 @@ def test_a_preset_wins_over_the_file_and_an_argument_over_the_preset(
 def test_the_node_comes_to_active_and_ends_cleanly(param_file: Callable[..., str]) -> None:
     """Arguments are left empty, as an including launch file may leave them."""
     empty = dict.fromkeys(ARGUMENTS - {"autostart"}, "")
-    seen = run({**empty, "param_file": param_file()}, until="active")
+    seen = run(LAUNCH_FILE, {**empty, "param_file": param_file()}, until="active")
     assert seen == Run(
         states=["configuring", "inactive", "activating", "active"],
         arrived=True,
@@ -217,6 +118,7 @@ def test_arguments_reach_the_node(param_file: Callable[..., str]) -> None:
         assert seed.integer_value == 7
 
     seen = run(
+        LAUNCH_FILE,
         {
             "param_file": file,
             "policy": "skip_next",
@@ -237,7 +139,9 @@ def test_arguments_reach_the_node(param_file: Callable[..., str]) -> None:
 
 @pytest.mark.e2e
 def test_a_configuration_that_fails_is_not_tried_again(param_file: Callable[..., str]) -> None:
-    seen = run({"param_file": param_file(alpha_max=1.5)}, until="unconfigured", quiet=QUIET)
+    seen = run(
+        LAUNCH_FILE, {"param_file": param_file(alpha_max=1.5)}, until="unconfigured", quiet=QUIET
+    )
     assert seen == Run(
         states=["configuring", "unconfigured"], arrived=True, exit_codes=[0], launch_exit_code=0
     )
@@ -253,5 +157,5 @@ def test_without_autostart_the_node_stays_unconfigured(param_file: Callable[...,
         assert answer.result().current_state.label == "unconfigured"
 
     arguments = {"param_file": param_file(), "autostart": "false"}
-    seen = run(arguments, until="started", then=look, quiet=QUIET)
+    seen = run(LAUNCH_FILE, arguments, until="started", then=look, quiet=QUIET)
     assert seen == Run(states=[], arrived=True, exit_codes=[0], launch_exit_code=0)
