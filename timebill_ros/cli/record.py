@@ -65,6 +65,7 @@ class Record:
         plan: None where it ended before one was made.
         text: the answer, or what there was of it.
         detail: why there is no answer, in words.
+        truncated: whether the deadline cut the answer short, to its best complete prefix.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Record:
     timing: Timing
     text: str
     detail: str = ""
+    truncated: bool = False
 
     @property
     def execution(self) -> float:
@@ -111,6 +113,7 @@ def record_of_message(
         timing=_timing(message.timing),
         text=message.text if answered else message.partial_text,
         detail="" if answered else message.detail,
+        truncated=answered and message.truncated,
     )
 
 
@@ -137,8 +140,9 @@ def record_of_outcome(outcome: Outcome, prompt_tokens: int) -> Record:
     names = [field.name for field in fields(Planned)]
     if isinstance(outcome, ResponseOutcome):
         ending, detail = (Ending.LATE if outcome.late else Ending.IN_TIME), ""
+        truncated = outcome.truncated
     else:
-        ending, detail = Ending(outcome.reason.value), outcome.detail
+        ending, detail, truncated = Ending(outcome.reason.value), outcome.detail, False
     return Record(
         id=job.id,
         prompt_tokens=prompt_tokens,
@@ -150,6 +154,7 @@ def record_of_outcome(outcome: Outcome, prompt_tokens: int) -> Record:
         timing=outcome.timing,
         text="",
         detail=detail,
+        truncated=truncated,
     )
 
 
@@ -188,6 +193,7 @@ def _row(record: Record) -> dict[str, object]:
     return {
         "id": record.id,
         "outcome": record.ending.value,
+        "truncated": record.truncated,
         "prompt_tokens": record.prompt_tokens,
         "released": f"{record.released:.6f}",
         "budget": record.budget,

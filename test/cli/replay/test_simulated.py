@@ -14,6 +14,7 @@ from timebill_ros.cli.replay.bag import Bag
 from timebill_ros.cli.replay.main import main
 from timebill_ros.cli.replay.recording import BadInput, Lengths, Pace, Recorded
 from timebill_ros.cli.replay.simulated import assumed, replay_simulated
+from timebill_ros.cli.replay.trace import read_lengths
 from timebill_ros.msg import ChatMessage
 from timebill_ros.node.conversions import time_msg
 from timebill_ros.runtime.clock import seconds
@@ -100,6 +101,19 @@ def test_the_settings_are_the_node_s() -> None:
         ("b", "skipped", 0.015),
         ("a", "answered", 0.02),
     ]
+
+
+def test_answers_that_the_deadline_cuts_short_count_apart(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write(tmp_path / "in", [recorded("a", 0.0, budget=0.025)], [answer("a", response=40)])
+    arguments = ["--simulate", "--time-model", str(model), "-p", "overrun_policy:=anytime"]
+    expected = ["--expect", "truncated==1", "--expect", "completion==1"]
+    assert main([str(bag), *arguments, *expected, "--out", str(tmp_path / "out")]) == 0
+    assert "of them cut short by the deadline 1" in capsys.readouterr().out
+    known = read_lengths(tmp_path / "out" / "replay.csv")["a"]
+    assert known == Bag(tmp_path / "out" / "bag").recorded[0].lengths
+    assert known.response_tokens == 16
 
 
 def test_unknown_lengths_are_named_or_assumed() -> None:

@@ -233,8 +233,9 @@ def _filled(target: Any, source: Any) -> Any:
 def _lengths(outcomes: Sequence[Any]) -> dict[str, Iterator[Lengths | None]]:
     """By recorded id, the lengths that its terminal outcomes tell, in their order.
 
-    A response tells its own length. An overrun that had a plan tells the predicted one, or one
-    token more than it had made by then where that is more; the others tell nothing.
+    A response tells its own length. An overrun that had a plan, or a truncated response, tells
+    the predicted one, or one token more than it had made by then where that is more; the others
+    tell nothing.
     """
     told: dict[str, list[Lengths | None]] = {}
     for outcome in outcomes:
@@ -242,7 +243,7 @@ def _lengths(outcomes: Sequence[Any]) -> dict[str, Iterator[Lengths | None]]:
         if overrun and outcome.reason == Overrun.LATE:
             continue
         plan, tokens = outcome.plan, outcome.response_tokens
-        if overrun:
+        if overrun or getattr(outcome, "truncated", False):
             tokens = max(plan.predicted_tokens, tokens + 1)
         known = None
         if plan.prompt_tokens:

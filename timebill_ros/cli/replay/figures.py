@@ -67,6 +67,7 @@ class Figures:
             "completion": self._share(lambda ending: ending is Ending.IN_TIME),
             "miss_ratio": self._share(lambda ending: ending.missed),
             **{ending.name.lower(): self.counts[ending] for ending in Ending},
+            "truncated": sum(record.truncated for record in self.records),
         }
         if name in ratios:
             return float(ratios[name])
@@ -92,6 +93,8 @@ class Figures:
             for ending in Ending
             if self.counts[ending]
         ]
+        if truncated := self["truncated"]:
+            lines.append(f"  of them cut short by the deadline {truncated:.0f}")
         lines += [
             f"completion {self['completion']:.4f}, miss ratio {self['miss_ratio']:.4f}",
             f"{'':18}" + "".join(f"{name:>10}" for name in _SHOWN),
@@ -105,7 +108,7 @@ class Figures:
     def write_csv(self, path: Path) -> None:
         """Write every figure that the table shows as a row of name and value."""
         names = ["instructions", "completion", "miss_ratio"]
-        names += [ending.name.lower() for ending in Ending]
+        names += [*(ending.name.lower() for ending in Ending), "truncated"]
         names += [f"{series}_{shown}" for series in SERIES for shown in _SHOWN]
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -100,8 +100,9 @@ Read = Callable[[tuple[str, ...], Callable[[str], T]], T]
 
 
 def _unfinished(read: Read) -> bool:
-    """Whether the row tells that there was more to come: a replay's row that is no response."""
-    return read(("outcome",), str) not in ("", "in time", "late")
+    """Whether the row tells that there was more to come: a replay's overrun, or cut short."""
+    cut = read(("truncated",), str) == "True"
+    return cut or read(("outcome",), str) not in ("", "in time", "late")
 
 
 def _rows(path: Path, *needed: tuple[str, ...]) -> Iterator[Read]:
