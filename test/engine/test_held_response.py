@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.errors import GrammarExhausted
@@ -19,7 +21,7 @@ from timebill_ros.engine.sampling import Sampling
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 
-from .conftest import COMMON, EOS, byte_tokenizer
+from .conftest import BYTES, EOS, SPECIAL, byte_tokenizer
 
 COMMAND = {
     "oneOf": [
@@ -76,10 +78,27 @@ def check(text: str, schema: dict[str, object]) -> None:
     jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
 
 
-@pytest.fixture(scope="module")
-def schemas() -> ResponseSchemas:
-    """Schemas over single bytes."""
-    return ResponseSchemas(byte_tokenizer(), COMMON["vocab_size"], {EOS})
+MERGES = (
+    *[('"', ":"), ('":', "Ġ"), ('":Ġ', '"'), ('"', "]"), ('"]', "}"), ('"', "}"), ('"', ",")],
+    *[('",', "Ġ"), ('",Ġ', '"'), ("{", '"'), ("Ġ", "["), ("t", "r"), ("tr", "u"), ("u", "e")],
+)
+
+
+def merging_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes and tokens of several, which span the ends of keys and values."""
+    tokens = [*SPECIAL, *BYTES, *(first + second for first, second in MERGES)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(MERGES)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[EOS])
+
+
+@pytest.fixture(scope="module", params=[byte_tokenizer, merging_tokenizer])
+def schemas(request: pytest.FixtureRequest) -> ResponseSchemas:
+    """Schemas over the tokens of a tokenizer."""
+    tokenizer = request.param()
+    return ResponseSchemas(tokenizer, len(tokenizer), {EOS})
 
 
 def run(engine, prompt, max_tokens, schema):
@@ -147,7 +166,7 @@ def test_the_embedded_model_speaks_json_under_the_shipped_schemas(name, shipped_
 @pytest.mark.parametrize("name", sorted(VALUES))
 def test_only_what_the_schema_allows_may_come_next(name, schemas):
     held = schemas.hold(json.dumps(SCHEMAS[name]))
-    logits = torch.zeros(COMMON["vocab_size"])
+    logits = torch.zeros(schemas.vocabulary)
     for token in schemas.tokens(json.dumps(VALUES[name], ensure_ascii=False)):
         restricted = held.restrict(logits)
         assert restricted[token] == 0.0

@@ -31,12 +31,15 @@ class ResponseSchemas:
         tokenizer: the model's.
         vocabulary: width of the model's logits.
         eos_tokens: tokens that end a response.
+
+    Attributes:
+        vocabulary: as given.
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, vocabulary: int, eos_tokens: Collection[int]
     ) -> None:
-        self._width = vocabulary
+        self.vocabulary = vocabulary
         self._fault: str | None = None
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             self._fault = "the model's tokenizer is not of the fast kind, which schemas need"
@@ -66,7 +69,7 @@ class ResponseSchemas:
                 long, or the model's tokenizer does not allow it.
         """
         tokens = self._tokens_or_fault()
-        return HeldResponse(tokens, self._compiled(schema).deep_copy(), self._width)
+        return HeldResponse(tokens, self._compiled(schema).deep_copy(), self.vocabulary)
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a response that reads ``text``. Raises ``SchemaRefused`` as ``hold``."""
