@@ -30,6 +30,7 @@ PLAN = Plan("timebill", 0.0, True, 100, 100, 16, 80, 0.1, 0.2)
 OUTCOMES: dict[str, Outcome] = {
     ".": Response(JOB, "", FinishReason.EOS, False, 3, PLAN, 0.1, Timing(slack=0.25)),
     "L": Response(JOB, "", FinishReason.EOS, True, 3, PLAN, 0.1, Timing(slack=-0.5)),
+    "t": Response(JOB, "", FinishReason.DEADLINE, False, 3, PLAN, 0.1, Timing(slack=0.01)),
     **{
         letter: Overrun(JOB, reason, Stage.QUEUED, "", Timing())
         for letter, reason in {
@@ -96,12 +97,13 @@ def test_only_the_last_hundred_instructions_count() -> None:
 
 
 def test_what_is_a_miss() -> None:
-    assert after("rcl.").values[MISS_RATIO] == "0.000"
+    assert after("rclt.").values[MISS_RATIO] == "0.000"
     for missed in "Lksef":
         assert after(missed).values[MISS_RATIO] == "1.000"
 
 
 def test_the_figures_say_what_became_of_all() -> None:
+    assert after("t").values["outcomes: truncated"] == "1"
     assert after("..lLkkr").values == {
         "miss ratio": "0.600",
         "misses of the last 3": "3",

@@ -34,9 +34,12 @@ def answer(tokens: int = 20, took: float = 0.4, prefill: float = 0.2, plan: Plan
     return Response(JOB, "", FinishReason.EOS, False, tokens, plan, 0.1, timing)
 
 
-def killed(tokens: int, took: float, stage: Stage = Stage.DECODE) -> Outcome:
+def killed(
+    tokens: int, took: float, stage: Stage = Stage.DECODE, *, feasible: bool = False
+) -> Outcome:
     timing = Timing(prefill=0.1, decode=took - 0.1, total=took)
-    return Overrun(JOB, Reason.KILLED, stage, "", timing, "", tokens, PLAN, 0.1)
+    plan = replace(PLAN, feasible=feasible)
+    return Overrun(JOB, Reason.KILLED, stage, "", timing, "", tokens, plan, 0.1)
 
 
 def after(*outcomes: Outcome, warn: float = 0.1) -> Report:
@@ -91,3 +94,13 @@ def test_an_answer_that_was_killed_tells_what_its_deadline_showed() -> None:
     assert values["share beyond planned_tokens"] == "0.500"
     assert values["share beyond wcet"] == "0.500"
     assert after(killed(0, 9.0, Stage.PREFILL)).values["plans"] == "0"
+    assert after(killed(5, 0.4, feasible=True)).values["share beyond wcet"] == "1.000"
+
+
+def test_an_answer_that_its_deadline_cut_short_had_no_length_of_its_own() -> None:
+    cut = replace(answer(), finish_reason=FinishReason.DEADLINE)
+    values = after(cut).values
+    assert values["length error"] == values["time error"] == "-"
+    assert values["share beyond wcet"] == "1.000"
+    infeasible = replace(cut, plan=replace(PLAN, feasible=False))
+    assert after(infeasible).values["share beyond wcet"] == "0.000"

@@ -54,7 +54,8 @@ class Report:
 class DeadlineHealth:
     """Which of the last instructions missed their deadline, and what became of all of them.
 
-    A miss is an instruction without a response in time; one that was rejected or canceled is none.
+    A miss is an instruction without a response in time; one that was rejected or canceled is none,
+    nor is an answer that its deadline cut short: it came in time, and is counted by itself.
     Besides their share, misses are held to a weakly hard constraint, as control loops state it
     (Bernat, Burns and Llamosi, "Weakly Hard Real-Time Systems", IEEE Trans. Computers 50(4), 2001):
     at most m = ``firm_misses`` in any k = ``firm_window`` consecutive instructions.
@@ -69,7 +70,7 @@ class DeadlineHealth:
     def add(self, outcome: Outcome) -> None:
         """Take one outcome into account; LATE is none, its response follows."""
         if isinstance(outcome, Response):
-            self._counts["late" if outcome.late else "in time"] += 1
+            self._counts[_kind(outcome)] += 1
             self._missed.append(outcome.late)
         elif outcome.terminal:
             self._counts[outcome.reason.value] += 1
@@ -133,6 +134,12 @@ def memory_report(memory: Memory) -> Report:
     if left < _NO_MEMORY:
         return Report(Level.ERROR, message, values)
     return Report(Level.WARN if left < _LITTLE_MEMORY else Level.OK, message, values)
+
+
+def _kind(response: Response) -> str:
+    if response.truncated:
+        return "truncated"
+    return "late" if response.late else "in time"
 
 
 def _run_at_end(missed: list[bool]) -> int:

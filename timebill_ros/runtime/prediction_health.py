@@ -24,7 +24,8 @@ class _Comparison:
         time: s of execution; N_hat tokens are assumed, so a wrong length is in its error.
         prefill: s of prefill, which the time model predicts alone.
         beyond_planned: more tokens came than the plan had to survive, N > N_W.
-        beyond_wcet: execution outlasted the plan's worst case.
+        beyond_wcet: execution outlasted the plan's worst case, or its deadline came although the
+            worst case was to end before.
         predicted: a prediction came in time.
     """
 
@@ -46,7 +47,7 @@ class PredictionHealth:
     def add(self, outcome: Outcome) -> None:
         """Take an outcome into account that was decoded to its end, or to its deadline."""
         if outcome.plan is not None and _decoded(outcome):
-            complete = isinstance(outcome, Response)
+            complete = isinstance(outcome, Response) and not outcome.truncated
             self._last.append(_compare(outcome, outcome.plan, complete=complete))
 
     def report(self, settings: Settings) -> Report:
@@ -91,7 +92,7 @@ def _compare(outcome: Outcome, plan: Plan, *, complete: bool) -> _Comparison:
         time=(plan.predicted_time, timing.execution) if complete else None,
         prefill=(outcome.predicted_prefill, timing.prefill),
         beyond_planned=tokens > plan.planned_tokens,
-        beyond_wcet=timing.execution > plan.wcet,
+        beyond_wcet=timing.execution > plan.wcet or (plan.feasible and not complete),
         predicted=predicted,
     )
 
