@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
@@ -12,6 +14,9 @@ from timebill_ros.engine.json_prefix import Closing, closings
 
 # A string is free text where it may go on with any word; names and choices are not.
 _ANY_WORDS = (b" a", b" z", b" 7")
+# Ways to close that are tried: what cannot be closed is known within a millisecond or two. One
+# unfinished element of a list has about as many as members.
+_MOST_TRIES = 64
 
 
 class HeldResponse:
@@ -29,7 +34,7 @@ class HeldResponse:
         self._tokens = tokens
         self._matcher = matcher
         self._vocabulary = vocabulary
-        self._accepted: list[int] = []
+        self._pieces: list[bytes] = []
 
     def restrict(self, logits: Tensor) -> Tensor:
         """Logits [V] with minus infinity for every token that is not allowed next.
@@ -51,19 +56,19 @@ class HeldResponse:
         """
         if not self._matcher.consume_token(token):
             raise GrammarExhausted(_reason(self._matcher))
-        self._accepted.append(token)
+        self._pieces.append(self._tokens.decode_bytes([token]))
 
     def closed(self) -> str:
         """The longest valid JSON text that the response so far can be cut and closed to.
 
         Nothing that was not generated is filled in but quotes and brackets; "" where no such text
-        satisfies the schema. The response can go on afterwards.
+        satisfies the schema, or only one from much further back. The response can go on afterwards.
         """
-        pieces = [self._tokens.decode_bytes([token]) for token in self._accepted]
+        pieces = list(self._pieces)
         text = b"".join(pieces)
         matcher = self._matcher.deep_copy()
         length = len(text)
-        for closing in closings(text):
+        for closing in islice(closings(text), _MOST_TRIES):
             # Back to the last token boundary in what is kept.
             while length > closing.kept:
                 length -= len(pieces.pop())
@@ -76,13 +81,14 @@ class HeldResponse:
         """Whether the schema allows what is kept, of which ``rest`` is not consumed yet, closed."""
         if closing.prose and not all(self._fits(matcher, rest + word) for word in _ANY_WORDS):
             return False
-        ahead = matcher.deep_copy()
-        ending = self._tokens.tokenize_bytes(rest + closing.closers)
-        return ahead.consume_tokens(ending) and ahead.is_accepting()
+        ending = rest + closing.closers
+        if not ending:  # a grammar that is satisfied for good takes no token to try
+            return matcher.is_accepting()
+        return self._fits(matcher, ending, self._tokens.eos_token)
 
-    def _fits(self, matcher: LLMatcher, text: bytes) -> bool:
-        """Whether ``text`` may come next."""
-        tokens = self._tokens.tokenize_bytes(text)
+    def _fits(self, matcher: LLMatcher, text: bytes, *end: int) -> bool:
+        """Whether ``text``, and an ``end`` token behind it, may come next."""
+        tokens = [*self._tokens.tokenize_bytes(text), *end]
         return matcher.validate_tokens(tokens) == len(tokens)
 
 
