@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.embedded.collect_lengths import SETS, PairSet, collect
 from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE
 from timebill_ros.embedded.length_training import Stage, recipe, train
@@ -27,9 +28,11 @@ from timebill_ros.embedded.lengths import Pair, expected, read_pairs, sample_tas
 from timebill_ros.embedded.predictor_quality import measure
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.fingerprint import target_fingerprint
+from timebill_ros.predictor.calibration import write_calibration
 from timebill_ros.predictor.checkpoint import Buckets
 from timebill_ros.predictor.embedded_predictor import EmbeddedPredictor, save
 from timebill_ros.predictor.length_classes import LengthClasses, buckets
+from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
 from timebill_ros.workload.tasks import Family
 
@@ -64,7 +67,7 @@ def cross_entropy(classes: LengthClasses, outputs: Tensor, lengths: Sequence[int
 
 
 def main() -> None:
-    """Collect lengths where there are none yet, train, evaluate, save."""
+    """Collect lengths where there are none yet, train, evaluate, save, calibrate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="predictor checkpoint directory to write")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the target model")
@@ -92,6 +95,7 @@ def main() -> None:
     quality = measure(predictor, sets["held_out"], LONGEST_RESPONSE)
     print(f"trained for {seconds:.0f} s", quality, sep="\n")
     provenance = {
+        "target_id": "embedded",
         "target": target_fingerprint(arguments.checkpoint),
         "decoding": {"temperature": 0.0, "max_tokens": LONGEST_RESPONSE, "alpha": 0.0},
         "training": {
@@ -104,10 +108,17 @@ def main() -> None:
         "held_out": quality.rounded(),
     }
     save(arguments.output, network, size, provenance)
+    write_calibration(arguments.output, calibrate(predictor, sets["calibration"]))
     with (arguments.output / "training_log.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "loss"])
         writer.writerows((step, f"{loss:.5f}") for step, loss in log)
+
+
+def calibrate(predictor: LengthPredictor, pairs: Sequence[Pair]) -> Calibration:
+    """What the predictor's probabilities are worth, by pairs that it was not trained on."""
+    predicted = [predictor.predict("", pair.prompt_ids, None) for pair in pairs]
+    return fit_calibration(predicted, [pair.response_tokens for pair in pairs])
 
 
 def _train(
