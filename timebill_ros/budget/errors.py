@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class SettingError(ValueError):
     """A parameter that nothing can work with.
@@ -19,3 +21,12 @@ class SettingError(ValueError):
 
 class ProfileFitError(ValueError):
     """Profiled points from which no plausible time model follows."""
+
+
+class QualityFileError(ValueError):
+    """A file that does not hold quality curves."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Build the message from the file and what is wrong with it."""
+        super().__init__(f"{path} holds no quality curves: {reason}")
+        self.path = path
