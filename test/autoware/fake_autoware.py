@@ -43,12 +43,15 @@ class FakeAutoware:
         limits, clears, instructions, diagnostics: what was published.
     """
 
-    def __init__(self, context: Context, *, absent: tuple[str, ...] = ()) -> None:
-        """Everything is there but the services named ``absent``."""
+    def __init__(
+        self, context: Context, *, absent: tuple[str, ...] = (), limited: bool = True
+    ) -> None:
+        """Everything is there but the services named ``absent``, and who takes velocity limits."""
         from autoware_adapi_v1_msgs import msg, srv
         from autoware_internal_planning_msgs.msg import VelocityLimit, VelocityLimitClearCommand
 
         self.msg = msg
+        self.limited = limited
         self.executor = SingleThreadedExecutor(context=context)
         node = self.node = Node("fake_autoware", context=context)
         self.executor.add_node(node)
@@ -68,8 +71,9 @@ class FakeAutoware:
         self.served = set(services) - set(absent)
         for name in self.served:
             node.create_service(services[name], name, self._serve(name))
+        candidates = REMAPS["~/output/velocity_limit"]
         for kind, topic, kept, qos in (
-            (VelocityLimit, REMAPS["~/output/velocity_limit"], self.limits, LATCHED),
+            *([(VelocityLimit, candidates, self.limits, LATCHED)] if limited else []),
             (VelocityLimitClearCommand, REMAPS["~/output/clear_velocity_limit"], self.clears, 1),
             (Instruction, "/llm/input/instruction", self.instructions, INSTRUCTION_QOS),
             (DiagnosticArray, "/diagnostics", self.diagnostics, 10),
@@ -101,7 +105,8 @@ class FakeAutoware:
         self.executor.add_node(adapter)
         self.until(
             lambda: (
-                self.responses.get_subscription_count() == 1
+                adapter._vehicle._limit.get_subscription_count() == int(self.limited)
+                and self.responses.get_subscription_count() == 1
                 and self.overruns.get_subscription_count() == 1
                 and self.texts.get_subscription_count() == 1
                 and all(

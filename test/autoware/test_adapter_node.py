@@ -69,6 +69,15 @@ def test_a_velocity_limit_becomes_a_candidate(autoware: FakeAutoware, ros_contex
     assert autoware.called == []
 
 
+def test_a_velocity_limit_waits_for_nobody(interfaces: Path | None, ros_context: Context) -> None:
+    autoware = FakeAutoware(ros_context, limited=False)
+    autoware.adapter(ros_context)
+    autoware.answer("drive/1", '{"command": "velocity_limit", "velocity_mps": 12}')
+    autoware.until(lambda: autoware.count(Refusal.ABSENT) == 1)
+    assert any("max_velocity_candidates" in a.status[0].message for a in autoware.diagnostics)
+    close(autoware)
+
+
 @pytest.mark.parametrize(
     ("state", "services"), [("UNSET", [SET]), ("SET", [CHANGE]), ("ARRIVED", [CLEAR, SET])]
 )
@@ -204,7 +213,7 @@ def test_a_service_that_does_not_answer_holds_nothing_up(
 ) -> None:
     """A client sees the service of another executor, which nobody spins."""
     autoware = FakeAutoware(ros_context, absent=(AUTONOMOUS,))
-    silent = FakeAutoware(ros_context, absent=(STOP, SET, CHANGE, CLEAR))
+    silent = FakeAutoware(ros_context, absent=(STOP, SET, CHANGE, CLEAR), limited=False)
     adapter = autoware.adapter(ros_context, service_timeout=0.3)
     autoware.until(adapter._vehicle._to_autonomous.service_is_ready)
     autoware.answer("drive/1", '{"command": "resume"}', age=0.2)

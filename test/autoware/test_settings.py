@@ -7,11 +7,14 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
+from timebill_ros.autoware.schema import adapter_schema
 from timebill_ros.autoware.settings import DEFAULTS, SPECS, AdapterSettings
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.node.parameter_schema import schema_text
 from timebill_ros.node.parameter_table import parameter_table
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +58,25 @@ def test_the_page_shows_the_declared_parameters() -> None:
     assert shown == parameter_table(SPECS, DEFAULTS), (
         "run: python -m timebill_ros.autoware.settings"
     )
+
+
+def test_the_schema_s_file_is_up_to_date() -> None:
+    text = (ROOT / "schema/autoware_adapter.schema.json").read_text()
+    assert text == schema_text(adapter_schema()), "run: python -m timebill_ros.autoware.schema"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_the_files_hold_to_the_schema(file: Path) -> None:
+    jsonschema.validate(yaml.safe_load(file.read_text()), adapter_schema())
+
+
+@pytest.mark.parametrize("pose", [[1.0, 2.0, 3.0], "depot", [1.0, 2.0, 3.0, "north"]])
+def test_a_pose_is_four_numbers(pose: object) -> None:
+    content = {"/**": {"ros__parameters": {"goals": ["depot"], "pose": {"depot": pose}}}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(content, adapter_schema())
+    content["/**"]["ros__parameters"]["pose"] = {"depot": [1.0, 2.0, 3.0, 0.5]}
+    jsonschema.validate(content, adapter_schema())
 
 
 @pytest.mark.parametrize(

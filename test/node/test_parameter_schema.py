@@ -47,7 +47,9 @@ def validate(parameters: dict[str, Any]) -> None:
 
 def test_the_file_holds_the_schema() -> None:
     text = (ROOT / "schema/llm.schema.json").read_text(encoding="utf-8")
-    assert text == schema_text(), "run: python -m timebill_ros.node.parameter_schema"
+    assert text == schema_text(parameter_schema()), (
+        "run: python -m timebill_ros.node.parameter_schema"
+    )
     jsonschema.Draft7Validator.check_schema(parameter_schema())
 
 

@@ -26,7 +26,7 @@ class Refusal(StrEnum):
     REPEATED = "repeated"
     SUPERSEDED = "superseded"
     NO_CONTEXT = "no context"
-    ABSENT = "service absent"
+    ABSENT = "nobody there"
     TIMEOUT = "service silent"
     FAILED = "service failed"
     STATE = "route state"

@@ -77,11 +77,7 @@ class Vehicle:
         """Begin with a command; returns at once."""
         match command:
             case VelocityLimit(velocity):
-                stamp = self._node.get_clock().now().to_msg()
-                limit = self._limits.VelocityLimit(stamp=stamp, sender=_SENDER)
-                limit.max_velocity = velocity
-                self._limit.publish(limit)
-                self._done(command)
+                self._limit_velocity(velocity, lambda: self._done(command))
             case Stop():
                 # A route that is being set must not be set after the stop.
                 self._routes_asked += 1
@@ -91,6 +87,18 @@ class Vehicle:
             case ChangeGoal(goal):
                 self._routes_asked += 1
                 self._go_to(self._points(self._goals[goal]), lambda: self._done(command))
+
+    def _limit_velocity(self, velocity: float, then: Callable[[], None]) -> None:
+        """Publish a candidate, unless only a later listener could take it: it would surprise."""
+        if self._limit.get_subscription_count() == 0:
+            detail = f"{self._limit.topic_name}: nobody takes velocity limits"
+            self._refused(Refused(Refusal.ABSENT, detail))
+            return
+        stamp = self._node.get_clock().now().to_msg()
+        limit = self._limits.VelocityLimit(stamp=stamp, sender=_SENDER)
+        limit.max_velocity = velocity
+        self._limit.publish(limit)
+        then()
 
     def _change_mode(self, client: Client, then: Callable[[], None]) -> None:
         self._call(client, self._services.ChangeOperationMode.Request(), then)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
@@ -11,24 +13,36 @@ from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
-def parameter_schema() -> dict[str, Any]:
+def parameter_schema(
+    node: str = "llm",
+    specs: Mapping[str, Spec] = SPECS,
+    defaults: object = DEFAULTS,
+    others: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """A draft-07 schema in the form that Autoware checks its parameter files with.
 
     No parameter is required: a file sets those that it changes, the others have their defaults.
     ``live`` is our own annotation, which validators pass over.
+
+    Args:
+        node: name of the node that the parameters are of.
+        specs: its parameters.
+        defaults: has an attribute of each parameter's name.
+        others: schemas of what is no parameter of a fixed name.
     """
-    parameters = {name: _property(spec, getattr(DEFAULTS, name)) for name, spec in SPECS.items()}
+    parameters = {name: _property(spec, getattr(defaults, name)) for name, spec in specs.items()}
+    parameters |= others
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "Parameters of the node llm of timebill_ros",
+        "title": f"Parameters of the node {node} of timebill_ros",
         "type": "object",
         "definitions": {
-            "llm": {"type": "object", "properties": parameters, "additionalProperties": False}
+            node: {"type": "object", "properties": parameters, "additionalProperties": False}
         },
         "properties": {
             "/**": {
                 "type": "object",
-                "properties": {"ros__parameters": {"$ref": "#/definitions/llm"}},
+                "properties": {"ros__parameters": {"$ref": f"#/definitions/{node}"}},
                 "required": ["ros__parameters"],
                 "additionalProperties": False,
             }
@@ -38,9 +52,9 @@ def parameter_schema() -> dict[str, Any]:
     }
 
 
-def schema_text() -> str:
-    """The schema as its file holds it."""
-    return json.dumps(parameter_schema(), indent=2, ensure_ascii=False) + "\n"
+def schema_text(schema: dict[str, Any]) -> str:
+    """A schema as its file holds it."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _property(spec: Spec, default: object) -> dict[str, Any]:
@@ -64,4 +78,4 @@ def _property(spec: Spec, default: object) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(schema_text(), end="")
+    print(schema_text(parameter_schema()), end="")
