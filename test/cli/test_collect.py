@@ -126,6 +126,7 @@ def test_what_is_wrong_is_told(
     ):
         assert run(output, plain, *arguments) == 1, arguments
         assert told in capsys.readouterr().err
+        assert not output.exists() or not output.read_text()
 
 
 def test_other_settings_are_refused(

@@ -150,6 +150,15 @@ def test_an_interrupted_training_goes_on_to_the_same_end(
     )
 
 
+def test_a_longer_input_than_the_backbone_reads_is_named(
+    split: Split, backbone: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe(**{**vars(RECIPE), "max_input": 65})
+    with pytest.raises(SettingError, match="max_input must be at most 64, what the backbone tiny"):
+        train(split, backbone, tmp_path / "predictor", recipe)
+    assert not (tmp_path / "predictor").exists()
+
+
 def test_a_backbone_that_cannot_be_used_is_named(split: Split, tmp_path: Path) -> None:
     with pytest.raises(BackboneUnusable, match="nowhere"):
         train(split, tmp_path / "nowhere", tmp_path / "predictor")

@@ -64,9 +64,10 @@ def _collect(settings: Settings, options: argparse.Namespace) -> Counter[str]:
     )
     engine = make_engine(checkpoint, settings)
     header = describe_target(settings.model, checkpoint, engine, settings.max_tokens)
-    prompts = islice(_part(_prompts(options, checkpoint), *options.part), options.count)
+    # All of them first: a bad line should be told now, and not after hours of answers.
+    prompts = list(islice(_part(_prompts(options, checkpoint), *options.part), options.count))
     fates: Counter[str] = Counter()
-    with tqdm(total=options.count, unit="prompt", disable=None) as bar:
+    with tqdm(total=len(prompts), unit="prompt", disable=None) as bar:
         for fate in collect(engine, prompts, options.output, header):
             fates[fate] += 1
             bar.set_postfix(fates, refresh=False)

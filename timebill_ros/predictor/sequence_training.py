@@ -31,6 +31,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import bucket_label
 from timebill_ros.predictor.checkpoint import Buckets
 from timebill_ros.predictor.errors import BackboneUnusable, TrainedAlready
@@ -69,23 +70,25 @@ def train_classifier(
         TrainedAlready: ``output`` holds a finished predictor.
         SettingsDiffer: ``output`` holds the states of another recipe or other pairs.
         BackboneUnusable: transformers cannot make a classifier of ``backbone``.
+        SettingError: ``max_input`` is more than the backbone reads.
     """
     states = output / _STATES
     if (output / "config.json").exists() and not states.exists():
         raise TrainedAlready(output)
     buckets = Buckets(recipe.bucket_size, header.longest_response)
     arguments = _arguments(recipe, states, save_every, use_cpu)
-    with arguments.main_process_first():
-        _begin_or_go_on(states, split, header, recipe)
     torch.manual_seed(recipe.seed)
     model, tokenizer = load_backbone(backbone, buckets)
+    _check_positions(model, recipe)
+    with arguments.main_process_first():
+        last_state = _begin_or_go_on(states, split, header, recipe)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=Examples(split.train, tokenizer, recipe.max_input, buckets.size),
         data_collator=DataCollatorWithPadding(tokenizer),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(states)))
+    trainer.train(resume_from_checkpoint=last_state)
     if trainer.is_world_process_zero():
         _save(trainer, tokenizer, output)
         write_prompts(output, split)
@@ -196,18 +199,29 @@ def _arguments(recipe: Recipe, states: Path, save_every: int, use_cpu: bool) -> 
     )
 
 
-def _begin_or_go_on(states: Path, split: Split, header: PairsHeader, recipe: Recipe) -> None:
-    """Write down what is being trained, or check that it is what an earlier run wrote down."""
-    digests = "".join(
-        pair.digest + str(pair.response_tokens) for _, p in split.parts() for pair in p
-    )
-    run = {**asdict(recipe), **asdict(header), "pairs": sha256(digests.encode()).hexdigest()[:16]}
+def _check_positions(model: PreTrainedModel, recipe: Recipe) -> None:
+    positions = getattr(model.config, "max_position_embeddings", recipe.max_input)
+    if recipe.max_input > positions:
+        bound = f"at most {positions}, what the backbone {recipe.backbone} reads"
+        raise SettingError("max_input", recipe.max_input, bound)
+
+
+def _begin_or_go_on(states: Path, split: Split, header: PairsHeader, recipe: Recipe) -> str | None:
+    """The last state of an earlier run that trained the same; None where there is none.
+
+    Then it is written down what is being trained.
+    """
+    pairs = (pair for _, part in split.parts() for pair in part)
+    digest = sha256("".join(f"{pair.digest} {pair.response_tokens} " for pair in pairs).encode())
+    run = {**asdict(recipe), **asdict(header), "pairs": digest.hexdigest()[:16]}
     path = states / "run.json"
-    if path.exists():
+    last = get_last_checkpoint(str(states)) if states.exists() else None
+    if last is not None:
         check_same(path, json.loads(path.read_text(encoding="utf-8")), run)
-        return
+        return last
     states.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    return None
 
 
 def _save(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
