@@ -44,9 +44,21 @@ class FakeAutoware:
     """
 
     def __init__(
-        self, context: Context, *, absent: tuple[str, ...] = (), limited: bool = True
+        self,
+        context: Context,
+        *,
+        absent: tuple[str, ...] = (),
+        limited: bool = True,
+        listens: bool = True,
     ) -> None:
-        """Everything is there but the services named ``absent``, and who takes velocity limits."""
+        """A small Autoware that is whole unless told otherwise.
+
+        Args:
+            context: initialised.
+            absent: names of services that are not there.
+            limited: whether it takes velocity limits.
+            listens: whether it also takes instructions, as the language model's node does.
+        """
         from autoware_adapi_v1_msgs import msg, srv
         from autoware_internal_planning_msgs.msg import VelocityLimit, VelocityLimitClearCommand
 
@@ -72,10 +84,16 @@ class FakeAutoware:
         for name in self.served:
             node.create_service(services[name], name, self._serve(name))
         candidates = REMAPS["~/output/velocity_limit"]
+        instructions = (
+            Instruction,
+            "/llm/input/instruction",
+            self.instructions,
+            INSTRUCTION_QOS,
+        )
         for kind, topic, kept, qos in (
             *([(VelocityLimit, candidates, self.limits, LATCHED)] if limited else []),
             (VelocityLimitClearCommand, REMAPS["~/output/clear_velocity_limit"], self.clears, 1),
-            (Instruction, "/llm/input/instruction", self.instructions, INSTRUCTION_QOS),
+            *([instructions] if listens else []),
             (DiagnosticArray, "/diagnostics", self.diagnostics, 10),
         ):
             node.create_subscription(kind, topic, kept.append, qos)
