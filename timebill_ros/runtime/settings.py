@@ -39,7 +39,7 @@ class Settings:
     risk: float = 0.0
     fixed_alpha: float = 0.5
     overrun_policy: str = "kill"
-    anytime_margin: float = 0.005
+    anytime_margin: float = 0.01
     default_budget: float = 2.0
     max_budget: float = 3600.0
     queue_capacity: int = 16
