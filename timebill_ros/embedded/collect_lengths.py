@@ -33,7 +33,7 @@ class PairSet:
 
 
 SETS = {
-    "train": PairSet(seed=2, count=2000),
+    "train": PairSet(seed=2, count=1200),
     "calibration": PairSet(seed=1_000_001, count=1000),
     "held_out": PairSet(seed=1_000_003, count=1000),
 }
