@@ -87,6 +87,15 @@ def test_outcomes_that_are_missing_or_doubled_are_faults(domain: int) -> None:
     assert endings["kill"] is Ending.KILLED
 
 
+def test_what_the_heartbeat_finds_ends_the_replay(domain: int) -> None:
+    def heartbeat() -> None:
+        raise RuntimeError("it died")
+
+    replay = LiveReplay("/llm", domain, Pace(), lambda at_ns, message: None, heartbeat)
+    with StandIn(domain), pytest.raises(RuntimeError, match="it died"):
+        replay.run([recorded("a", 0.0, prompt="silence")], wait=10.0, patience=60.0)
+
+
 def run(path: Path, *arguments: str) -> int:
     return main([str(path), "--wait", "3", "--patience", "0.3", *arguments])
 

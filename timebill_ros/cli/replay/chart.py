@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from timebill_ros.cli.replay.figures import SERIES, Figures
 _DEADLINE = "#000000"
 _CURVE = "#0072b2"
 _MOST_BUDGETS = 2.0  # what took longer is drawn here, budgets
+_SMALLEST, _LARGEST = 2.0, 7.0  # of a mark, points: many must not hide each other
 _QUANTILES = {"latency": ("p50", "p90", "p99"), "slack": ("p01", "p10", "p50")}
 
 
@@ -42,6 +44,7 @@ def draw_replay(path: Path, figures: Figures, title: str) -> None:
 
 def _draw_run(axes: Axes, figures: Figures) -> None:
     """One mark per instruction: released when, ended after what share of its budget."""
+    size = max(_SMALLEST, min(_LARGEST, 100.0 / math.sqrt(len(figures.records))))
     start = min(record.released for record in figures.records)
     for ending in Ending:
         ended = [record for record in figures.records if record.ending is ending]
@@ -56,8 +59,8 @@ def _draw_run(axes: Axes, figures: Figures) -> None:
             marker=marker,
             color=color,
             mec="white",
-            mew=0.4,
-            ms=7 if len(figures.records) < 200 else 4,
+            mew=0.4 if size > _SMALLEST else 0.0,
+            ms=size,
             label=f"{ending} ({len(ended)})",
             clip_on=False,
             zorder=3,
