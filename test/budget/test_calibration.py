@@ -6,75 +6,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.budget.calibration import (
-    LEVELS,
-    PAIRS_PER_RANGE,
-    Calibration,
-    fit_calibration,
-    score,
-)
+from timebill_ros.budget.calibration import LEVELS, Calibration, fit_calibration, place
 from timebill_ros.budget.length import LengthDistribution
 
 EVEN = LengthDistribution(np.array([0.5, 0.5]), 10)
-LONG = LengthDistribution(np.array([0.2, 0.8]), 10)
 
 
 def calibration(**changed: object) -> Calibration:
     values = {
         "pairs": 100,
         "levels": np.array([0.01, 0.1, 0.5]),
-        "longest": (10, 20),
-        "scores": np.array([[0.001, 0.1, 0.4], [0.02, 0.2, 0.9]]),
+        "scores": np.array([0.001, 0.1, 0.4]),
     }
     return Calibration(**{**values, **changed})  # type: ignore[arg-type]
 
 
-def test_the_score_is_the_probability_of_a_response_at_least_as_long() -> None:
-    assert score(EVEN, 1) == 1.0
-    assert score(EVEN, 11) == pytest.approx(0.5)
-    assert score(EVEN, 20) == pytest.approx(0.05)
-    assert score(EVEN, 21) == 0.0
-
-
 def test_known_scores_map_to_their_levels_and_others_between_on_a_logarithmic_scale() -> None:
     known = calibration()
-    assert known.calibrated(EVEN, 0.1) == pytest.approx(0.1)
-    assert known.calibrated(EVEN, 0.01) == pytest.approx(0.055)
-    assert known.calibrated(EVEN, 1.0) == 1.0
-    assert known.predicted(EVEN, 0.1) == pytest.approx(0.1)
-    assert known.predicted(EVEN, 0.055) == pytest.approx(0.01)
-
-
-def test_every_range_of_predicted_lengths_has_its_own_map() -> None:
-    known = calibration()
-    assert (EVEN.likeliest_tokens, LONG.likeliest_tokens) == (10, 20)
-    assert known.predicted(LONG, 0.1) == pytest.approx(0.2)
-    beyond = LengthDistribution(np.eye(4)[3], 10)
-    assert known.predicted(beyond, 0.1) == pytest.approx(0.2)
+    assert known.calibrated(0.1) == pytest.approx(0.1)
+    assert known.calibrated(0.01) == pytest.approx(0.055)
+    assert known.calibrated(1.0) == 1.0
+    assert known.predicted(0.1) == pytest.approx(0.1)
+    assert known.predicted(0.055) == pytest.approx(0.01)
 
 
 def test_what_is_rarer_than_the_pairs_can_tell_is_not_promised() -> None:
     known = calibration()
-    assert known.calibrated(EVEN, 1e-9) == 0.01
-    assert known.calibrated(EVEN, 0.0) == 0.01
-    assert known.predicted(EVEN, 0.01) == 0.0
-    assert known.predicted(EVEN, 0.0) == 0.0
+    assert known.calibrated(1e-9) == 0.01
+    assert known.calibrated(0.0) == 0.01
+    assert known.predicted(0.01) == 0.0
+    assert known.predicted(0.0) == 0.0
 
 
-@given(
-    predicted=st.floats(0.0, 1.0),
-    risk=st.floats(0.0, 1.0),
-    lengths=st.sampled_from([EVEN, LONG]),
-)
+@given(predicted=st.floats(0.0, 1.0), risk=st.floats(0.0, 1.0))
 def test_what_is_predicted_below_the_limit_is_within_the_risk(
-    predicted: float, risk: float, lengths: LengthDistribution
+    predicted: float, risk: float
 ) -> None:
     known = calibration()
-    limit = known.predicted(lengths, risk)
+    limit = known.predicted(risk)
     if predicted < limit:
-        assert known.calibrated(lengths, predicted) <= risk + 1e-12
-    if predicted > limit * (1.0 + 1e-9):
-        assert known.calibrated(lengths, predicted) >= min(risk, 1.0) - 1e-12
+        assert known.calibrated(predicted) <= risk + 1e-12
+    if predicted > limit * (1.0 + 1e-8):
+        assert known.calibrated(predicted) >= risk - 1e-12
 
 
 @pytest.mark.parametrize(
@@ -83,12 +56,10 @@ def test_what_is_predicted_below_the_limit_is_within_the_risk(
         ({"levels": np.array([0.0, 0.1, 0.5])}, "levels must be a vector of probabilities"),
         ({"levels": np.array([0.1, 0.1, 0.5])}, "levels must rise"),
         ({"levels": np.array([])}, "levels must rise, and be at least one"),
-        ({"longest": (20, 10)}, "ranges of predicted tokens must rise"),
-        ({"longest": ()}, "ranges of predicted tokens must rise, and be at least one"),
-        ({"scores": np.array([[0.1, 0.2, 0.3]])}, r"scores must have the shape \(2, 3\)"),
-        ({"scores": np.array([[0.3, 0.2, 0.4], [0, 0, 0]])}, "do not fall"),
-        ({"scores": np.array([[0.1, 0.2, 1.4], [0, 0, 0]])}, "scores must be probabilities"),
-        ({"scores": np.array([[0.1, np.nan, 0.4], [0, 0, 0]])}, "scores must be probabilities"),
+        ({"scores": np.array([[0.1, 0.2, 0.3]])}, r"scores must have the shape \(3,\)"),
+        ({"scores": np.array([0.3, 0.2, 0.4])}, "scores must be probabilities that do not fall"),
+        ({"scores": np.array([0.1, 0.2, 1.4])}, "scores must be probabilities"),
+        ({"scores": np.array([0.1, np.nan, 0.4])}, "scores must be probabilities"),
     ],
 )
 def test_what_is_no_calibration_is_refused(changed: dict, message: str) -> None:
@@ -98,28 +69,19 @@ def test_what_is_no_calibration_is_refused(changed: dict, message: str) -> None:
 
 def test_exact_ranks() -> None:
     # 19 scores: a new one is below the lowest with a probability of 1/20, and so on.
-    lengths = LengthDistribution(np.full(19, 1 / 19), 1)
-    known = fit_calibration([lengths] * 19, list(range(1, 20)))
+    certain = LengthDistribution(np.array([1.0]), 400)
+    known = fit_calibration([certain] * 19, [7] * 19)
+    scores = sorted(place(number) for number in range(19))
     assert known.pairs == 19
     assert known.levels.tolist() == [level for level in LEVELS if level >= 0.05]
-    # The longest response had the lowest score, P(N' >= 19) = 1/19.
-    assert known.scores[0, 0] == pytest.approx(1 / 19)
-    assert known.scores[0, list(known.levels).index(0.5)] == pytest.approx(10 / 19)
+    assert known.scores[0] == scores[0]
+    assert known.scores[list(known.levels).index(0.5)] == scores[9]
 
 
 def test_one_pair_tells_that_a_longer_one_is_as_probable() -> None:
     known = fit_calibration([EVEN], [5])
     assert known.levels[0] == 0.5
-    assert known.scores[0, 0] == pytest.approx(score(EVEN, 5))
-
-
-def test_ranges_need_pairs_enough_on_both_sides() -> None:
-    few, many = PAIRS_PER_RANGE - 1, PAIRS_PER_RANGE
-    assert fit_calibration([EVEN] * few + [LONG] * many, [5] * (few + many)).longest == (20,)
-    assert fit_calibration([EVEN] * many + [LONG] * few, [5] * (few + many)).longest == (20,)
-    known = fit_calibration([EVEN] * many + [LONG] * many, [5] * many + [15] * many)
-    assert known.longest == (10, 20)
-    assert known.levels.tolist() == list(LEVELS)
+    assert known.scores[0] == pytest.approx(EVEN.at_least(5, place(0)))
 
 
 def test_a_calibration_needs_pairs() -> None:
@@ -127,3 +89,32 @@ def test_a_calibration_needs_pairs() -> None:
         fit_calibration([], [])
     with pytest.raises(ValueError, match="zip"):
         fit_calibration([EVEN], [1, 2])
+
+
+def test_places_are_even_among_any_that_follow_each_other() -> None:
+    for start in (0, 123_456):
+        places = np.sort([place(number) for number in range(start, start + 50)])
+        assert np.abs(places - (np.arange(50) + 0.5) / 50).max() < 0.04
+
+
+@pytest.mark.parametrize("risk", [0.05, 0.1, 0.2])
+def test_a_predictor_that_is_too_sure_is_corrected(risk: float) -> None:
+    """Lengths are spread more widely than predicted; what is planned covers 1 - risk of them."""
+    rng = np.random.default_rng(0)
+
+    def drawn(count: int) -> tuple[list[LengthDistribution], list[int]]:
+        middles = rng.integers(100, 300, count)
+        buckets = np.arange(400)
+        sure = [np.exp(-0.5 * ((buckets - middle) / 5.0) ** 2) + 1e-6 for middle in middles]
+        lengths = [LengthDistribution(p / p.sum(), 1) for p in sure]
+        return lengths, [int(n) for n in np.round(rng.normal(middles + 1.0, 20.0))]
+
+    known = fit_calibration(*drawn(2000))
+    assert known.predicted(risk) < 0.5 * risk
+    lengths, actual = drawn(2000)
+    planned = [
+        each.tokens_below(known.predicted(risk), place(number)) or 400
+        for number, each in enumerate(lengths)
+    ]
+    covered = np.mean([n <= most for n, most in zip(actual, planned, strict=True)])
+    assert covered == pytest.approx(1.0 - risk, abs=0.02)

@@ -22,65 +22,60 @@ def test_predicted_tokens_is_capped_at_n_max() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "expected"), [(0, 1.0), (8, 0.875), (16, 0.75), (20, 0.6875), (63, 3 / 512), (64, 0)]
+    ("tokens", "expected"), [(1, 0.875), (16, 0.875), (17, 0.625), (48, 0.296875), (64, 0.046875)]
 )
-def test_miss_probability_is_linear_within_a_bucket(tokens: int, expected: float) -> None:
+def test_at_least_counts_a_share_of_the_length_s_own_bucket(tokens: int, expected: float) -> None:
     lengths = distribution(0.25, 0.25, 0.40625, 0.09375)
-    assert lengths.miss_probability(tokens) == pytest.approx(expected, abs=1e-15)
+    assert lengths.at_least(tokens, 0.5) == pytest.approx(expected, abs=1e-15)
 
 
 def test_nothing_is_longer_than_the_last_bucket() -> None:
     lengths = distribution(0.5, 0.5)
-    assert lengths.miss_probability(33) == 0.0
-    assert lengths.miss_probability(10**9) == 0.0
+    assert lengths.at_least(33, 0.9) == 0.0
+    assert lengths.at_least(10**9, 0.9) == 0.0
     assert [lengths.in_last_bucket(n) for n in (16, 17, 33)] == [False, True, True]
 
 
-def test_small_miss_probabilities_keep_their_digits() -> None:
+def test_small_probabilities_keep_their_digits() -> None:
     lengths = distribution(1.0 - 1e-12, 1e-12 - 1e-18, 1e-18)
-    assert lengths.miss_probability(32) == pytest.approx(1e-18, rel=1e-6)
-    assert lengths.miss_probability(40) == pytest.approx(5e-19, rel=1e-6)
+    assert lengths.at_least(32, 0.0) == pytest.approx(1e-18, rel=1e-6)
+    assert lengths.at_least(40, 0.5) == pytest.approx(5e-19, rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("miss_probability", "expected"), [(1.0, 1), (0.875, 9), (0.76, 16), (0.75, 17), (1e-9, 64)]
+    ("limit", "expected"), [(1.0, 1), (0.875, 16), (0.63, 16), (0.625, 32), (0.04, 64), (1e-9, 64)]
 )
-def test_tokens_below_is_the_smallest_length_that_is_less_often_exceeded(
-    miss_probability: float, expected: int
+def test_tokens_below_is_the_end_of_the_bucket_that_is_less_often_exceeded(
+    limit: float, expected: int
 ) -> None:
     lengths = distribution(0.25, 0.25, 0.40625, 0.09375)
-    assert lengths.tokens_below(miss_probability) == expected
+    assert lengths.tokens_below(limit, 0.5) == expected
 
 
 def test_no_length_is_less_often_exceeded_than_never() -> None:
-    assert distribution(0.5, 0.5).tokens_below(0.0) is None
+    assert distribution(0.5, 0.5).tokens_below(0.0, 0.5) is None
 
 
 @given(
     weights=st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any),
     bucket_size=st.integers(1, 20),
-    tokens=st.integers(1, 250),
+    place=st.floats(0.0, 0.999),
+    limit=st.floats(1e-9, 1.0),
 )
-def test_tokens_below_what_a_response_reached_is_that_response(
-    weights: list[int], bucket_size: int, tokens: int
+def test_tokens_below_is_the_smallest_of_which_what_is_longer_is_below(
+    weights: list[int], bucket_size: int, place: float, limit: float
 ) -> None:
     lengths = distribution(*np.array(weights) / sum(weights), bucket_size=bucket_size)
-    reached = lengths.miss_probability(tokens - 1)
-    found = lengths.tokens_below(reached)
-    if reached <= 0.0:
-        assert found is None
-    else:
-        assert found is not None
-        # Beyond it where the predictor holds this very length impossible.
-        assert found >= tokens
-        assert lengths.miss_probability(found) < reached
-        assert lengths.miss_probability(found - 1) == pytest.approx(reached, abs=1e-12)
+    found = lengths.tokens_below(limit, place)
+    assert found is not None
+    assert lengths.at_least(found + 1, place) < limit
+    assert found == 1 or lengths.at_least(found, place) >= limit
 
 
 def test_float32_rounding_is_normalised_away() -> None:
     lengths = LengthDistribution(np.full(3, 1 / 3, dtype=np.float32), 16)
     assert lengths.probabilities.sum() == pytest.approx(1.0, abs=1e-15)
-    assert lengths.tokens_below(1e-12) == 48
+    assert lengths.tokens_below(1e-12, 0.5) == 48
 
 
 @pytest.mark.parametrize(

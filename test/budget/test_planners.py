@@ -190,7 +190,7 @@ def test_pessimism_scales_the_prediction_up_to_n_max() -> None:
 
 LENGTHS = LengthDistribution(np.array([0.5, 0.4, 0.1]), 20)
 RISK = LengthRisk(
-    LENGTHS, None, observed_coverage([Seen(i / 100, complete=True) for i in range(1, 100)])
+    LENGTHS, 0.5, None, observed_coverage([Seen(i / 100, complete=True) for i in range(1, 100)])
 )
 
 
@@ -202,8 +202,8 @@ def test_a_risk_replaces_pessimism(name: str) -> None:
         return plan.planned_tokens, plan.risk
 
     assert planned(0.0) == (200, pytest.approx(0.01))
-    assert planned(0.11) == (40, pytest.approx(0.11))
-    assert planned(0.55) == (19, pytest.approx(0.53))
+    assert planned(0.11) == (40, pytest.approx(0.06))
+    assert planned(0.55) == (20, pytest.approx(0.31))
     # 99 responses do not show what happens once in a thousand.
     assert planned(0.001) == (400, 0.0)
 

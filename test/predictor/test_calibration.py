@@ -30,7 +30,7 @@ def test_what_was_written_is_read(
     write_calibration(folder, calibration)
     found = read_calibration(folder)
     assert found is not None
-    assert (found.pairs, found.longest) == (48, (16,))
+    assert found.pairs == 48
     assert found.levels.tolist() == calibration.levels.tolist()
     assert found.scores == pytest.approx(calibration.scores, rel=1e-5)
     # The rest of the configuration is as it was.
@@ -51,22 +51,11 @@ def test_a_new_calibration_takes_the_place_of_the_old(
     ("entry", "reason"),
     [
         ([], "it is not a JSON object"),
-        ({"pairs": 1, "levels": [0.1]}, "'ranges' is missing"),
-        ({"pairs": 1, "levels": [0.1], "ranges": 7}, "not iterable"),
-        ({"pairs": "x", "levels": [0.1], "ranges": []}, "invalid literal for int"),
-        ({"pairs": 1, "levels": [0.1], "ranges": []}, "ranges of predicted tokens"),
-        (
-            {"pairs": 1, "levels": [0.1], "ranges": [{"scores": [0.1]}]},
-            "'predicted_tokens' is missing",
-        ),
-        (
-            {"pairs": 1, "levels": [0.1], "ranges": [{"predicted_tokens": 1, "scores": [2]}]},
-            "scores must be probabilities",
-        ),
-        (
-            {"pairs": 1, "levels": [0.1], "ranges": [{"predicted_tokens": 1, "scores": [0, 1]}]},
-            r"scores must have the shape \(1, 1\)",
-        ),
+        ({"pairs": 1, "levels": [0.1]}, "'scores' is missing"),
+        ({"pairs": "x", "levels": [0.1], "scores": [0.1]}, "invalid literal for int"),
+        ({"pairs": 1, "levels": [0.1], "scores": [2]}, "scores must be probabilities"),
+        ({"pairs": 1, "levels": [0.1], "scores": [0, 1]}, r"scores must have the shape \(1,\)"),
+        ({"pairs": 1, "levels": 7, "scores": [0, 1]}, "levels must be a vector"),
     ],
 )
 def test_a_damaged_calibration_is_named(embedded: Path, entry: object, reason: str) -> None:

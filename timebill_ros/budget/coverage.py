@@ -47,6 +47,11 @@ class Coverage:
     stated: NDArray[np.float64]
     observed: NDArray[np.float64]
 
+    @property
+    def known(self) -> bool:
+        """Whether anything was observed."""
+        return self.stated.size > 0
+
     def risk(self, stated: float) -> float:
         """The observed miss probability of what is stated as ``stated``."""
         place = int(np.searchsorted(self.stated, stated, side="right"))

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 # Tolerance on sum(probabilities) = 1: float32 softmax over a few hundred buckets.
 _SUM_TOLERANCE = 1e-3
 
-# So that what is just reached does not count as below for the last bit of a quotient.
-_ROUNDING = 1e-9
-
 
 @dataclass(frozen=True, eq=False)
 class LengthDistribution:
@@ -59,33 +56,32 @@ class LengthDistribution:
         """Whether a response of so many tokens is as long as this distribution can tell."""
         return tokens > (self.probabilities.size - 1) * self.bucket_size
 
-    def miss_probability(self, tokens: int) -> float:
-        """P(N > ``tokens``), linear within a bucket; 0 from the last bucket's end on."""
-        if tokens <= 0:
-            return 1.0
-        bucket, within = divmod(tokens, self.bucket_size)
-        beyond = self._beyond()
+    def at_least(self, tokens: int, place: float) -> float:
+        """P(N >= ``tokens``), of whose own bucket only the share ``place`` counts.
+
+        A distribution over buckets does not say where in one a response ends. With a place drawn
+        evenly from [0, 1) what it says of its responses is evenly spread too, if it is right
+        (randomised probability integral transform; Czado, Gneiting, Held: *Predictive model
+        assessment for count data*, Biometrics 65(4), 2009).
+        """
+        bucket = bucket_label(tokens, self.bucket_size) - 1
         if bucket >= self.probabilities.size:
             return 0.0
-        return float(beyond[bucket] - self.probabilities[bucket] * within / self.bucket_size)
+        return float(self._beyond()[bucket] + place * self.probabilities[bucket])
 
-    def tokens_below(self, miss_probability: float) -> int | None:
-        """Smallest n >= 1 with P(N > n) < ``miss_probability``; None where there is none."""
-        beyond = self._beyond()
-        if miss_probability <= 0.0:
+    def tokens_below(self, limit: float, place: float) -> int | None:
+        """Smallest n >= 1 with ``at_least`` of all that is longer below ``limit``; None for none.
+
+        That is the end of a bucket.
+        """
+        if limit <= 0.0:
             return None
-        # The last edge is 0, so that one is found; an n of 0 is no response.
-        bucket = max(1, int(np.argmax(beyond < miss_probability)))
-        excess = beyond[bucket - 1] - miss_probability
-        share = excess / self.probabilities[bucket - 1] if excess > 0.0 else 0.0
-        within = math.floor(share * self.bucket_size * (1.0 + _ROUNDING)) + 1
-        return (bucket - 1) * self.bucket_size + min(within, self.bucket_size)
+        reached = self._beyond() + place * self.probabilities
+        return max(1, int((reached >= limit).sum()) * self.bucket_size)
 
     def _beyond(self) -> NDArray[np.float64]:
-        """P(N > j B) for j = 0..buckets, summed from the far end to keep small ones exact."""
-        beyond = np.zeros(self.probabilities.size + 1)
-        beyond[:-1] = np.cumsum(self.probabilities[::-1])[::-1]
-        return beyond
+        """P(longer) by bucket, summed from the far end to keep small ones exact."""
+        return np.append(np.cumsum(self.probabilities[:0:-1])[::-1], 0.0)
 
 
 def bucket_label(response_tokens: int, bucket_size: int) -> int:

@@ -28,7 +28,7 @@ class Situation:
         window: observation window, the last prompt tokens that are never evicted.
         spent: s since the request's execution started (prefill and the predictor's excess).
         remaining: s from now to the deadline, T - t_prefill - delta; negative once it passed.
-        length_risk: how probable longer responses are; None where that is not known.
+        length_risk: how probable longer responses are; None where no prediction came in time.
     """
 
     prompt_tokens: int

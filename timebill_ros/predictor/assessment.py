@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timebill_ros.budget.calibration import Calibration, fit_calibration
+from timebill_ros.budget.calibration import Calibration, fit_calibration, place
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.predictor.calibration import write_calibration
 from timebill_ros.predictor.errors import PairsOverlap
@@ -81,7 +81,10 @@ def assess(
     actual = [pair.response_tokens for pair in pairs]
     worst = [math.ceil(pessimism * each.predicted_tokens(max_tokens)) for each in predicted]
     by_risk = {
-        risk: [_planned_tokens(each, calibration, risk, max_tokens) for each in predicted]
+        risk: [
+            _planned_tokens(each, number, calibration, risk, max_tokens)
+            for number, each in enumerate(predicted)
+        ]
         for risk in RISKS
     }
     return Assessment(
@@ -112,11 +115,15 @@ def check_unseen(
 
 
 def _planned_tokens(
-    lengths: LengthDistribution, calibration: Calibration | None, risk: float, max_tokens: int
+    lengths: LengthDistribution,
+    number: int,
+    calibration: Calibration | None,
+    risk: float,
+    max_tokens: int,
 ) -> int:
     """N_W for a risk, as planned before anything is observed online."""
-    limit = risk if calibration is None else calibration.predicted(lengths, risk)
-    tokens = lengths.tokens_below(limit)
+    limit = risk if calibration is None else calibration.predicted(risk)
+    tokens = lengths.tokens_below(limit, place(number))
     return max_tokens if tokens is None else min(tokens, max_tokens)
 
 

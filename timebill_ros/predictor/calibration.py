@@ -47,27 +47,18 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
 
 def _encoded(calibration: Calibration) -> dict[str, Any]:
-    ranges = zip(calibration.longest, calibration.scores, strict=True)
     return {
         "pairs": calibration.pairs,
         "levels": calibration.levels.tolist(),
-        "ranges": [
-            {
-                "predicted_tokens": longest,
-                "scores": [float(f"{score:.{_DIGITS}g}") for score in scores],
-            }
-            for longest, scores in ranges
-        ],
+        "scores": [float(f"{score:.{_DIGITS}g}") for score in calibration.scores],
     }
 
 
 def _decoded(entry: Any) -> Calibration:
     if not isinstance(entry, dict):
         raise TypeError("it is not a JSON object")
-    ranges = entry["ranges"]
     return Calibration(
         pairs=int(entry["pairs"]),
         levels=np.array(entry["levels"], dtype=np.float64),
-        longest=tuple(int(each["predicted_tokens"]) for each in ranges),
-        scores=np.array([each["scores"] for each in ranges], dtype=np.float64),
+        scores=np.array(entry["scores"], dtype=np.float64),
     )

@@ -8,15 +8,13 @@ from collections import deque
 
 import numpy as np
 
-from timebill_ros.budget.calibration import Calibration
+from timebill_ros.budget.calibration import Calibration, place
 from timebill_ros.budget.coverage import Seen, observed_coverage
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.risk import LengthRisk, seen
+from timebill_ros.budget.risk import LengthRisk
 
 # Latest responses that count: the calibration is that of a changed workload after as many.
 WINDOW = 200
-
-_GOLDEN_RATIO = (1.0 + 5.0**0.5) / 2.0
 
 
 class CoverageTracker:
@@ -35,29 +33,29 @@ class CoverageTracker:
         """Nothing was seen yet but, where there is one, the calibration's pairs."""
         self._calibration = calibration
         self._lock = threading.Lock()
+        self._requests = 0
         self._seen: deque[Seen] = deque(maxlen=window)
         if calibration is not None:
             self._seen.extend(Seen(stated, complete=True) for stated in evenly_spread(window))
         self._coverage = observed_coverage(self._seen)
 
-    def assess(self, lengths: LengthDistribution) -> LengthRisk | None:
-        """The prediction in the light of what was seen; None where nothing was."""
+    def assess(self, lengths: LengthDistribution) -> LengthRisk:
+        """The prediction of the next request in the light of what was seen."""
         with self._lock:
-            if not self._seen:
-                return None
-            return LengthRisk(lengths, self._calibration, self._coverage)
+            self._requests += 1
+            return LengthRisk(lengths, place(self._requests), self._calibration, self._coverage)
 
-    def observe(self, lengths: LengthDistribution, response_tokens: int, *, complete: bool) -> None:
-        """Take in how long a response with that prediction became; cut off, it counts as longer."""
+    def observe(self, known: LengthRisk, response_tokens: int, *, complete: bool) -> None:
+        """Take in how long an assessed response became; cut off, it counts as longer."""
         if response_tokens < 1:
             return
-        new = seen(lengths, self._calibration, response_tokens, complete=complete)
+        seen = known.seen(response_tokens, complete=complete)
         with self._lock:
-            self._seen.append(new)
+            self._seen.append(seen)
             self._coverage = observed_coverage(self._seen)
 
 
 def evenly_spread(count: int) -> list[float]:
     """i / (count + 1) for i = 1..count, so ordered that any run of them is evenly spread too."""
-    ranks = np.argsort(np.argsort((np.arange(count) * _GOLDEN_RATIO) % 1.0)) + 1
+    ranks = np.argsort(np.argsort([place(number) for number in range(count)])) + 1
     return [float(stated) for stated in ranks / (count + 1.0)]

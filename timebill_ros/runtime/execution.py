@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.planners import Planner
+from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.errors import RequestError, SchemaRefused
 from timebill_ros.engine.finish import FinishReason
@@ -79,7 +80,7 @@ class Execution:
         self._planned_ns: int | None = None
         self._evicted_ns: int | None = None
         self._prediction: PendingPrediction | None = None
-        self._lengths: LengthDistribution | None = None
+        self._length_risk: LengthRisk | None = None
         self._plan: Plan | None = None
         self._predicted_prefill = 0.0
 
@@ -210,7 +211,7 @@ class Execution:
     def _make_plan(self, prompt_tokens: int, max_tokens: int) -> Plan:
         """Take the prediction and plan from the time that is really left."""
         parts, lengths = self._parts, self._prediction_in_time()
-        self._lengths = lengths
+        self._length_risk = None if lengths is None else parts.coverage.assess(lengths)
         situation = Situation(
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
@@ -218,7 +219,7 @@ class Execution:
             window=parts.engine.window,
             spent=seconds(parts.stopwatch.now_ns() - self._started_ns),
             remaining=self._remaining(),
-            length_risk=None if lengths is None else parts.coverage.assess(lengths),
+            length_risk=self._length_risk,
         )
         return self._planner.plan(situation, self._time_model)
 
@@ -233,9 +234,9 @@ class Execution:
 
     def _observe_length(self, *, complete: bool) -> None:
         """Tell how far the response got; what was stopped before it was longer than that."""
-        if self._lengths is not None:
+        if self._length_risk is not None:
             reached = self._parts.engine.response_tokens
-            self._parts.coverage.observe(self._lengths, reached, complete=complete)
+            self._parts.coverage.observe(self._length_risk, reached, complete=complete)
 
     def _response(self, plan: Plan, finish: FinishReason, text: str) -> Response:
         return Response(

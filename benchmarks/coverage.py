@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often responses stay within the length that was planned for a risk.
+
+First on held-out prompts, split at random into those that calibrate and those that are counted, per
+risk and per family. Then in streams of requests whose mix of families changes: with the window of
+past responses that the node keeps, and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from coverage_picture import RISKS, draw_streams
+from machine import heading
+from numpy.typing import NDArray
+
+from timebill_ros.budget.calibration import Calibration, fit_calibration
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, PREDICTOR, open_engine
+from timebill_ros.embedded.lengths import generated, read_pairs, sample_tasks, write_pairs
+from timebill_ros.predictor.load import load_predictor
+from timebill_ros.runtime.coverage import CoverageTracker
+
+# Not among the seeds that anything was trained with.
+SEED = 20_000_003
+LONGEST_PROMPT = 4096
+# Requests of a stream before and after its mix changes.
+BEFORE, AFTER = 400, 600
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One prompt: what was predicted, how long the response became, and what it was about."""
+
+    lengths: LengthDistribution
+    response_tokens: int
+    family: str
+
+
+def main() -> None:
+    """Measure both, and print, write and draw what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=Path, help="generated lengths; made and kept if not there")
+    parser.add_argument("--count", type=int, default=800, help="prompts to answer")
+    parser.add_argument("--predictor", type=Path, default=PREDICTOR)
+    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--streams", type=int, default=40)
+    parser.add_argument("--after", nargs="+", default=["list=2", "plan=2", "report=1"])
+    parser.add_argument("--out", type=Path, help="directory for coverage.csv and coverage.png")
+    arguments = parser.parse_args()
+    answered = answered_prompts(arguments.pairs, arguments.count, arguments.predictor)
+    after = {name: float(share) for name, _, share in (a.partition("=") for a in arguments.after)}
+    print(heading("Coverage"))
+    print(f"{len(answered)} prompts; half calibrate, half are counted; {arguments.splits} splits\n")
+    print("\n".join(coverage_table(answered, arguments.splits)))
+    shifted = [covered_streams(answered, after, arguments.streams, adapt=a) for a in (False, True)]
+    print(f"\n{arguments.streams} streams; after {BEFORE} requests the mix is {after}\n")
+    print("\n".join(stream_table(*shifted)))
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_streams(arguments.out / "coverage.csv", *shifted)
+        draw_streams(arguments.out / "coverage.png", *shifted, change=BEFORE)
+
+
+def answered_prompts(path: Path | None, count: int, predictor: Path) -> list[Answered]:
+    """Answer prompts of the default mix, or read the answers' lengths, and predict them."""
+    if path is not None and path.exists():
+        pairs = read_pairs(path)
+    else:
+        engine = open_engine(CHECKPOINT, threads=1)
+        pairs = list(generated(engine, sample_tasks(SEED, count, LONGEST_PROMPT)))
+        if path is not None:
+            write_pairs(path, pairs)
+    predict = load_predictor(predictor, threads=1).predict
+    return [
+        Answered(predict("", pair.prompt_ids, None), pair.response_tokens, str(pair.family))
+        for pair in pairs
+    ]
+
+
+def coverage_table(answered: Sequence[Answered], splits: int) -> Iterator[str]:
+    """Rows: risk, share of N <= N_W over all, per family, and the mean N_W."""
+    families = sorted({each.family for each in answered})
+    names = "".join(f"{family:>9}" for family in families)
+    yield f"{'risk':>6}{'goal':>8}{'covered':>9}{'+-':>7}{'N_W':>7}{names}"
+    rng = np.random.default_rng(0)
+    halves = [_halves(rng.permutation(len(answered))) for _ in range(splits)]
+    for risk in RISKS:
+        shares, planned_means = [], []
+        by_family: dict[str, list[bool]] = {family: [] for family in families}
+        for calibrating, counted in halves:
+            tracker = CoverageTracker(calibration_of([answered[i] for i in calibrating]))
+            test = [answered[i] for i in counted]
+            planned = [
+                tracker.assess(each.lengths).planned_tokens(risk, LONGEST_RESPONSE) for each in test
+            ]
+            covered = [p >= e.response_tokens for p, e in zip(planned, test, strict=True)]
+            shares.append(np.mean(covered))
+            planned_means.append(np.mean(planned))
+            for each, within in zip(test, covered, strict=True):
+                by_family[each.family].append(within)
+        figures = "".join(f"{np.mean(by_family[family]):9.3f}" for family in families)
+        yield (
+            f"{risk:6g}{1.0 - risk:8g}{np.mean(shares):9.4f}{np.std(shares):7.4f}"
+            f"{np.mean(planned_means):7.1f}{figures}"
+        )
+
+
+def covered_streams(
+    answered: Sequence[Answered], after: Mapping[str, float], streams: int, *, adapt: bool
+) -> NDArray[np.bool_]:
+    """Whether N <= N_W, shape [risks, streams, requests]; the mix changes after ``BEFORE``.
+
+    Half of the prompts calibrate; the requests are drawn from the other half.
+    """
+    rng = np.random.default_rng(1)
+    covered = np.empty((len(RISKS), streams, BEFORE + AFTER), dtype=bool)
+    for stream in range(streams):
+        calibrating, rest = _halves(rng.permutation(len(answered)))
+        tracker = CoverageTracker(calibration_of([answered[i] for i in calibrating]))
+        families = [answered[i].family for i in rest]
+        counts = {family: families.count(family) for family in set(families)}
+        weights = np.array([after.get(family, 0.0) / counts[family] for family in families])
+        requests = np.concatenate(
+            [rng.choice(rest, BEFORE), rng.choice(rest, AFTER, p=weights / weights.sum())]
+        )
+        for number, index in enumerate(requests):
+            each = answered[index]
+            known = tracker.assess(each.lengths)
+            planned = [known.planned_tokens(risk, LONGEST_RESPONSE) for risk in RISKS]
+            covered[:, stream, number] = each.response_tokens <= np.array(planned)
+            if adapt:
+                tracker.observe(known, each.response_tokens, complete=True)
+    return covered
+
+
+def calibration_of(answered: Sequence[Answered]) -> Calibration:
+    """What these prompts and responses say of the predictor."""
+    return fit_calibration(
+        [each.lengths for each in answered], [each.response_tokens for each in answered]
+    )
+
+
+def stream_table(fixed: NDArray[np.bool_], adapted: NDArray[np.bool_]) -> Iterator[str]:
+    """Coverage before the change and in the hundreds of requests after it."""
+    spans = [(-BEFORE, 0), (0, 100), (100, 200), (200, 400), (400, 600)]
+    yield f"{'risk':>6}{'window':>8}" + "".join(f"{f'{a}..{b}':>12}" for a, b in spans)
+    for row, risk in enumerate(RISKS):
+        for name, covered in (("fixed", fixed[row]), ("last", adapted[row])):
+            means = [covered[:, BEFORE + a : BEFORE + b].mean() for a, b in spans]
+            yield f"{risk:6g}{name:>8}" + "".join(f"{mean:12.3f}" for mean in means)
+
+
+def write_streams(path: Path, fixed: NDArray[np.bool_], adapted: NDArray[np.bool_]) -> None:
+    """One row per risk and request: the shares of all streams that were covered."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("risk", "request", "covered_fixed", "covered_adapted"))
+        for row, risk in enumerate(RISKS):
+            shares = zip(fixed[row].mean(axis=0), adapted[row].mean(axis=0), strict=True)
+            writer.writerows((risk, n, f"{a:.4f}", f"{b:.4f}") for n, (a, b) in enumerate(shares))
+
+
+def _halves(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return order[: order.size // 2], order[order.size // 2 :]
+
+
+if __name__ == "__main__":
+    main()
