@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.errors import JobStopped, TimeUp
@@ -16,29 +16,9 @@ from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Stage, Timing
 from timebill_ros.runtime.partial import Observer
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.queue import DeadlineQueue
+from timebill_ros.runtime.run import Run
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass
-class _Run:
-    """The job that runs, and what has become of it so far.
-
-    Attributes:
-        execution: where it stands.
-        decided: how its deadline is treated; fixed when it started.
-        late: LATE was announced.
-        cancel_detail: why it is to stop at the next checkpoint.
-        ended: its terminal outcome was announced.
-        observer: who watches it, if anybody does.
-    """
-
-    execution: Execution
-    decided: Decisions
-    late: bool = False
-    cancel_detail: str | None = None
-    ended: bool = False
-    observer: Observer | None = None
 
 
 class Server:
@@ -72,7 +52,7 @@ class Server:
         self._changed = threading.Condition(self._lock)
         self._queue = DeadlineQueue(queue_capacity)
         self._ids: set[str] = set()
-        self._running: _Run | None = None
+        self._running: Run | None = None
         self._closed_detail: str | None = None
 
     def submit(self, job: Job) -> None:
@@ -104,7 +84,7 @@ class Server:
                 return False
             decided = self._decided
             execution = Execution(job, self._pipeline, decided.planner, self._checkpoint)
-            run = self._running = _Run(execution, decided)
+            run = self._running = Run(execution, decided)
         outcome = self._outcome_of(run)
         # Announced before the server is free again: what arrives until then is behind this job.
         self._end(run, outcome)
@@ -214,7 +194,7 @@ class Server:
             return Reason.REJECTED, f"queue: full with {self._capacity} instructions"
         return None
 
-    def _outcome_of(self, run: _Run) -> Outcome:
+    def _outcome_of(self, run: Run) -> Outcome:
         """Run the job; every way it can end becomes its terminal outcome here."""
         execution = run.execution
         try:
@@ -237,25 +217,15 @@ class Server:
             return
         if run.cancel_detail is not None:
             raise JobStopped(Reason.CANCELED, run.cancel_detail)
-        decoding = run.execution.stage is Stage.DECODE
-        anytime = decoding and run.decided.policy is OverrunPolicy.ANYTIME
+        anytime = run.decoding and run.decided.policy is OverrunPolicy.ANYTIME
         if not anytime and self._pipeline.clock.now_ns() >= run.execution.job.deadline_ns:
             self._miss(run)
-        if decoding and run.observer is not None:
-            self._look(run, run.observer)
+        run.look()
         # After the look, which takes its time.
         if anytime and not run.execution.step_fits(run.decided.anytime_margin):
             raise TimeUp
 
-    def _look(self, run: _Run, observer: Observer) -> None:
-        """Let the observer look; one that fails sees no more, and costs the job nothing."""
-        try:
-            observer(run.execution.partial)
-        except Exception:
-            _LOG.exception("%s: its partial response could not be shown", run.execution.job.id)
-            run.observer = None
-
-    def _miss(self, run: _Run) -> None:
+    def _miss(self, run: Run) -> None:
         """The running job's deadline has passed: let it run on (Skip-Next), or stop it."""
         if run.decided.policy is not OverrunPolicy.SKIP_NEXT:
             raise JobStopped(Reason.KILLED, "deadline: reached before the response was complete")
@@ -280,7 +250,7 @@ class Server:
             detail = "deadline: reached while the instruction waited in the queue"
             self._never_started(job, Reason.EXPIRED, detail)
 
-    def _end(self, run: _Run, outcome: Outcome) -> None:
+    def _end(self, run: Run, outcome: Outcome) -> None:
         """Announce the run's terminal outcome, unless it has had one."""
         with self._lock:
             ended, run.ended = run.ended, True
