@@ -53,9 +53,12 @@ def built_prefix(builds: Path = SOURCE_TREE / "build") -> Path:
 
 def environment(prefix: Path) -> dict[str, str]:
     """What a process needs to find the packages, beside what this one has."""
-    known = os.environ.get("LD_LIBRARY_PATH", "")
-    libraries = os.pathsep.join(filter(None, [str(prefix / "lib"), known]))
-    return {**os.environ, "PYTHONPATH": str(prefix / "python"), "LD_LIBRARY_PATH": libraries}
+    added = {"PYTHONPATH": prefix / "python", "LD_LIBRARY_PATH": prefix / "lib"}
+    joined = {
+        name: os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
+        for name, folder in added.items()
+    }
+    return {**os.environ, **joined}
 
 
 def load(prefix: Path) -> None:
@@ -116,7 +119,7 @@ def _digest(prefixes: list[Path]) -> str:
     """A name for what the build depends on: interpreter, ROS prefixes, definitions."""
     state = hashlib.sha256(repr([sys.executable, sys.version, *map(str, prefixes)]).encode())
     definitions = [path for path in sorted(DEFINITIONS.rglob("*")) if path.is_file()]
-    for path in [*definitions, Path(__file__)]:
+    for path in definitions:
         state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()[:12]
 
