@@ -9,11 +9,11 @@ import pytest
 
 from timebill_ros.cli.record import Ending
 from timebill_ros.cli.replay.bag import Bag
-from timebill_ros.cli.replay.live import LiveReplay, Outcomes
+from timebill_ros.cli.replay.live import LiveReplay
 from timebill_ros.cli.replay.main import main
-from timebill_ros.cli.replay.recording import Pace, Recorded
+from timebill_ros.cli.replay.recording import Outcomes, Pace, Recorded
 from timebill_ros.cli.session import free_domain
-from timebill_ros.msg import Instruction, Overrun, Response
+from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import nanoseconds, time_msg
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 
@@ -21,7 +21,6 @@ from .recordings import START_NS, recorded, write
 from .stand_in import StandIn
 
 pytestmark = pytest.mark.e2e
-Kept = list[tuple[int, Instruction | Response | Overrun]]
 
 
 @pytest.fixture
@@ -32,9 +31,7 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def play(domain: int, items: list[Recorded], pace: Pace, patience: float = 0.5) -> Outcomes:
-    replay = LiveReplay(
-        "/llm", domain, pace, keep=lambda at_ns, message: None, heartbeat=lambda: None
-    )
+    replay = LiveReplay("/llm", domain, pace, keep=None, heartbeat=lambda: None)
     return replay.run(items, wait=10.0, patience=patience)
 
 
@@ -91,7 +88,7 @@ def test_what_the_heartbeat_finds_ends_the_replay(domain: int) -> None:
     def heartbeat() -> None:
         raise RuntimeError("it died")
 
-    replay = LiveReplay("/llm", domain, Pace(), lambda at_ns, message: None, heartbeat)
+    replay = LiveReplay("/llm", domain, Pace(), None, heartbeat)
     with StandIn(domain), pytest.raises(RuntimeError, match="it died"):
         replay.run([recorded("a", 0.0, prompt="silence")], wait=10.0, patience=60.0)
 

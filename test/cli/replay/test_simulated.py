@@ -15,10 +15,9 @@ from timebill_ros.cli.replay.main import main
 from timebill_ros.cli.replay.recording import BadInput, Lengths, Pace, Recorded
 from timebill_ros.cli.replay.simulated import assumed, replay_simulated
 from timebill_ros.cli.replay.trace import read_lengths
-from timebill_ros.msg import ChatMessage
-from timebill_ros.node.conversions import time_msg
+from timebill_ros.msg import ChatMessage, Overrun, Response
+from timebill_ros.node.conversions import REASONS, time_msg
 from timebill_ros.runtime.clock import seconds
-from timebill_ros.runtime.outcome import Outcome, Overrun
 from timebill_ros.runtime.settings import Settings
 
 from .recordings import FLAT, START_NS, answer, recorded, write
@@ -27,6 +26,7 @@ from .recordings import FLAT, START_NS, answer, recorded, write
 MODEL = TimeModel(a=0.0, b=1e-5, c=0.0, p=0.0, q=1e-3)
 
 AS_RECORDED = Pace()
+NAMES = {number: reason.value for reason, number in REASONS.items()}
 
 
 def ended(
@@ -35,23 +35,25 @@ def ended(
     **settings: object,
 ) -> list[tuple[str, str, float]]:
     """(id, how it ended, s since the first was recorded) in order of the endings."""
-    outcomes: list[tuple[int, Outcome]] = []
-    replay_simulated(
+    kept: list[tuple[int, object]] = []
+    outcomes = replay_simulated(
         items,
         Settings(**settings),  # type: ignore[arg-type]
         MODEL,
         pace,
-        sent=lambda at_ns, instruction: None,
-        emit=lambda at_ns, outcome: outcomes.append((at_ns, outcome)),
+        keep=lambda at_ns, message: kept.append((at_ns, message)),
     )
+    assert outcomes.faults == []
+    assert [record.id for record in outcomes.records] == [item.instruction.id for item in items]
     return [
-        (
-            o.job.id,
-            o.reason.value if isinstance(o, Overrun) else "answered",
-            round(seconds(at_ns - START_NS), 6),
-        )
-        for at_ns, o in outcomes
+        (m.id, NAMES[m.reason] if isinstance(m, Overrun) else "answered", since_start(at_ns))
+        for at_ns, m in kept
+        if isinstance(m, Overrun | Response)
     ]
+
+
+def since_start(at_ns: int) -> float:
+    return round(seconds(at_ns - START_NS), 6)
 
 
 def test_instructions_come_when_they_were_recorded() -> None:
@@ -222,6 +224,13 @@ def test_bad_arguments_of_a_trace_are_named(
         main(["trace.csv", *arguments])
     assert caught.value.code == 2
     assert fault in capsys.readouterr().err
+
+
+def test_a_replay_that_cannot_begin_leaves_no_bag(tmp_path: Path, model: Path) -> None:
+    bag = write(tmp_path / "in", [recorded("a", 0.0)])
+    out = ["--out", str(tmp_path / "out")]
+    assert main([str(bag), "--simulate", "--time-model", str(model), *out]) == 2
+    assert not (tmp_path / "out" / "bag").exists()
 
 
 def test_nothing_is_overwritten(

@@ -131,40 +131,46 @@ class Bag:
 class BagWriter:
     """Writes instructions, responses and overruns into a new bag, under the node's topics.
 
+    The bag comes to be with its first message: a replay that cannot begin leaves nothing behind.
+
     Raises:
         BadInput: the path exists already.
     """
 
     def __init__(self, path: Path, storage: StoragePlugin, node: str) -> None:
-        """Create the bag; use as a context, so that it is complete."""
+        """Describe the bag; use as a context, so that it is complete."""
         if path.exists():
             raise BadInput(f"{path}: exists already, and a recording is never overwritten")
         self._writer = Writer(path, version=9, storage_plugin=storage)
-        self._topics = {
-            Instruction: (f"{node}/input/instruction", _INSTRUCTION),
-            Response: (f"{node}/output/response", _RESPONSE),
-            Overrun: (f"{node}/output/overrun", _OVERRUN),
-        }
+        self._node = node
+        self._connections: dict[type, Connection] = {}
 
     def write(self, at_ns: int, message: Instruction | Response | Overrun) -> None:
         """Add a message recorded at ``at_ns``."""
+        if not self._connections:
+            self._open()
         self._writer.write(self._connections[type(message)], at_ns, serialize_message(message))
 
-    def __enter__(self) -> BagWriter:
-        """Open it."""
+    def _open(self) -> None:
         self._writer.open()
         store = installed_definitions()
-        self._connections = {
-            kind: self._writer.add_connection(
-                topic, name, typestore=store, offered_qos_profiles=[_QOS]
+        for kind, topic, name in (
+            (Instruction, "input/instruction", _INSTRUCTION),
+            (Response, "output/response", _RESPONSE),
+            (Overrun, "output/overrun", _OVERRUN),
+        ):
+            self._connections[kind] = self._writer.add_connection(
+                f"{self._node}/{topic}", name, typestore=store, offered_qos_profiles=[_QOS]
             )
-            for kind, (topic, name) in self._topics.items()
-        }
+
+    def __enter__(self) -> BagWriter:
+        """The writer itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Complete it."""
-        self._writer.close()
+        """Complete the bag."""
+        if self._connections:
+            self._writer.close()
 
 
 def installed_definitions() -> Typestore:

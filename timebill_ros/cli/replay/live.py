@@ -6,17 +6,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from rclpy.clock import Clock as SystemClock
 from rosgraph_msgs.msg import Clock as ClockMsg
 
 from timebill_ros.cli.client import Arrival, Exchange, InstructionClient, NodeAbsent
-from timebill_ros.cli.record import Record, missing_record, record_of
-from timebill_ros.cli.replay.recording import Pace, Recorded, shifted
+from timebill_ros.cli.record import missing_record, record_of
+from timebill_ros.cli.replay.recording import Keep, Outcomes, Pace, Recorded, shifted
 from timebill_ros.cli.session import Session
-from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import nanoseconds, time_msg
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 from timebill_ros.runtime.settings import Settings
@@ -25,9 +23,6 @@ _TICK = 0.01  # s between two messages on /clock, and between two looks at the n
 _LEAD = 0.5  # s before the first instruction, in which the node learns how fast the clock runs
 _LEFT = 2.0  # s without the node's topics after which it is gone, and not just restarted
 _DOUBLED = 0.3  # s after the last outcome in which one too many would come
-
-Keep = Callable[[int, Instruction | Response | Overrun], None]
-"""Keeps a message with the instant at which it was sent or came."""
 
 
 class Heartbeat(Protocol):
@@ -55,19 +50,11 @@ class Timeline:
         return seconds(at_ns - self.now_ns()) / self._rate
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """What became of a replay: a record per instruction, and where the contract was broken."""
-
-    records: Sequence[Record]
-    faults: Sequence[str]
-
-
 class LiveReplay:
     """Sends what was recorded to a node, and waits until each instruction has ended."""
 
     def __init__(
-        self, node: str, domain: int | None, pace: Pace, keep: Keep, heartbeat: Heartbeat
+        self, node: str, domain: int | None, pace: Pace, keep: Keep | None, heartbeat: Heartbeat
     ) -> None:
         """Describe it; nothing is sent before ``run``.
 
@@ -81,7 +68,7 @@ class LiveReplay:
         self._node = node
         self._domain = domain
         self._pace = pace
-        self._keep = keep
+        self._keep: Keep = keep or (lambda at_ns, message: None)
         self._heartbeat = heartbeat
         self._heard_ns = self._seen_ns = time.monotonic_ns()
         self._now_ns: Callable[[], int] = lambda: SystemClock().now().nanoseconds

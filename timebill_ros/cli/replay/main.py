@@ -13,28 +13,30 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from rosbags.rosbag2 import StoragePlugin
 
-from timebill_ros.budget.errors import SettingError
 from timebill_ros.cli.client import NodeAbsent
 from timebill_ros.cli.node_process import NodeProcess, NodeProcessError
-from timebill_ros.cli.record import Record, record_of_outcome, write_csv
+from timebill_ros.cli.record import write_csv
 from timebill_ros.cli.replay.arguments import parse
 from timebill_ros.cli.replay.bag import Bag, BagWriter, with_lengths
 from timebill_ros.cli.replay.figures import Figures
-from timebill_ros.cli.replay.live import Heartbeat, Keep, LiveReplay, Outcomes
-from timebill_ros.cli.replay.recording import BadInput, Lengths, Pace, Recorded
+from timebill_ros.cli.replay.live import Heartbeat, LiveReplay
+from timebill_ros.cli.replay.recording import (
+    BadInput,
+    Keep,
+    Lengths,
+    Outcomes,
+    Pace,
+    Recorded,
+)
 from timebill_ros.cli.replay.settings import settings_of
 from timebill_ros.cli.replay.simulated import assumed, replay_simulated
 from timebill_ros.cli.replay.time_models import load_time_model, recalled_profile
 from timebill_ros.cli.replay.trace import Budget, read_lengths, read_trace
-from timebill_ros.msg import Overrun as OverrunMsg
-from timebill_ros.msg import Response as ResponseMsg
-from timebill_ros.node.conversions import overrun_msg, response_msg
-from timebill_ros.runtime.outcome import Outcome, Overrun
 
 _CONFIGURE = 600.0  # s
 
@@ -102,33 +104,13 @@ def _simulate(
 ) -> Outcomes:
     settings = settings_of(options.ros_arguments)
     source = options.time_model or recalled_profile(settings)
+    model = load_time_model(source)
     print(f"simulated with the time model {source.name}", file=sys.stderr)
     if options.assume_lengths is not None:
         recorded = assumed(recorded, options.assume_lengths)
-    lengths = {r.instruction.id: r.lengths for r in recorded}
-    ended: dict[str, list[Record]] = {r.instruction.id: [] for r in recorded}
+    pace = Pace(options.rate, options.clock)
     with _keeping(options, storage) as keep:
-
-        def emit(at_ns: int, outcome: Outcome) -> None:
-            if options.out is not None:
-                keep(at_ns, _message_of(outcome))
-            if not isinstance(outcome, Overrun) or outcome.terminal:
-                known = lengths[outcome.job.id]
-                tokens = known.prompt_tokens if known else 0
-                ended[outcome.job.id].append(record_of_outcome(outcome, tokens))
-
-        try:
-            pace = Pace(options.rate, options.clock)
-            model = load_time_model(source)
-            replay_simulated(recorded, settings, model, pace, sent=keep, emit=emit)
-        except SettingError as fault:
-            raise BadInput(f"parameters: {fault}") from fault
-    faults = [
-        f"{name}: {len(records)} terminal outcomes"
-        for name, records in ended.items()
-        if len(records) != 1
-    ]
-    return Outcomes([record for records in ended.values() for record in records[:1]], faults)
+        return replay_simulated(recorded, settings, model, pace, keep)
 
 
 def _play(
@@ -138,11 +120,6 @@ def _play(
         pace = Pace(options.rate, options.clock)
         replay = LiveReplay(options.node, domain, pace, keep, heartbeat)
         return replay.run(recorded, wait=options.wait, patience=options.patience)
-
-
-def _message_of(outcome: Outcome) -> OverrunMsg | ResponseMsg:
-    """What the node would publish."""
-    return overrun_msg(outcome) if isinstance(outcome, Overrun) else response_msg(outcome)
 
 
 @contextmanager
@@ -164,13 +141,13 @@ def _node(options: argparse.Namespace) -> Iterator[tuple[int | None, Heartbeat]]
 
 
 @contextmanager
-def _keeping(options: argparse.Namespace, storage: StoragePlugin) -> Iterator[Keep]:
+def _keeping(options: argparse.Namespace, storage: StoragePlugin) -> Iterator[Keep | None]:
     """Writes messages into a new bag where one is asked for."""
-    with ExitStack() as stack:
-        if options.out is None:
-            yield lambda at_ns, message: None
-        else:
-            yield stack.enter_context(BagWriter(options.out / "bag", storage, options.node)).write
+    if options.out is None:
+        yield None
+        return
+    with BagWriter(options.out / "bag", storage, options.node) as bag:
+        yield bag.write
 
 
 def _write(folder: Path, figures: Figures, title: str) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from timebill_ros.msg import Instruction
+from timebill_ros.cli.record import Record
+from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import nanoseconds, time_msg
+
+Keep = Callable[[int, Instruction | Response | Overrun], None]
+"""Keeps a message with the instant at which it was sent or came."""
 
 
 class BadInput(Exception):
@@ -62,6 +66,14 @@ class Pace:
 
     rate: float = 1.0
     simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of a replay: a record per instruction, and where the contract was broken."""
+
+    records: Sequence[Record]
+    faults: Sequence[str]
 
 
 def named(instructions: Sequence[Instruction]) -> list[Instruction]:

@@ -4,18 +4,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.cli.replay.recording import BadInput, Lengths, Pace, Recorded, shifted
+from timebill_ros.cli.record import Record, record_of_outcome
+from timebill_ros.cli.replay.recording import (
+    BadInput,
+    Keep,
+    Lengths,
+    Outcomes,
+    Pace,
+    Recorded,
+    shifted,
+)
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.msg import Instruction
-from timebill_ros.node.conversions import instruction_from
+from timebill_ros.msg import Overrun as OverrunMsg
+from timebill_ros.msg import Response as ResponseMsg
+from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
 from timebill_ros.runtime.admission import Limits, Refused, admit
 from timebill_ros.runtime.execution import Pipeline
-from timebill_ros.runtime.outcome import Outcome
+from timebill_ros.runtime.outcome import Outcome, Overrun
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.settings import Settings
@@ -40,10 +51,8 @@ def replay_simulated(
     settings: Settings,
     time_model: TimeModel,
     pace: Pace,
-    *,
-    sent: Callable[[int, Instruction], None],
-    emit: Callable[[int, Outcome], None],
-) -> None:
+    keep: Keep | None = None,
+) -> Outcomes:
     """Have every instruction end in virtual time, exactly as it would be if time were what is told.
 
     Args:
@@ -51,60 +60,74 @@ def replay_simulated(
         settings: the node's; those that concern the model itself do nothing.
         time_model: what each stage takes.
         pace: how recorded time passes.
-        sent: called with every instruction as it arrives, and the instant, ns.
-        emit: called with every outcome and its instant.
+        keep: gets every message that would be sent and received.
 
     Raises:
         BadInput: the lengths of an instruction are not known.
         SettingError: a setting out of its bounds, by name.
     """
+    _check_known(recorded)
+    requests = {item.instruction.id: _request(item) for item in recorded}
     virtual = VirtualClock()
     start_ns = recorded[0].at_ns
     clock = ScaledClock(virtual, rate=pace.rate if pace.simulated else 1.0, start_ns=start_ns)
-    requests = {item.instruction.id: _request(item) for item in recorded if item.lengths}
-    _check_known(recorded)
-    server = Server(
-        Pipeline(
-            engine=SimulatedEngine(
-                virtual,
-                time_model,
-                requests,
-                window=settings.window,
-                max_context=settings.max_context or _MAX_CONTEXT,
-                chunk=settings.chunk,
-            ),
-            time_model=time_model,
-            predictor=(
-                SimulatedPredictor(virtual, time_model, requests, bucket_size=_BUCKET)
-                if settings.predictor != "none"
-                else None
-            ),
-            clock=clock,
-            stopwatch=virtual,
-            default_max_tokens=settings.max_tokens,
-            predictor_grace=settings.predictor_grace,
-        ),
-        decisions(settings),
-        queue_capacity=settings.queue_capacity,
-        emit=lambda outcome: emit(clock.now_ns(), outcome),
-    )
-    limits = Limits(
-        default_budget=settings.default_budget,
-        max_budget=settings.max_budget,
-        # The lengths in tokens are known, and are held to the context.
-        max_prompt_chars=sys.maxsize,
-    )
+    ended: dict[str, list[Record]] = {name: [] for name in requests}
 
-    def arrive(item: Recorded) -> None:
-        sent(clock.now_ns(), item.instruction)
-        _submit(item.instruction, server, clock.now_ns(), limits)
+    def emit(outcome: Outcome) -> None:
+        name = outcome.job.id
+        if keep is not None:
+            keep(clock.now_ns(), _message_of(outcome))
+        if not isinstance(outcome, Overrun) or outcome.terminal:
+            ended[name].append(record_of_outcome(outcome, requests[name].prompt_tokens))
+
+    pipeline = _pipeline(virtual, clock, requests, settings, time_model)
+    server = Server(
+        pipeline, decisions(settings), queue_capacity=settings.queue_capacity, emit=emit
+    )
+    # The lengths in tokens are known, and are held to the context: characters need no bound.
+    limits = Limits(settings.default_budget, settings.max_budget, max_prompt_chars=sys.maxsize)
+
+    def arrive(instruction: Instruction) -> None:
+        if keep is not None:
+            keep(clock.now_ns(), instruction)
+        _submit(instruction, server, clock.now_ns(), limits)
 
     for item in recorded:
-        sent_ns = start_ns + round((item.at_ns - start_ns) / pace.rate)
-        due_ns = clock.real_ns(item.at_ns) if pace.simulated else sent_ns - start_ns
-        arriving = item if pace.simulated else _moved(item, sent_ns - item.at_ns)
-        virtual.at(due_ns, partial(arrive, arriving))
+        instruction = item.instruction
+        due_ns = clock.real_ns(item.at_ns)
+        if not pace.simulated:
+            due_ns = round(due_ns / pace.rate)
+            instruction = shifted(instruction, start_ns + due_ns - item.at_ns)
+        virtual.at(due_ns, partial(arrive, instruction))
     simulate(server, virtual, [])
+    return _accounted(ended)
+
+
+def _pipeline(
+    virtual: VirtualClock,
+    clock: ScaledClock,
+    requests: dict[str, SimulatedRequest],
+    settings: Settings,
+    time_model: TimeModel,
+) -> Pipeline:
+    """The simulated engine and predictor in the place of the node's."""
+    predictor = SimulatedPredictor(virtual, time_model, requests, bucket_size=_BUCKET)
+    return Pipeline(
+        engine=SimulatedEngine(
+            virtual,
+            time_model,
+            requests,
+            window=settings.window,
+            max_context=settings.max_context or _MAX_CONTEXT,
+            chunk=settings.chunk,
+        ),
+        time_model=time_model,
+        predictor=predictor if settings.predictor != "none" else None,
+        clock=clock,
+        stopwatch=virtual,
+        default_max_tokens=settings.max_tokens,
+        predictor_grace=settings.predictor_grace,
+    )
 
 
 def _submit(instruction: Instruction, server: Server, now_ns: int, limits: Limits) -> None:
@@ -119,8 +142,17 @@ def _submit(instruction: Instruction, server: Server, now_ns: int, limits: Limit
         server.submit(replace(job, conversation=Conversation(system="", prompt=job.id)))
 
 
-def _moved(item: Recorded, by_ns: int) -> Recorded:
-    return replace(item, instruction=shifted(item.instruction, by_ns)) if by_ns else item
+def _message_of(outcome: Outcome) -> OverrunMsg | ResponseMsg:
+    """What the node would publish."""
+    return overrun_msg(outcome) if isinstance(outcome, Overrun) else response_msg(outcome)
+
+
+def _accounted(ended: dict[str, list[Record]]) -> Outcomes:
+    """The records, and a fault where an instruction has not exactly one."""
+    faults = [
+        f"{n}: {len(found)} terminal outcomes" for n, found in ended.items() if len(found) != 1
+    ]
+    return Outcomes([record for found in ended.values() for record in found[:1]], faults)
 
 
 def _request(item: Recorded) -> SimulatedRequest:
