@@ -63,11 +63,44 @@ def test_attention_targets_are_the_named_objects_data(batch: Batch) -> None:
             span = weights.nonzero()[:, 0].tolist()
             assert max(span) < asked
             assert max(span) <= row
-            if row > asked and words[row].startswith("▁o"):
-                assert words[span[0]] == words[row]
+            name = words[row - 1] if words[row] == "<ans>" else words[row]
+            if row > asked and name.startswith(("▁o", "▁ego")):
+                assert words[span[0]] == name
                 assert words[span[-1]] == "▁;"
-                assert len(span) == 8
+                assert len(span) == (5 if name == "▁ego" else 8)
                 checked += 1
             elif row > asked:
-                assert words[span[0] : span[0] + 2] == ["▁sector", words[row]]
+                assert words[span[0] : span[0] + 2] == ["▁sector", name]
     assert checked > 10
+
+
+@pytest.fixture(scope="module")
+def hiding() -> Batch:
+    sampler = BatchSampler(TOKENIZER, 1)
+    return next(
+        b
+        for b in iter(lambda: sampler.sample(4, LENGTH, 0.6, REACH), None)
+        if b.visible() is not None
+    )
+
+
+def test_only_answers_do_not_see_what_is_hidden(hiding: Batch) -> None:
+    visible = hiding.visible()
+    before = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+    hidden_from = before & ~visible[:, 0]
+    assert hidden_from.any()
+    assert torch.equal(hidden_from.any(2), hiding.answer & hiding.hidden.any(1, keepdim=True))
+    assert torch.equal(hidden_from.any(1), hiding.hidden)
+
+
+def test_answers_do_not_tell_what_is_hidden(hiding: Batch) -> None:
+    asked_for = 0
+    for sequence in range(4):
+        words = pieces(hiding, sequence)
+        scene = range(words.index("<ask>"))
+        lost = {words[i] for i in scene if hiding.hidden[sequence, i] and words[i].startswith("▁o")}
+        for i in range(scene.stop, LENGTH - 1):
+            if hiding.answer[sequence, i] and words[i] in lost:
+                assert words[i + 1] == "▁unknown"
+                asked_for += 1
+    assert asked_for > 0

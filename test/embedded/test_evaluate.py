@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from timebill_ros.embedded.evaluate import held_out_tasks, measure
+from itertools import product
+
+from timebill_ros.embedded.evaluate import held_out_tasks, measure_methods
 from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, generate, open_engine
 from timebill_ros.embedded.train_predictor import HELD_OUT_SEED
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Family
 
 
@@ -16,13 +19,20 @@ def test_held_out_tasks_repeat_and_differ_by_family_and_length() -> None:
     assert HELD_OUT_SEED > 1000  # training takes small seeds
 
 
-def test_every_family_and_ratio_is_measured() -> None:
-    engine = open_engine(CHECKPOINT, threads=1)
-    rows = list(measure(engine, [200], [0.0, 0.5], 1))
-    assert {(row.family, row.alpha) for row in rows} == {
-        (str(family), alpha) for family in Family for alpha in (0.0, 0.5)
-    }
-    assert all(0.0 <= row.exact <= row.f1 <= 1.0 for row in rows)
+def test_every_method_family_and_ratio_is_measured() -> None:
+    opened = []
+
+    def open_with(method: str) -> TransformerEngine:
+        opened.append(method)
+        return open_engine(CHECKPOINT, threads=1, method=method)
+
+    methods = ["streaming_llm", "random"]
+    rows = list(measure_methods(open_with, methods, [200], [0.0, 0.5], 1))
+    cells = [(row.method, row.family, row.alpha) for row in rows]
+    assert len(cells) == len(set(cells))
+    assert set(cells) == set(product(methods, map(str, Family), (0.0, 0.5)))
+    assert opened == methods
+    assert all(0.0 <= row.exact <= row.score / 100.0 <= 1.0 for row in rows)
 
 
 def test_generation_keeps_the_observation_window() -> None:

@@ -9,8 +9,9 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from timebill_ros.embedded.architecture import build_model, forward
-from timebill_ros.embedded.initialisation import initialise, token_kinds
+from timebill_ros.embedded.initialisation import IDENTITY, initialise
 from timebill_ros.embedded.tokenizer import build_tokenizer
+from timebill_ros.workload.scene import sample_scene
 from timebill_ros.workload.tasks import Family, sample_task
 from timebill_ros.workload.vocabulary import domain_words
 
@@ -29,7 +30,7 @@ def model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
 
 def fresh(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
     model = build_model(tokenizer).eval()
-    initialise(model, token_kinds(tokenizer), seed)
+    initialise(model, tokenizer, seed)
     return model
 
 
@@ -77,3 +78,40 @@ def test_the_training_forward_is_the_models_own(
     expected = model.model(tokens).last_hidden_state
     torch.testing.assert_close(hidden, expected, atol=2e-2, rtol=1e-2)
     assert divergence.item() == 0.0
+
+
+def test_words_that_json_copies_have_the_identity_of_what_they_copy(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def identity(word: str) -> torch.Tensor:
+        (token,) = tokenizer.encode(word, add_special_tokens=False)
+        return model.get_input_embeddings().weight[token, IDENTITY]
+
+    for copy, word in (('"o17",', "o17"), ("23}", "v23"), ("23", "v23"), ('"home"}', "home")):
+        assert torch.equal(identity(copy), identity(word))
+    assert not torch.equal(identity("v23"), identity("v24"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ('drive behind {name}<ans>{{"command": "velocity_limit", "velocity_mps":', "▁{speed}"),
+        ('keep the ego speed<ans>{{"command": "velocity_limit", "velocity_mps":', "▁{ego}"),
+        ('drive at most 23<ans>{{"command": "velocity_limit", "velocity_mps":', "▁23"),
+        ('go to harbour<ans>{{"command": "change_goal", "goal":', "▁harbour"),
+        ('plan avoid for {name}<ans>{{"manoeuvre": "avoid", "target":', "▁{name}"),
+    ],
+)
+def test_the_second_layer_finds_what_json_copies(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, question: str, found: str
+) -> None:
+    scene = sample_scene(np.random.default_rng(5), PROMPT_TOKENS)
+    item = scene.objects[7]
+    words = {"name": item.name, "speed": item.speed, "ego": scene.ego.speed}
+    text = f"<bos>{scene.text}<ask>{question.format(**words)}"
+    tokens = torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
+    model.set_attn_implementation("eager")
+    attention = model(tokens, output_attentions=True).attentions[1][0, 0, -1]
+    wanted = tokenizer.convert_tokens_to_ids(found.format(**words))
+    assert attention[tokens[0] == wanted].sum() > 0.5

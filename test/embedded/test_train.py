@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from timebill_ros.embedded.architecture import build_model
-from timebill_ros.embedded.initialisation import initialise, token_kinds
+from timebill_ros.embedded.initialisation import initialise
 from timebill_ros.embedded.tokenizer import build_tokenizer
 from timebill_ros.embedded.train import Progress, Stage, save, train
 from timebill_ros.workload.vocabulary import domain_words
@@ -22,7 +22,7 @@ def test_a_few_steps_lower_the_loss_and_repeat(tmp_path: Path) -> None:
     runs: list[list[Progress]] = []
     for _ in range(2):
         model = build_model(tokenizer)
-        initialise(model, token_kinds(tokenizer), seed=0)
+        initialise(model, tokenizer, seed=0)
         runs.append([])
         report = runs[-1].append
         train(model, tokenizer, seed=0, curriculum=(STAGE,), report=report, report_every=4)

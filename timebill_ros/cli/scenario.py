@@ -14,6 +14,7 @@ from itertools import count
 
 import numpy as np
 
+from timebill_ros.workload.phrases import LONGEST_PHRASE
 from timebill_ros.workload.scene import sample_scene
 from timebill_ros.workload.tasks import TEMPLATE_TOKENS, Family, Task, pose
 
@@ -31,9 +32,6 @@ _TASKS = (
     (Family.REPORT, 4000, 10),
     (Family.REPORT, 4000, 40),
 )
-# Words of the longest phrase before the names.
-_PHRASE_WORDS = 4
-
 # s after which the first of a group runs, and the others, sent then, wait for it.
 HEAD_START = 0.02
 
@@ -96,7 +94,7 @@ def draw_tasks(seed: int) -> list[Task]:
     rng = np.random.default_rng(seed)
     tasks = []
     for family, prompt_tokens, names in _TASKS:
-        scene = sample_scene(rng, prompt_tokens - TEMPLATE_TOKENS - _PHRASE_WORDS - names)
+        scene = sample_scene(rng, prompt_tokens - TEMPLATE_TOKENS - LONGEST_PHRASE - names)
         instruction, reference = pose(rng, family, scene, names)
         tasks.append(Task(family, scene.text, instruction, reference))
     return tasks

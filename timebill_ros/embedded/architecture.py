@@ -18,7 +18,7 @@ ROPE_THETA = 1e10
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """Build the untrained model: 3 layers, hidden size 208, 4 heads of 64, about 1.5 M weights.
+    """Build the untrained model: 3 layers, hidden size 216, 4 heads of 64, about 1.8 M weights.
 
     Every query head has its own key-value head: the cache is then large beside the weights, as it
     is in a large model, and evicting it buys time.
@@ -26,7 +26,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
-            hidden_size=208,
+            hidden_size=216,
             intermediate_size=256,
             num_hidden_layers=3,
             num_attention_heads=4,
@@ -65,13 +65,16 @@ def forward(
     tokens: Tensor,
     positions: Tensor,
     targets: AttentionTargets | None = None,
+    visible: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run causal attention over ``tokens`` [batch, length] at free, increasing ``positions``.
 
-    The model's own forward takes gaps in the positions for the seams of packed sequences, and does
-    not give attention weights at these lengths. Returns the last hidden state [batch, length,
-    hidden] and the mean Kullback-Leibler divergence from ``targets`` over the heads of all layers
-    but the first, whose heads look at neighbours only (0 without targets).
+    ``visible`` [batch, 1, length, length] says which tokens (last axis) a token attends to; None
+    stands for all up to itself. The model's own forward takes gaps in the positions for the seams
+    of packed sequences, and does not give attention weights at these lengths. Returns the last
+    hidden state [batch, length, hidden] and the mean Kullback-Leibler divergence from ``targets``
+    over the heads of all layers but the first, whose heads look at neighbours only (0 without
+    targets).
     """
     config = model.config
     angles = positions[..., None].float() * rotary_frequencies(config)
@@ -85,7 +88,11 @@ def forward(
         if targets is not None and depth > 0:
             divergence = divergence + _divergence(query, key, targets)
         out = F.scaled_dot_product_attention(
-            query.to(value.dtype), key.to(value.dtype), value, is_causal=True
+            query.to(value.dtype),
+            key.to(value.dtype),
+            value,
+            attn_mask=visible,
+            is_causal=visible is None,
         )
         x = x + layer.self_attn.o_proj(out.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))

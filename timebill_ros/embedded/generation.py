@@ -15,6 +15,8 @@ from timebill_ros.workload.tasks import Task
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 PREDICTOR = Path(__file__).parent / "predictor"
+# Q(alpha), by eviction method, as measured on this model.
+QUALITY = CHECKPOINT / "quality.json"
 
 # Words that the workload does not know have a token per letter: up to 32 beyond the length asked.
 LONGEST_PROMPT = 8192 + 32
@@ -35,13 +37,18 @@ class Generated:
 
 
 def open_engine(
-    checkpoint: Path, *, threads: int, window: int = OBSERVATION_WINDOW
+    checkpoint: Path,
+    *,
+    threads: int,
+    window: int = OBSERVATION_WINDOW,
+    method: str = "snapkv",
 ) -> TransformerEngine:
-    """An engine for the workload's prompts and greedy decoding."""
+    """An engine for the workload's prompts and greedy decoding, that evicts by ``method``."""
     return TransformerEngine(
         load_checkpoint(checkpoint),
         max_context=LONGEST_PROMPT + LONGEST_RESPONSE,
         window=window,
+        eviction_method=method,
         threads=threads,
     )
 

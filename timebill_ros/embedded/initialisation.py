@@ -3,15 +3,17 @@
 
 From random weights the model takes tens of millions of tokens to find these circuits; from here it
 needs a few hundred thousand to use them. The residual stream is divided into slots. The first
-layer's heads fill the slots of every token with its surroundings: the last object name before or
-at it (its *tag*), the last sector name, the token before, the token one record before. The second
-layer's heads retrieve: one finds the token with the same tag whose kind comes next in a record, and
-copies its identity; others find the next name of a list or a report, or the next token of a header.
-The third layer is left to training, which is free to change all of it.
+layer's heads fill the slots of every token with its surroundings: the last object name (or argument
+of a command) before or at it (its *tag*), the last sector name, the token before, the token one
+record before. The second layer's heads retrieve: one finds the token with the same tag whose kind
+comes next in a record, and copies its identity; others find the next name of a list or a report, or
+the next token of a header. Words that JSON copies have the identity of what they copy. The third
+layer is left to training, which is free to change all of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,26 +22,29 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from timebill_ros.embedded.architecture import rotary_frequencies
 from timebill_ros.embedded.tokenizer import BOS, SPACE, SPECIAL_TOKENS
-from timebill_ros.workload.scene import RECORD_WORDS
+from timebill_ros.workload.phrases import COUNT, LIST, REPORT
+from timebill_ros.workload.scene import EGO, RECORD_WORDS
 from timebill_ros.workload.vocabulary import (
-    COUNT_PHRASES,
     FIELD_WORDS,
-    LIST_PHRASES,
+    GOALS,
+    MANOEUVRES,
+    NUMBERED_WORDS,
     OBJECT_KINDS,
-    REPORT_PHRASES,
 )
 
-# Slots of the residual stream (hidden size 208).
+# Slots of the residual stream (hidden size 216).
 IDENTITY = slice(0, 64)
-KIND = slice(64, 79)
-TAG = slice(79, 111)
-SECTOR = slice(111, 144)
-PREVIOUS = slice(144, 176)
-RECORD_BEFORE = slice(176, 208)
+KIND = slice(64, 84)
+TAG = slice(84, 116)
+SECTOR = slice(116, 152)
+PREVIOUS = slice(152, 184)
+RECORD_BEFORE = slice(184, 216)
 
-# Kinds of tokens.
-OBJECT, SECTOR_NAME, CLASS, DISTANCE, SPEED, HEADING, LANE, NUMBER = range(8)
-END, COLON, SPECIAL, FIELD_WORD, PHRASE_WORD, WORD, START = range(8, 15)
+# Kinds of tokens. An ARGUMENT is a number or a place that an instruction gives to a command, a
+# VALUE its copy in JSON, as other words that JSON copies; keys of JSON are followed by values.
+OBJECT, SECTOR_NAME, CLASS, DISTANCE, SPEED, HEADING, LANE, ARGUMENT, END = range(9)
+NUMBER, COLON, SPECIAL, FIELD_WORD, PHRASE_WORD, WORD, START = range(9, 16)
+VALUE, SPEED_KEY, GOAL_KEY, TARGET_KEY = range(16, 20)
 _KIND_OF_PREFIX = {
     "o": OBJECT,
     "s": SECTOR_NAME,
@@ -49,26 +54,43 @@ _KIND_OF_PREFIX = {
     "l": LANE,
     "n": NUMBER,
 }
-_PHRASES = (*REPORT_PHRASES, *LIST_PHRASES, *COUNT_PHRASES)
+_PHRASES = (*REPORT.training, *LIST.training, *COUNT.training)
+# Words of JSON that copy another word, by the word.
+_COPIES = {
+    **{f'"o{i}",': f"o{i}" for i in range(NUMBERED_WORDS["o"])},
+    **{f"{i}}}": f"v{i}" for i in range(NUMBERED_WORDS["v"])},
+    **{f'"{goal}"}}': goal for goal in GOALS},
+    **{f'"{manoeuvre}",': manoeuvre for manoeuvre in MANOEUVRES},
+}
+_ARGUMENTS = {str(i): f"v{i}" for i in range(NUMBERED_WORDS["v"])}
 _KIND_OF_WORD = {
+    **dict.fromkeys((word for text in _PHRASES for word in text.split()), PHRASE_WORD),
     **dict.fromkeys(SPECIAL_TOKENS, SPECIAL),
     BOS: START,
     **dict.fromkeys(OBJECT_KINDS, CLASS),
     **dict.fromkeys(FIELD_WORDS, FIELD_WORD),
-    **dict.fromkeys((word for text in _PHRASES for word in text.split()), PHRASE_WORD),
+    **dict.fromkeys([*_ARGUMENTS, *GOALS], ARGUMENT),
+    **dict.fromkeys(_COPIES, VALUE),
+    EGO: OBJECT,
+    '"velocity_mps":': SPEED_KEY,
+    '"goal":': GOAL_KEY,
+    '"target":': TARGET_KEY,
     ";": END,
     ":": COLON,
 }
 NEXT_IN_RECORD = {
-    OBJECT: SECTOR_NAME,
-    SECTOR_NAME: CLASS,
-    CLASS: DISTANCE,
-    DISTANCE: SPEED,
-    SPEED: HEADING,
-    HEADING: LANE,
-    LANE: END,
+    OBJECT: (SECTOR_NAME,),
+    SECTOR_NAME: (CLASS,),
+    CLASS: (DISTANCE,),
+    DISTANCE: (SPEED,),
+    SPEED: (HEADING,),
+    HEADING: (LANE,),
+    LANE: (END,),
+    SPEED_KEY: (SPEED, ARGUMENT),
+    GOAL_KEY: (ARGUMENT,),
+    TARGET_KEY: (OBJECT,),
 }
-NEXT_NAME = {END: OBJECT, SPECIAL: OBJECT, FIELD_WORD: OBJECT}
+NEXT_NAME = {END: (OBJECT,), SPECIAL: (OBJECT,), FIELD_WORD: (OBJECT,)}
 
 # Strengths are attention logits (nats): how much a match adds over no match.
 _MATCH, _KIND_MATCH, _OFFSET, _IS_KIND = 25.0, 16.0, 14.0, 80.0
@@ -84,7 +106,7 @@ _FIRST_SLOW_PAIR = 12
 _RESERVED = END + 2
 
 
-def token_kinds(tokenizer: PreTrainedTokenizerFast) -> Tensor:
+def _token_kinds(tokenizer: PreTrainedTokenizerFast) -> Tensor:
     """Return the kind of every token, ``[vocabulary]``."""
     kinds = torch.full((len(tokenizer),), WORD)
     for token, index in tokenizer.get_vocab().items():
@@ -96,9 +118,20 @@ def token_kinds(tokenizer: PreTrainedTokenizerFast) -> Tensor:
     return kinds
 
 
+def _copied(tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """For every token the one whose identity it has, mostly its own, ``[vocabulary]``."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    copied = torch.arange(len(tokenizer))
+    for word, original in (_COPIES | _ARGUMENTS).items():
+        if SPACE + word in vocabulary:
+            copied[vocabulary[SPACE + word]] = vocabulary[SPACE + original]
+    return copied
+
+
 @torch.no_grad()
-def initialise(model: Qwen2ForCausalLM, kinds: Tensor, seed: int) -> None:
+def initialise(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
     """Write the circuits into ``model`` in place; same seed, same weights."""
+    kinds = _token_kinds(tokenizer)
     random = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         if weight.ndim == 2:
@@ -109,6 +142,7 @@ def initialise(model: Qwen2ForCausalLM, kinds: Tensor, seed: int) -> None:
             weight.zero_()
     embeddings = model.model.embed_tokens.weight
     identity = torch.randn(len(kinds), 64, generator=random)
+    identity = identity[_copied(tokenizer)]
     embeddings[:, IDENTITY] = identity / identity.norm(dim=1, keepdim=True) * 0.75**0.5
     # The first token says nothing: heads that find nothing attend to it.
     embeddings[kinds == START] = 0.0
@@ -117,13 +151,13 @@ def initialise(model: Qwen2ForCausalLM, kinds: Tensor, seed: int) -> None:
     # Names are coded alike in all slots, so that one slot can be matched with another.
     name_code = _orthogonal(32, 64, random)
     surroundings = _Writer(model, 0, scale=model.config.hidden_size**0.5)
-    surroundings.attend_to_nearest(0, OBJECT)
+    surroundings.attend_to_nearest(0, OBJECT, ARGUMENT)
     surroundings.attend_to_offset(1, 1)
     surroundings.attend_to_nearest(2, SECTOR_NAME)
     surroundings.attend_to_offset(3, RECORD_WORDS)
     surroundings.copy(0, name_code, TAG, 0.8)
     surroundings.copy(1, name_code, PREVIOUS, 0.8)
-    surroundings.copy(2, _orthogonal(33, 64, random), SECTOR, 0.8)
+    surroundings.copy(2, _orthogonal(36, 64, random), SECTOR, 0.8)
     surroundings.copy(3, name_code, RECORD_BEFORE, 0.8)
 
     # What the first layer wrote makes a slot a smaller part of the normed residual. Where both next
@@ -172,8 +206,8 @@ class _Writer:
         query[pairs] = amplitude * angle.cos()
         query[pairs + self.half] = -amplitude * angle.sin()
 
-    def attend_to_nearest(self, head: int, kind: int) -> None:
-        """Attend to the nearest token of a kind, the token itself included."""
+    def attend_to_nearest(self, head: int, *kinds: int) -> None:
+        """Attend to the nearest token of some kinds, the token itself included."""
         amplitudes = (torch.tensor(_NEAREST) * self.size**0.5) ** 0.5
         query, key = self._biases(head)
         key[: len(amplitudes)] = amplitudes
@@ -181,23 +215,28 @@ class _Writer:
         slowest, bias = self.half - 1, 12.0
         query[slowest] = bias
         rows = self.attention.k_proj.weight[head * self.size : (head + 1) * self.size]
-        rows[slowest, KIND.start + kind] = _IS_KIND * self.size**0.5 / (bias * 0.5 * self.scale)
+        for kind in kinds:
+            rows[slowest, KIND.start + kind] = _IS_KIND * self.size**0.5 / (bias * 0.5 * self.scale)
 
     def match(
         self,
         head: int,
         terms: tuple[_Term, ...],
-        follows: dict[int, int],
+        follows: Mapping[int, tuple[int, ...]],
         random: torch.Generator,
     ) -> None:
-        """Attend where all terms hold and the other's kind follows the own, else to the start."""
+        """Attend where all terms hold and the other's kind follows the own, else to the start.
+
+        ``follows`` gives the kinds that may follow each kind.
+        """
         slow = torch.arange(_FIRST_SLOW_PAIR, self.half)
         rows = head * self.size + torch.cat([slow, slow + self.half])
         query, key = self.attention.q_proj.weight, self.attention.k_proj.weight
-        for this, following in follows.items():
-            strength = (_KIND_MATCH * self.size**0.5) ** 0.5 / (0.5 * self.scale)
-            query[rows[-1 - following], KIND.start + this] = strength
-            key[rows[-1 - following], KIND.start + following] = strength
+        strength = (_KIND_MATCH * self.size**0.5) ** 0.5 / (0.5 * self.scale)
+        for this, followers in follows.items():
+            for following in followers:
+                query[rows[-1 - following], KIND.start + this] = strength
+                key[rows[-1 - following], KIND.start + following] = strength
         for term, part in zip(
             terms, rows.split([*(t.rows for t in terms), _RESERVED]), strict=False
         ):

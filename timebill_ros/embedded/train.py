@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from timebill_ros.embedded.architecture import MAX_CONTEXT, build_model, forward
 from timebill_ros.embedded.batches import Batch, BatchSampler
-from timebill_ros.embedded.initialisation import initialise, token_kinds
+from timebill_ros.embedded.initialisation import initialise
 from timebill_ros.embedded.tokenizer import build_tokenizer
 from timebill_ros.workload.vocabulary import domain_words
 
@@ -43,11 +43,11 @@ class Stage:
 
 
 CURRICULUM = (
-    Stage(steps=140, length=256, scene_share=0.5, reach=1024, attention_weight=0.1),
-    Stage(steps=160, length=512, scene_share=0.6, reach=4096, attention_weight=0.25),
-    Stage(steps=220, length=1024, scene_share=0.7, reach=9000, attention_weight=0.25),
-    Stage(steps=110, length=2048, scene_share=0.75, reach=9000, attention_weight=0.25),
-    Stage(steps=10, length=4096, scene_share=0.8, reach=9000, attention_weight=0.25),
+    Stage(steps=130, length=256, scene_share=0.5, reach=1024, attention_weight=0.1),
+    Stage(steps=220, length=512, scene_share=0.6, reach=4096, attention_weight=0.35),
+    Stage(steps=330, length=1024, scene_share=0.7, reach=9000, attention_weight=0.35),
+    Stage(steps=170, length=2048, scene_share=0.75, reach=9000, attention_weight=0.35),
+    Stage(steps=20, length=4096, scene_share=0.8, reach=9000, attention_weight=0.35),
 )
 
 
@@ -114,7 +114,9 @@ def _losses(model: Qwen2ForCausalLM, batch: Batch) -> tuple[torch.Tensor, ...]:
     predicted = batch.answer[:, 1:]
     wanted = batch.tokens[:, 1:][predicted]
     with torch.autocast("cpu", torch.bfloat16):
-        hidden, divergence = forward(model, batch.tokens, batch.positions, batch.targets)
+        hidden, divergence = forward(
+            model, batch.tokens, batch.positions, batch.targets, batch.visible()
+        )
         logits = model.lm_head(hidden[:, :-1][predicted])
     accuracy = (logits.argmax(-1) == wanted).float().mean()
     return F.cross_entropy(logits.float(), wanted), divergence, accuracy
@@ -130,7 +132,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     tokenizer = build_tokenizer(domain_words(), MAX_CONTEXT)
     model = build_model(tokenizer)
-    initialise(model, token_kinds(tokenizer), arguments.seed)
+    initialise(model, tokenizer, arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)
     columns = list(Progress.__dataclass_fields__)
     with (arguments.output / "training_log.csv").open("w", newline="") as file:

@@ -2,10 +2,15 @@
 """The closed set of words that the workload is written in.
 
 Every word is separated by one space, so that a tokenizer with these words has one token per word
-and the workload can count tokens without one.
+and the workload can count tokens without one. Of JSON, a word is what stands between two spaces:
+``"o17",`` or ``23}``.
 """
 
 from __future__ import annotations
+
+import json
+
+from timebill_ros.workload.phrases import all_phrases
 
 OBJECT_KINDS = (
     "car",
@@ -20,14 +25,20 @@ OBJECT_KINDS = (
     "barrier",
 )
 
-# Exclusive upper bounds of the numbered words: "o17" is an object, "s3" a sector of the map, "n5"
+# Exclusive upper bounds of the numbered words: "o17" is an object, "s3" a sector of the map, "n4"
 # a number of objects, "d40" a distance of 40 m, "v12" a speed of 12 m/s, "h9" a heading of 90
 # degrees, "l2" a lane.
-NUMBERED_WORDS = {"o": 1100, "s": 320, "n": 7, "d": 100, "v": 60, "h": 36, "l": 6}
+NUMBERED_WORDS = {"o": 1100, "s": 520, "n": 5, "d": 100, "v": 60, "h": 36, "l": 6}
+
+# Who drives the vehicle.
+MODES = ("autonomous", "local", "remote", "stopped")
+
+# Where a vehicle can be sent.
+GOALS = ("depot", "harbour", "station", "airport", "hospital", "workshop", "charger", "home")
 
 # Answers to commands need no scene.
 COMMANDS = {
-    "stop": "brake .",
+    "emergency_stop": "brake .",
     "keep_lane": "keep lane steady hold speed .",
     "slow_down": "check rear ease throttle brake soft hold gap .",
     "give_way": "slow check left check right wait give way then proceed slow .",
@@ -37,7 +48,7 @@ COMMANDS = {
     "set brake lights on wait .",
 }
 
-# A manoeuvre is a numbered list of steps; the plan answer adds the target's data.
+# The steps of a manoeuvre around a target.
 MANOEUVRES = {
     "overtake": (
         "check mirror",
@@ -64,22 +75,33 @@ MANOEUVRES = {
         "report clear",
     ),
 }
-STEP_NUMBERS = tuple(str(i) for i in range(1, 1 + max(len(s) for s in MANOEUVRES.values())))
 
 # Fields of an object in the order of its record, with the word that asks for each.
 FIELD_WORDS = ("zone", "class", "distance", "speed", "heading", "lane")
 
-# Paraphrases: the words that stand before the names in an instruction.
-REPORT_PHRASES = ("report", "describe", "state of", "details for")
-LIST_PHRASES = ("list", "show all in", "objects in")
-COUNT_PHRASES = ("count", "how many in", "number in")
-FIELD_PHRASES = ("get {field} of", "{field} of", "{field} for")
-PLAN_PHRASES = ("plan {manoeuvre} for", "manoeuvre {manoeuvre} on", "prepare {manoeuvre} for")
-COMMAND_PHRASES = ("{command}", "please {command}", "now {command}")
-
 UNCLEAR_ANSWER = "request not understood ."
 # Stands for data that the log does not hold.
 UNKNOWN = "unknown"
+
+
+def velocity_limit(speed: int) -> str:
+    """The command that bounds the speed, m/s."""
+    return json.dumps({"command": "velocity_limit", "velocity_mps": speed})
+
+
+def change_goal(goal: str) -> str:
+    """The command that sends the vehicle elsewhere."""
+    return json.dumps({"command": "change_goal", "goal": goal})
+
+
+STOP = json.dumps({"command": "stop"})
+RESUME = json.dumps({"command": "resume"})
+
+
+def manoeuvre_plan(manoeuvre: str, target: str) -> str:
+    """The plan of a manoeuvre around the object of a name."""
+    steps = MANOEUVRES[manoeuvre]
+    return json.dumps({"manoeuvre": manoeuvre, "target": target, "steps": steps})
 
 
 def domain_words() -> list[str]:
@@ -87,16 +109,25 @@ def domain_words() -> list[str]:
     texts = [
         ";",
         ":",
-        "sector count target there are",
+        "sector count ego there are",
         UNKNOWN,
         UNCLEAR_ANSWER,
         *FIELD_WORDS,
         *OBJECT_KINDS,
+        *MODES,
+        *GOALS,
+        *all_phrases(),
+        *COMMANDS,
+        *COMMANDS.values(),
+        *MANOEUVRES,
+        STOP,
+        RESUME,
+        *(change_goal(goal) for goal in GOALS),
+        *(manoeuvre_plan(manoeuvre, UNKNOWN) for manoeuvre in MANOEUVRES),
     ]
-    texts += [*REPORT_PHRASES, *LIST_PHRASES, *COUNT_PHRASES, *FIELD_PHRASES]
-    texts += [*PLAN_PHRASES, *COMMAND_PHRASES, *COMMANDS, *COMMANDS.values()]
-    texts += [*STEP_NUMBERS, *MANOEUVRES]
-    texts += [step for steps in MANOEUVRES.values() for step in steps]
-    words = [word for text in texts for word in text.split() if "{" not in word]
+    for speed in range(NUMBERED_WORDS["v"]):
+        texts += [str(speed), velocity_limit(speed)]
+    words = [word for text in texts for word in text.split()]
     words += [f"{prefix}{i}" for prefix, bound in NUMBERED_WORDS.items() for i in range(bound)]
+    words += [f'"o{i}",' for i in range(NUMBERED_WORDS["o"])]
     return list(dict.fromkeys(words))
