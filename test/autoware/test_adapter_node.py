@@ -268,6 +268,24 @@ def test_objects_may_come_in_the_vehicle_s_own_frame(
     assert autoware.instructions[0].response_schema == ""
 
 
+def test_a_scene_that_is_no_numbers_is_refused(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.mode("STOP")
+    adapter = autoware.adapter(ros_context, context_age=60.0)
+    for refused, (speed, x) in enumerate([(math.nan, 1.0), (1.0, math.inf)], start=1):
+        adapter._surroundings._last.pop("objects", None)
+        adapter._surroundings._last.pop("kinematic_state", None)
+        autoware.drive(speed=speed)
+        autoware.see(("CAR", x, 0.0, 1.0))
+        autoware.until(lambda: len(adapter._surroundings._last) == 3)
+        autoware.texts.publish(String(data="stop"))
+        autoware.until(lambda n=refused: autoware.count(Refusal.NO_CONTEXT) == n)
+    said = [a.status[0].message for a in autoware.diagnostics]
+    assert len({m for m in said if "is not finite" in m}) == 2
+    assert autoware.instructions == []
+
+
 def test_without_its_scene_a_text_is_refused(autoware: FakeAutoware, ros_context: Context) -> None:
     adapter = autoware.adapter(ros_context, context_age=0.2)
     autoware.texts.publish(String(data="stop"))

@@ -54,8 +54,8 @@ class Surroundings:
         """The vehicle and the objects around it.
 
         Raises:
-            Refused: NO_CONTEXT, where an input is missing or old: a scene without the truck that
-                stands there is worse than none.
+            Refused: NO_CONTEXT, where an input is missing, old or no number: a scene without the
+                truck that stands there is worse than none.
         """
         state: Odometry = self._recent("kinematic_state")
         objects = self._recent("objects")
@@ -70,7 +70,10 @@ class Surroundings:
                 f"{' or '.join(map(repr, frames))}",
             )
         ego = Ego(_length(state.twist.twist.linear), modes[mode] if mode < len(modes) else modes[0])
-        return ego, [self._obstacle(item, origin) for item in objects.objects]
+        obstacles = [self._obstacle(item, origin) for item in objects.objects]
+        if not math.isfinite(ego.speed) or not all(map(_finite, obstacles)):
+            raise Refused(Refusal.NO_CONTEXT, "a number of the scene is not finite")
+        return ego, obstacles
 
     def _obstacle(self, item: Any, origin: Pose) -> Obstacle:
         kinds, kinematics = self._settings.kinds, item.kinematics
@@ -105,6 +108,10 @@ def yaw_of(rotation: Quaternion) -> float:
     """The turn about the vertical axis, rad."""
     x, y, z, w = rotation.x, rotation.y, rotation.z, rotation.w
     return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def _finite(o: Obstacle) -> bool:
+    return all(map(math.isfinite, (o.ahead, o.left, o.speed, o.heading)))
 
 
 def _length(vector: Vector3) -> float:
