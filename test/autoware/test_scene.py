@@ -11,7 +11,8 @@ import pytest
 from timebill_ros.autoware.scene import Ego, Obstacle
 from timebill_ros.autoware.settings import DEFAULTS
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.workload.vocabulary import domain_words
+from timebill_ros.workload.scene import MAX_SECTION_OBJECTS
+from timebill_ros.workload.vocabulary import MODES, domain_words
 
 TEMPLATE = DEFAULTS.template
 EGO = Ego(speed=12.4, mode="autonomous")
@@ -27,6 +28,13 @@ def test_the_embedded_model_s_scene_log() -> None:
         "sector s2 count n1 : o1 s2 car d7 v11 h18 l0 ; "
         "sector s4 count n1 : o2 s4 pedestrian d10 v1 h27 l2 ;"
     )
+
+
+def test_its_words_are_those_of_the_workload() -> None:
+    scene = TEMPLATE.write(EGO, [TRUCK, CAR, WALKER])
+    assert {*scene.split(), *DEFAULTS.modes, *DEFAULTS.kinds} <= set(domain_words())
+    assert set(MODES) <= set(DEFAULTS.modes)
+    assert DEFAULTS.sector_objects <= MAX_SECTION_OBJECTS
 
 
 def test_an_empty_road() -> None:

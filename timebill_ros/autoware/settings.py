@@ -34,7 +34,7 @@ class AdapterSettings:
     sector_template: str = "sector s{sector} count n{count} : {objects}"
     object_template: str = "o{index} s{sector} {kind} d{distance} v{speed} h{heading} l{lane} ;"
     separator: str = " "
-    modes: tuple[str, ...] = ("unknown", "stop", "autonomous", "local", "remote")
+    modes: tuple[str, ...] = ("unknown", "stopped", "autonomous", "local", "remote")
     kinds: tuple[str, ...] = (
         "barrier",
         "car",
@@ -46,7 +46,7 @@ class AdapterSettings:
         "pedestrian",
     )
     sectors: int = 8
-    sector_objects: int = 6
+    sector_objects: int = 4
     most_distance: float = 99.0
     most_speed: float = 59.0
     lane_width: float = 3.5
