@@ -147,7 +147,7 @@ def test_other_settings_are_refused(
     [
         ((), "one of the arguments --prompts --bag --dataset is required"),
         (("--prompts", "x", "--part", "3/2"), "'3/2' is not a part such as 2/8"),
-        (("--prompts", "x", "--count", "0"), "'0' is not a number of prompts"),
+        (("--prompts", "x", "--count", "0"), "'0' is not a whole number, 1 or more"),
         (("--prompts", "x", "--temperature", "-1"), "temperature must be in 0..10"),
     ],
 )

@@ -21,3 +21,14 @@ def positive_seconds(text: str) -> float:
 def node_name(text: str) -> str:
     """A node's full name; the leading slash may be left out."""
     return text if text.startswith("/") else f"/{text}"
+
+
+def positive_count(text: str) -> int:
+    """A whole number, 1 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)

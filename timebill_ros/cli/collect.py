@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.cli.argument_types import positive_count
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.cli.replay.recording import BadInput
 from timebill_ros.predictor.errors import EmptySet, PairsError
@@ -131,12 +132,6 @@ def _part_of(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of prompts, 1 or more")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -155,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--templates", type=Path, help="LongBench's dataset2prompt.json, to word its tasks"
     )
-    parser.add_argument("--count", type=_count, help="most prompts to take")
+    parser.add_argument("--count", type=positive_count, help="most prompts to take")
     parser.add_argument(
         "--part", type=_part_of, default=(1, 1), metavar="I/N", help="every N-th prompt from I on"
     )

@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.cli.argument_types import positive_count
 from timebill_ros.cli.progress import hide_library_bars, track
 from timebill_ros.predictor.errors import PredictorError
 from timebill_ros.predictor.pairs import PairsHeader, read_pairs
@@ -156,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
                 default=field.default,
                 help=f"{_HELP[field.name]} ({field.default:g})",
             )
-    parser.add_argument("--save-every", type=int, default=500, help="steps between saved states")
+    parser.add_argument(
+        "--save-every", type=positive_count, default=500, help="steps between saved states (500)"
+    )
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU, even if there is one")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")
     return parser
