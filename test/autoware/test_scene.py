@@ -11,7 +11,7 @@ import pytest
 from timebill_ros.autoware.scene import Ego, Obstacle
 from timebill_ros.autoware.settings import DEFAULTS
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.workload.scene import MAX_SECTION_OBJECTS
+from timebill_ros.workload.scene import DEFAULT_LAYOUT
 from timebill_ros.workload.vocabulary import MODES, domain_words
 
 TEMPLATE = DEFAULTS.template
@@ -34,7 +34,7 @@ def test_its_words_are_those_of_the_workload() -> None:
     scene = TEMPLATE.write(EGO, [TRUCK, CAR, WALKER])
     assert {*scene.split(), *DEFAULTS.modes, *DEFAULTS.kinds} <= set(domain_words())
     assert set(MODES) <= set(DEFAULTS.modes)
-    assert DEFAULTS.sector_objects <= MAX_SECTION_OBJECTS
+    assert DEFAULTS.sector_objects == DEFAULT_LAYOUT.largest
 
 
 def test_an_empty_road() -> None:
