@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--predictor", type=Path, default=PREDICTOR)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--streams", type=int, default=40)
-    parser.add_argument("--after", nargs="+", default=["list=2", "plan=2", "report=1"])
+    parser.add_argument("--after", nargs="+", default=["list=1"])
     parser.add_argument("--out", type=Path, help="directory for coverage.csv and coverage.png")
     arguments = parser.parse_args()
     answered = answered_prompts(arguments.pairs, arguments.count, arguments.predictor)
@@ -129,6 +129,9 @@ def covered_streams(
         requests = np.concatenate(
             [rng.choice(rest, BEFORE), rng.choice(rest, AFTER, p=weights / weights.sum())]
         )
+        for _ in range(stream):
+            # So that the streams do not share the sequence of places.
+            tracker.assess(answered[0].lengths)
         for number, index in enumerate(requests):
             each = answered[index]
             known = tracker.assess(each.lengths)
