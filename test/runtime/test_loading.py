@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from timebill_ros.budget.calibration import fit_calibration
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.profile import least_context
+from timebill_ros.predictor.calibration import write_calibration
+from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.runtime import loading
 from timebill_ros.runtime.loading import Loaded, load
 from timebill_ros.runtime.settings import Settings
@@ -69,3 +74,45 @@ def test_a_predictor_is_measured_on_words_and_tokens_of_the_same_length(
     assert len(lengths) >= 5
     for text, ids in reader.inputs:
         assert len(engine.encode(Conversation("", text))) == pytest.approx(len(ids), rel=0.05)
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> Path:
+    """A copy of the embedded model's predictor, without a calibration."""
+    folder = tmp_path / "predictor"
+    shutil.copytree(loading._EMBEDDED / "predictor", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("calibration", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_predictor_without_calibration_is_said_to_have_none(
+    predictor: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert loading._calibration(predictor) is None
+    assert caplog.text.count("is not calibrated: with risk set, plans are made for N_W") == 1
+
+
+def test_a_predictor_brings_its_calibration(
+    predictor: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lengths = LengthDistribution(np.array([0.5, 0.5]), 16)
+    write_calibration(predictor, fit_calibration([lengths] * 30, [20] * 30))
+    settings = Settings(
+        predictor=str(predictor),
+        max_context=least_context(64),
+        profile_cache=str(predictor.parent),
+        profile_seconds=1.0,
+    )
+    calibration = load(settings, lambda share, doing: None).calibration
+    assert calibration is not None
+    assert calibration.pairs == 30
+    assert "not calibrated" not in caplog.text
+
+
+def test_a_damaged_calibration_fails_loading_by_name(predictor: Path) -> None:
+    path = predictor / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": {"pairs": 3}}))
+    with pytest.raises(PredictorIncomplete, match="calibration: 'levels' is missing"):
+        loading._calibration(predictor)
