@@ -24,7 +24,9 @@ from timebill_ros.predictor.split import Split, split_pairs
 HEADER = PairsHeader("some/model", "0123456789abcdef", 64, {"temperature": 0.0})
 WORDS = ("short", "long", *"abcdefgh")
 LENGTHS = {"short": 5, "long": 60}
-RECIPE = Recipe("tiny", bucket_size=16, max_input=8, epochs=8, batch=8, learning_rate=1e-2)
+RECIPE = Recipe(
+    "tiny", "0" * 16, bucket_size=16, max_input=8, epochs=8, batch=8, learning_rate=1e-2
+)
 
 
 def sample_pairs(count: int) -> list[Pair]:
@@ -139,8 +141,9 @@ def test_an_interrupted_training_goes_on_to_the_same_end(
     with pytest.raises(Interrupted):
         train(split, backbone, output, save_every=20)
     assert not (output / "config.json").exists()
-    with pytest.raises(SettingsDiffer, match="learning_rate"):
-        train(split, backbone, output, Recipe(**{**vars(RECIPE), "learning_rate": 1e-3}))
+    for changed in ({"learning_rate": 1e-3}, {"backbone_fingerprint": "1" * 16}):
+        with pytest.raises(SettingsDiffer, match=next(iter(changed))):
+            train(split, backbone, output, Recipe(**{**vars(RECIPE), **changed}))
     assert train(split, backbone, output, save_every=20)
     assert steps[49:52] == [49, 40, 41]  # the state of step 40 was the last one
     assert steps[-1] == 63
@@ -169,4 +172,4 @@ def test_a_backbone_that_cannot_be_used_is_named(split: Split, tmp_path: Path) -
 )
 def test_a_recipe_that_cannot_work_is_named(bad: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(bad))):
-        Recipe("tiny", **bad)
+        Recipe("tiny", "0" * 16, **bad)

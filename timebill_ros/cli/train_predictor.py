@@ -60,14 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> None:
     import torch
 
+    from timebill_ros.engine.fingerprint import target_fingerprint
     from timebill_ros.predictor.sequence_training import train_classifier
 
     if options.threads:
         torch.set_num_threads(options.threads)
     header, pairs = read_pairs(options.pairs)
-    given = {field.name: getattr(options, field.name) for field in fields(Recipe)}
     name, backbone = find_backbone(options.backbone)
-    recipe = Recipe(**{**given, "backbone": name})
+    given = {option: getattr(options, option) for option in _HELP}
+    recipe = Recipe(name, target_fingerprint(backbone), **given)
     split = split_pairs(
         pairs, recipe.seed, calibration=recipe.calibration, held_out=recipe.held_out
     )

@@ -14,6 +14,7 @@ class Recipe:
 
     Attributes:
         backbone: name of the model that it starts from.
+        backbone_fingerprint: identifies that model by content.
         bucket_size: B, tokens.
         max_input: longest input, the backbone's tokens; of longer prompts head and tail stay.
         epochs: passes over the training part.
@@ -24,6 +25,7 @@ class Recipe:
     """
 
     backbone: str
+    backbone_fingerprint: str
     bucket_size: int = 16
     max_input: int = 2048
     epochs: float = 3.0
