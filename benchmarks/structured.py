@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers of the embedded model with and without their JSON schema: validity, exactness, cost.
 
-Each task is answered both ways in turn, greedily and without eviction. What the schema adds to a
-token is taken from pairs of equal answers, whose decoding differs in nothing else.
+Each task, in wording and layout that the model was not trained on, is answered both ways in turn,
+greedily and without eviction. What the schema adds to a token is taken from pairs of equal answers,
+whose decoding differs in nothing else.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import json
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 
 import jsonschema
 import numpy as np
 from machine import heading
 
+from timebill_ros.budget.fit import fit_time_model
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.finish import FinishReason
-from timebill_ros.engine.profile_structured import structured_seconds
+from timebill_ros.engine.profile import Profiler
+from timebill_ros.engine.profile_structured import structured_answer
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
@@ -81,7 +85,7 @@ def main() -> None:
         schema = (folder / f"{name}.schema.json").read_text(encoding="utf-8")
         rows: dict[str, list[tuple[Answer, Task]]] = {"free": [], "held": []}
         for _ in range(options.tasks):
-            task = sample_task(rng, family, int(rng.integers(*PROMPT_TOKENS)))
+            task = sample_task(rng, family, int(rng.integers(*PROMPT_TOKENS)), held_out=True)
             free, held = answer(engine, task, ""), answer(engine, task, schema)
             rows["free"].append((free, task))
             rows["held"].append((held, task))
@@ -99,8 +103,9 @@ def main() -> None:
                 f"{family.value + ', ' + kind:20}{ended:>8.1%}{parsed:>8.1%}{exact:>8.1%}"
                 f"{tokens:>8.1f}{per_token * 1e3:>10.3f}"
             )
-    profiled = statistics.median(structured_seconds(engine) for _ in range(20))
-    print(f"a schema adds to a token: profiled {profiled * 1e6:.0f} us", end="")
+    profiler = Profiler(engine, limit=20.0, structured=partial(structured_answer, engine))
+    model = fit_time_model(profiler.measure()).model
+    print(f"a schema adds to a token: profiled {model.q_structured * 1e6:.0f} us", end="")
     if added:
         print(f", in {len(added)} pairs of equal answers {statistics.median(added) * 1e6:.0f} us")
     else:

@@ -20,6 +20,8 @@ Progress = Callable[[float, str], None]
 _SIZES = 10
 _ROUNDS = 5
 _STEPS = 16  # decoding steps timed at each size and round
+_STRUCTURED_STEPS = 8  # after those, with the choice of a token under a schema
+_TOKENS = _STEPS + _STRUCTURED_STEPS + 1
 _LEAST_WINDOWS = 8  # observation windows in the largest size, so that most can be evicted from
 _FEWEST_SIZES = 5  # a quadratic fitted to every other point needs as many
 
@@ -37,7 +39,8 @@ class Profiler:
         engine: to be measured, on the thread that will run it.
         limit: seconds that measuring should take at most.
         predict: runs the length predictor on an input of so many tokens, if there is one.
-        structured: measures what a JSON schema adds to a token, s, if responses can be held to one.
+        structured: begins an answer under a JSON schema, if responses can be held to one, and
+            returns what chooses its next token.
         progress: told after every request.
 
     Raises:
@@ -50,7 +53,7 @@ class Profiler:
         *,
         limit: float,
         predict: Callable[[int], object] | None = None,
-        structured: Callable[[], float] | None = None,
+        structured: Callable[[], Callable[[], object]] | None = None,
         progress: Progress = lambda share, text: None,
     ) -> None:
         least = least_context(engine.window)
@@ -85,7 +88,7 @@ class Profiler:
     def _affordable_sizes(self) -> list[int]:
         """Warm up with the smallest size, and take from it how large the others may be."""
         window = self._engine.window
-        largest = self._engine.max_context - _STEPS - 1
+        largest = self._engine.max_context - _TOKENS
         sizes = request_sizes(window, largest)
         self._visit(sizes[0])  # allocators, thread pools and kernels settle on the first request
         smallest = _seconds(lambda: self._visit(sizes[0]))
@@ -118,18 +121,28 @@ class Profiler:
     def _visit(self, size: int) -> None:
         """Time one request of ``size`` prompt tokens."""
         engine = self._engine
-        engine.begin([0] * size, _STEPS + 1, ignore_eos=True)
+        engine.begin([0] * size, _TOKENS, ignore_eos=True)
         self._time("prefill", size, lambda: _prefill(engine))
         steps = [_seconds(engine.step) for _ in range(_STEPS)]
         # Step i runs over a cache of N_x + i - 1 tokens: the median belongs to the middle one.
-        self._times["step"][size + _STEPS // 2].append(statistics.median(steps))
+        plain = statistics.median(steps)
+        self._times["step"][size + _STEPS // 2].append(plain)
+        if self._structured is not None:
+            self._times["structured"][size].append(self._added_by(self._structured(), plain))
         kept = max(engine.window, size // 2)
         self._time("evict", size, lambda: engine.evict(kept))
         if self._predict is not None:
             predict = self._predict
             self._time("predictor", size, lambda: predict(size))
-        if self._structured is not None:
-            self._times["structured"][size].append(self._structured())
+
+    def _added_by(self, choose: Callable[[], object], plain: float) -> float:
+        """What choosing a token after each step adds, s, where a step alone takes ``plain``.
+
+        More than the choice itself, since step and choice push each other out of the caches.
+        """
+        pairs = [(_seconds(self._engine.step), _seconds(choose)) for _ in range(_STRUCTURED_STEPS)]
+        alone = statistics.median(choice for _, choice in pairs)
+        return max(alone, statistics.median(map(sum, pairs)) - plain)
 
     def _time(self, stage: str, tokens: int, work: Callable[[], object]) -> None:
         self._times[stage][tokens].append(_seconds(work))
@@ -141,7 +154,7 @@ class Profiler:
 
 def least_context(window: int) -> int:
     """The smallest ``max_context`` whose requests a time model can be fitted to, tokens."""
-    return window + _FEWEST_SIZES + _STEPS + 1
+    return window + _FEWEST_SIZES + _TOKENS
 
 
 def request_sizes(window: int, largest: int) -> list[int]:

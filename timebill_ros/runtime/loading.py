@@ -23,7 +23,7 @@ from timebill_ros.engine.profile_cache import (
     describe_environment,
     recall_or_measure,
 )
-from timebill_ros.engine.profile_structured import structured_seconds
+from timebill_ros.engine.profile_structured import structured_answer
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.calibration import read_calibration
@@ -174,7 +174,7 @@ def _time_model(
             engine,
             limit=settings.profile_seconds,
             predict=predict,
-            structured=partial(structured_seconds, engine) if engine.schemas.supported else None,
+            structured=partial(structured_answer, engine) if engine.schemas.supported else None,
             progress=lambda share, doing: progress(0.35 + 0.55 * share, doing),
         ).measure()
 
