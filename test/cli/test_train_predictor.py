@@ -89,7 +89,12 @@ def test_pairs_of_the_training_are_refused_or_left_out(
     assert "and 35 others of these" in told
     assert evaluate(predictor, pairs, "--leave-out-seen", "--json", tmp_path / "f.json") == 0
     held_out = json.loads((predictor / "config.json").read_text())["held_out"]
-    assert json.loads((tmp_path / "f.json").read_text()) == held_out
+    assert errors(json.loads((tmp_path / "f.json").read_text())) == errors(held_out)
+
+
+def errors(figures: dict[str, float]) -> dict[str, float]:
+    """Those that do not depend on the order of the pairs."""
+    return {name: value for name, value in figures.items() if "risk" not in name}
 
 
 def test_what_a_predictor_does_not_tell_is_said(
