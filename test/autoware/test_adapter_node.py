@@ -117,8 +117,26 @@ def test_a_stop_keeps_a_route_from_being_set_after_it(
     autoware.answer("drive/1", TO_DEPOT)
     autoware.answer("drive/2", '{"command": "stop"}')
     autoware.until(lambda: autoware.called == [CLEAR, STOP])
-    autoware.until(lambda: autoware.count("done") == 1)
+    autoware.until(lambda: autoware.count("done") == autoware.count(Refusal.SUPERSEDED) == 1)
     assert SET not in autoware.called
+
+
+def test_a_limit_that_was_asked_for_after_resuming_stands(
+    interfaces: Path | None, ros_context: Context
+) -> None:
+    """The service of another executor answers when that is spun: after the limit."""
+    autoware = FakeAutoware(ros_context, absent=(AUTONOMOUS,))
+    slow = FakeAutoware(ros_context, absent=(STOP, SET, CHANGE, CLEAR), limited=False)
+    adapter = autoware.adapter(ros_context)
+    autoware.until(adapter._vehicle._to_autonomous.service_is_ready)
+    autoware.answer("drive/1", '{"command": "resume"}', age=0.2)
+    autoware.answer("drive/2", '{"command": "velocity_limit", "velocity_mps": 5}')
+    autoware.until(lambda: autoware.limits)
+    slow.until(lambda: slow.called == [AUTONOMOUS])
+    autoware.until(lambda: autoware.count("done") == 2)
+    assert not autoware.clears
+    close(slow)
+    close(autoware)
 
 
 @pytest.mark.parametrize(
@@ -309,8 +327,16 @@ def test_it_is_cut_off_while_it_runs(autoware: FakeAutoware, ros_context: Contex
     autoware.answer("drive/1", '{"command": "resume"}')
     autoware.until(lambda: autoware.count(Refusal.DISABLED) == 1)
     assert autoware.called == []
-    [refused] = adapter.set_parameters([Parameter("id_prefix", value="")])
-    assert refused.reason == "id_prefix is read when the adapter starts"
+
+
+@pytest.mark.parametrize("parameter", [("id_prefix", ""), ("pose.depot", [0.0, 0.0, 0.0, 0.0])])
+def test_what_was_read_at_the_start_cannot_change(
+    autoware: FakeAutoware, ros_context: Context, parameter: tuple[str, object]
+) -> None:
+    adapter = autoware.adapter(ros_context, **DEPOT)
+    name, value = parameter
+    [refused] = adapter.set_parameters([Parameter(name, value=value)])
+    assert refused.reason == f"{name} is read when the adapter starts"
 
 
 @pytest.mark.parametrize(

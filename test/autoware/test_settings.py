@@ -83,6 +83,7 @@ def test_a_pose_is_four_numbers(pose: object) -> None:
     ("settings", "fault"),
     [
         ({"id_prefix": ""}, "id_prefix must be not empty"),
+        ({"goal_frame": ""}, "goal_frame must be not empty"),
         ({"modes": ("stop",)}, "modes must be 5 words"),
         ({"kinds": ("car",) * 9}, "kinds must be 8 words"),
         ({"ego_template": "{wheels}"}, "ego_template must be made of speed, lane, mode"),

@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
-from timebill_ros.autoware.adapter_parameters import declared_goals, declared_settings
+from timebill_ros.autoware.adapter_parameters import declared_goals, declared_settings, is_pose
 from timebill_ros.autoware.command import Command, NotACommand, Stop, Vocabulary
 from timebill_ros.autoware.refusal import Refusal, Refused, check_timely, overrun_refusal
 from timebill_ros.autoware.surroundings import Surroundings
@@ -169,7 +169,7 @@ class AutowareAdapter(Node):
 
     def _set(self, parameters: list[Parameter]) -> SetParametersResult:
         """Take ``enabled`` over; everything else was read at the start."""
-        ours = [p for p in parameters if hasattr(self._settings, p.name)]
+        ours = [p for p in parameters if hasattr(self._settings, p.name) or is_pose(p.name)]
         fixed = [p.name for p in ours if p.name != "enabled"]
         if fixed:
             reason = f"{fixed[0]} is read when the adapter starts"

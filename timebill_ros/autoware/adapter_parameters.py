@@ -16,7 +16,7 @@ from timebill_ros.autoware.vehicle import GoalPose
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.node.parameters import parameter_descriptor
 
-_POSE = "pose.{}"
+_POSES = "pose."
 
 
 def declared_settings(node: Node) -> AdapterSettings:
@@ -45,7 +45,7 @@ def declared_goals(node: Node, names: Iterable[str]) -> dict[str, GoalPose]:
     """
     poses = {}
     for name in names:
-        parameter = _POSE.format(name)
+        parameter = f"{_POSES}{name}"
         node.declare_parameter(parameter, Parameter.Type.DOUBLE_ARRAY)
         try:
             given = list(node.get_parameter(parameter).value)
@@ -57,3 +57,8 @@ def declared_goals(node: Node, names: Iterable[str]) -> dict[str, GoalPose]:
         x, y, z, yaw = given
         poses[name] = (x, y, z, yaw)
     return poses
+
+
+def is_pose(parameter: str) -> bool:
+    """Whether it is a goal's pose."""
+    return parameter.startswith(_POSES)

@@ -57,11 +57,14 @@ class AdapterSettings:
         """Check what no range can say.
 
         Raises:
-            SettingError: an empty prefix would let any answer move the vehicle; there are fewer
-                words than things to name; a template asks for what there is not.
+            SettingError: an empty prefix would let any answer move the vehicle; goals are in no
+                frame; there are fewer words than things to name; a template asks for what there is
+                not.
         """
         if not self.id_prefix:
             raise SettingError("id_prefix", self.id_prefix, "not empty: any answer would be obeyed")
+        if not self.goal_frame:
+            raise SettingError("goal_frame", self.goal_frame, "not empty")
         for name in ("modes", "kinds"):
             needed, given = len(getattr(type(self), name)), len(getattr(self, name))
             if given != needed:

@@ -68,7 +68,7 @@ class Vehicle:
             self._services.ClearRoute, "/api/routing/clear_route"
         )
         self._route_state: int | None = None
-        self._routes_asked = 0
+        self._routes_asked = self._limits_asked = 0
         node.create_subscription(
             self._messages.RouteState, "/api/routing/state", self._keep_route_state, STATE_QOS
         )
@@ -83,7 +83,8 @@ class Vehicle:
                 self._routes_asked += 1
                 self._change_mode(self._to_stop, lambda: self._done(command))
             case Resume():
-                self._change_mode(self._to_autonomous, lambda: self._drive_freely(command))
+                asked = self._limits_asked
+                self._change_mode(self._to_autonomous, lambda: self._drive_freely(command, asked))
             case ChangeGoal(goal):
                 self._routes_asked += 1
                 self._go_to(self._points(self._goals[goal]), lambda: self._done(command))
@@ -97,17 +98,19 @@ class Vehicle:
         stamp = self._node.get_clock().now().to_msg()
         limit = self._limits.VelocityLimit(stamp=stamp, sender=_SENDER)
         limit.max_velocity = velocity
+        self._limits_asked += 1
         self._limit.publish(limit)
         then()
 
     def _change_mode(self, client: Client, then: Callable[[], None]) -> None:
         self._call(client, self._services.ChangeOperationMode.Request(), then)
 
-    def _drive_freely(self, command: Command) -> None:
-        """Take the limit back that an earlier command set; those of others stand."""
-        stamp = self._node.get_clock().now().to_msg()
-        clear = self._limits.VelocityLimitClearCommand(stamp=stamp, command=True, sender=_SENDER)
-        self._clear_limit.publish(clear)
+    def _drive_freely(self, command: Command, limits_asked: int) -> None:
+        """Take the limit back that an earlier command set, not a later one or somebody else's."""
+        if limits_asked == self._limits_asked:
+            clear = self._limits.VelocityLimitClearCommand(command=True, sender=_SENDER)
+            clear.stamp = self._node.get_clock().now().to_msg()
+            self._clear_limit.publish(clear)
         self._done(command)
 
     def _go_to(self, points: Any, then: Callable[[], None]) -> None:
@@ -122,6 +125,9 @@ class Vehicle:
             def set_anew() -> None:
                 if asked == self._routes_asked:
                     self._call(self._set_route, points, then)
+                else:
+                    detail = "a later command came before its route could be set"
+                    self._refused(Refused(Refusal.SUPERSEDED, detail))
 
             self._call(self._clear_route, self._services.ClearRoute.Request(), set_anew)
         else:
