@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 import pytest
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.serialization import deserialize_message, serialize_message
 
 from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
-from timebill_ros.node.parameter_specs import SPECS
-from timebill_ros.node.parameters import Parameters
+from timebill_ros.node.parameter_specs import SPECS, Range, Spec
+from timebill_ros.node.parameters import Parameters, parameter_descriptor
 from timebill_ros.runtime.settings import Settings
 
 Declare = Callable[..., tuple[Node, Parameters]]
@@ -61,6 +63,12 @@ def test_numbers_have_ranges_that_ros_enforces(declare: Declare) -> None:
     [result] = node.set_parameters([Parameter("pessimism", value=0.5)])
     assert not result.successful
     assert "pessimism" in result.reason
+
+
+def test_whole_numbers_as_bounds_arrive_as_they_are() -> None:
+    sent = serialize_message(parameter_descriptor("budget", Spec("s", Range(1, 60)), 2.0))
+    [bounds] = deserialize_message(sent, ParameterDescriptor).floating_point_range
+    assert (bounds.from_value, bounds.to_value) == (1.0, 60.0)
 
 
 def test_overrides_are_read(declare: Declare) -> None:

@@ -129,6 +129,7 @@ def parameter_descriptor(name: str, spec: Spec, value: object) -> ParameterDescr
         bounds = IntegerRange(from_value=int(spec.range.low), to_value=int(spec.range.high), step=1)
         descriptor.integer_range = [bounds]
     elif spec.range is not None:
-        bounds = FloatingPointRange(from_value=float(spec.range.low), to_value=spec.range.high)
-        descriptor.floating_point_range = [bounds]
+        # What is no float in a message's field is sent as garbage.
+        low, high = float(spec.range.low), float(spec.range.high)
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     return descriptor
