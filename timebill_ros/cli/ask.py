@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from timebill_ros.cli.argument_types import node_name, positive_seconds
@@ -40,26 +43,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         response_schema=options.schema or "",
     )
     printed = GrowingText()
-    interrupted = False
     try:
         with GoalClient(options.node) as client:
             client.wait_for_node(options.wait)
             watch = (lambda feedback: printed.show(feedback.text)) if options.stream else None
-            goal = client.send(instruction, watch)
-            try:
-                client.wait_for(
-                    goal, timeout=(options.budget or Settings().default_budget) + _SPARE
-                )
-            except KeyboardInterrupt:
-                interrupted = True
-                client.cancel(goal, _CANCELING)
+            longest = (options.budget or Settings().default_budget) + _SPARE
+            with _interrupt() as interrupted:
+                goal = client.send(instruction, watch)
+                client.spin_until(lambda: goal.result is not None or interrupted.is_set(), longest)
+                if interrupted.is_set():
+                    client.cancel(goal, _CANCELING)
     except NodeAbsent as absent:
         print(f"ask: {absent}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
     status = _tell(goal, printed)
-    return _INTERRUPTED if interrupted else status
+    return _INTERRUPTED if interrupted.is_set() else status
+
+
+@contextmanager
+def _interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, where an exception could cut a printed part in two."""
+    seen = threading.Event()
+
+    def note(*_: object) -> None:
+        seen.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class GrowingText:
@@ -106,11 +122,12 @@ def account(record: Record) -> str:
     parts = [f"[{record.ending}]"]
     if (plan := record.plan) is not None:
         predicted = f"predicted {plan.predicted_tokens}" if plan.predicted_tokens else "unpredicted"
+        risk = "" if plan.risk is None else f" at a risk of {plan.risk:.3f}"
         parts += [
             f"alpha {plan.alpha:.2f}",
             f"prompt {record.prompt_tokens} tokens",
             f"response {record.response_tokens} tokens ({predicted}, "
-            f"planned for {plan.planned_tokens})",
+            f"planned for {plan.planned_tokens}{risk})",
             f"time {record.execution:.3f} s (predicted {plan.predicted_time:.3f}, "
             f"worst case {plan.wcet:.3f})",
         ]
