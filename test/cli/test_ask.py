@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,4 +175,7 @@ def test_the_account_has_what_there_is() -> None:
         "predict 0.004 s, evict 0.003 s, decode 0.140 s, slack +0.135 s"
     )
     assert "(unpredicted, planned for 400)" in ask.account(UNPREDICTED)
+    assert ANSWERED.plan is not None
+    risky = replace(ANSWERED, plan=replace(ANSWERED.plan, planned_tokens=112, risk=0.05))
+    assert "(predicted 96, planned for 112 at a risk of 0.050)" in ask.account(risky)
     assert ask.account(EXPIRED) == "[expired], queued 0.530 s, slack -0.018 s"

@@ -47,7 +47,9 @@ def test_a_response_becomes_a_record() -> None:
         id="a",
         text="yes",
         response_tokens=3,
-        plan=Plan(planner="timebill", alpha=0.25, prompt_tokens=40, wcet=duration_msg(0.4)),
+        plan=Plan(
+            planner="timebill", alpha=0.25, prompt_tokens=40, wcet=duration_msg(0.4), risk=0.05
+        ),
         timing=Timing(queued=duration_msg(0.1), total=duration_msg(0.3), slack=duration_msg(-0.25)),
     )
     message.header.stamp.sec = 7
@@ -56,7 +58,7 @@ def test_a_response_becomes_a_record() -> None:
     assert record.plan is not None
     assert (record.ending, record.text, record.prompt_tokens) == (Ending.IN_TIME, "yes", 40)
     assert (record.released, record.budget, record.timing.slack) == (7.0, 0.5, -0.25)
-    assert (record.plan.alpha, record.plan.wcet) == (0.25, 0.4)
+    assert (record.plan.alpha, record.plan.wcet, record.plan.risk) == (0.25, 0.4, 0.05)
     assert record.execution == pytest.approx(0.2)
 
 

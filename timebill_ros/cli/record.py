@@ -43,7 +43,10 @@ _ENDINGS = {number: Ending(reason.value) for reason, number in REASONS.items()}
 
 @dataclass(frozen=True)
 class Planned:
-    """The numbers of a plan: N_hat (0 where no prediction came in time), N_W, alpha; times in s."""
+    """The numbers of a plan: N_hat (0 where no prediction came in time), N_W, alpha; times in s.
+
+    ``risk``, of a response longer than N_W, is None where it was not known.
+    """
 
     predicted_tokens: int
     planned_tokens: int
@@ -51,6 +54,7 @@ class Planned:
     feasible: bool
     predicted_time: float
     wcet: float
+    risk: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,7 @@ def _row(record: Record) -> dict[str, object]:
         "budget": record.budget,
         "predicted_tokens": plan.predicted_tokens if plan else "",
         "planned_tokens": plan.planned_tokens if plan else "",
+        "risk": plan.risk if plan and plan.risk is not None else "",
         "response_tokens": record.response_tokens,
         "alpha": plan.alpha if plan else "",
         "feasible": plan.feasible if plan else "",
@@ -234,6 +239,7 @@ def _planned(message: PlanMsg) -> Planned | None:
         feasible=message.feasible,
         predicted_time=seconds(nanoseconds(message.predicted_time)),
         wcet=seconds(nanoseconds(message.wcet)),
+        risk=message.risk if message.risk >= 0.0 else None,
     )
 
 
