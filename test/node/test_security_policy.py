@@ -38,15 +38,23 @@ def held(bench: Bench) -> dict[tuple[str, str], set[str]]:
     node = bench.node(publish_partial=True)
     assert node.trigger_configure() == SUCCESS
     own = (node.get_name(), node.get_namespace())
-    found = {
-        ("topics", "publish"): node.get_publisher_names_and_types_by_node(*own),
-        ("topics", "subscribe"): node.get_subscriber_names_and_types_by_node(*own),
-        ("services", "reply"): node.get_service_names_and_types_by_node(*own),
-        ("actions", "execute"): get_action_server_names_and_types_by_node(node, *own),
-    }
-    return {
-        key: {name for name, _ in pairs if "/_action/" not in name} for key, pairs in found.items()
-    }
+
+    def found() -> dict[tuple[str, str], set[str]]:
+        pairs = {
+            ("topics", "publish"): node.get_publisher_names_and_types_by_node(*own),
+            ("topics", "subscribe"): node.get_subscriber_names_and_types_by_node(*own),
+            ("services", "reply"): node.get_service_names_and_types_by_node(*own),
+            ("actions", "execute"): get_action_server_names_and_types_by_node(node, *own),
+        }
+        return {
+            key: {name for name, _ in held if "/_action/" not in name}
+            for key, held in pairs.items()
+        }
+
+    # A node learns of its own parts by discovery, too; these come last.
+    bench.until(lambda: "/llm/instruct" in found()["actions", "execute"])
+    bench.until(lambda: "/llm/input/instruction" in found()["topics", "subscribe"])
+    return found()
 
 
 def test_the_node_may_do_what_it_does_and_nothing_else(
