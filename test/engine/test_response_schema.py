@@ -5,6 +5,9 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.embedded.tokenizer import build_tokenizer
 from timebill_ros.engine.errors import SchemaRefused
@@ -67,6 +70,15 @@ def test_a_model_that_never_ends_an_answer_is_held_to_none():
     schemas = ResponseSchemas(byte_tokenizer(), COMMON["vocab_size"], set())
     assert not schemas.supported
     with pytest.raises(SchemaRefused, match="end-of-sequence"):
+        schemas.hold("{}")
+
+
+def test_a_tokenizer_whose_bytes_are_unknown_serves_free_responses_only():
+    words = Tokenizer(WordLevel({"<unk>": 0, "</s>": 1, "yes": 2}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>")
+    schemas = ResponseSchemas(tokenizer, len(tokenizer), {tokenizer.eos_token_id})
+    assert not schemas.supported
+    with pytest.raises(SchemaRefused, match="tokenizer does not tell its tokens' bytes"):
         schemas.hold("{}")
 
 

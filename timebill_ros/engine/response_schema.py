@@ -46,14 +46,18 @@ class ResponseSchemas:
         elif not eos_tokens:
             self._fault = "the model names no end-of-sequence token, so that no answer could end"
         else:
-            self._tokens = llguidance.hf.from_tokenizer(
-                tokenizer,
-                n_vocab=max(vocabulary, len(tokenizer)),
-                eos_token=sorted(eos_tokens),
-            )
-            # Such a tokenizer writes a space before a text's first word, and drops it in decoding.
-            first = tokenizer.encode("{", add_special_tokens=False)
-            self._leading_space = self._tokens.decode_bytes(first).startswith(b" ")
+            try:
+                self._tokens = llguidance.hf.from_tokenizer(
+                    tokenizer,
+                    n_vocab=max(vocabulary, len(tokenizer)),
+                    eos_token=sorted(eos_tokens),
+                )
+            except ValueError as error:
+                self._fault = f"the model's tokenizer does not tell its tokens' bytes: {error}"
+            else:
+                # Some write a space before a text's first word, and drop it in decoding.
+                first = tokenizer.encode("{", add_special_tokens=False)
+                self._leading_space = self._tokens.decode_bytes(first).startswith(b" ")
         self._compiled = lru_cache(_KEPT_SCHEMAS)(self._compile)
 
     @property
