@@ -46,7 +46,7 @@ def main() -> None:
     """Measure both, and print, write and draw what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=Path, help="generated lengths; made and kept if not there")
-    parser.add_argument("--count", type=int, default=800, help="prompts to answer")
+    parser.add_argument("--count", type=int, default=400, help="prompts to answer")
     parser.add_argument("--predictor", type=Path, default=PREDICTOR)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--streams", type=int, default=40)
