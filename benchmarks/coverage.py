@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from timebill_ros.runtime.coverage import CoverageTracker
 # Not among the seeds that anything was trained with.
 SEED = 20_000_003
 LONGEST_PROMPT = 4096
+PESSIMISMS = (1.0, 2.0, 5.0)
 # Requests of a stream before and after its mix changes.
 BEFORE, AFTER = 400, 600
 
@@ -84,31 +86,44 @@ def answered_prompts(path: Path | None, count: int, predictor: Path) -> list[Ans
 
 
 def coverage_table(answered: Sequence[Answered], splits: int) -> Iterator[str]:
-    """Rows: risk, share of N <= N_W over all, per family, and the mean N_W."""
+    """Rows: risk or k, share of N <= N_W over all and per family, and the mean N_W."""
     families = sorted({each.family for each in answered})
     names = "".join(f"{family:>9}" for family in families)
-    yield f"{'risk':>6}{'goal':>8}{'covered':>9}{'+-':>7}{'N_W':>7}{names}"
+    yield f"{'':>9}{'goal':>7}{'covered':>9}{'+-':>8}{'N_W':>7}{names}"
     rng = np.random.default_rng(0)
     halves = [_halves(rng.permutation(len(answered))) for _ in range(splits)]
     for risk in RISKS:
-        shares, planned_means = [], []
-        by_family: dict[str, list[bool]] = {family: [] for family in families}
+        runs = []
         for calibrating, counted in halves:
             tracker = CoverageTracker(calibration_of([answered[i] for i in calibrating]))
             test = [answered[i] for i in counted]
-            planned = [
-                tracker.assess(each.lengths).planned_tokens(risk, LONGEST_RESPONSE) for each in test
-            ]
-            covered = [p >= e.response_tokens for p, e in zip(planned, test, strict=True)]
-            shares.append(np.mean(covered))
-            planned_means.append(np.mean(planned))
-            for each, within in zip(test, covered, strict=True):
-                by_family[each.family].append(within)
-        figures = "".join(f"{np.mean(by_family[family]):9.3f}" for family in families)
-        yield (
-            f"{risk:6g}{1.0 - risk:8g}{np.mean(shares):9.4f}{np.std(shares):7.4f}"
-            f"{np.mean(planned_means):7.1f}{figures}"
-        )
+            lengths = [tracker.assess(each.lengths) for each in test]
+            planned = [known.planned_tokens(risk, LONGEST_RESPONSE) for known in lengths]
+            runs.append((test, planned))
+        yield coverage_row(f"risk {risk:g}", f"{1.0 - risk:g}", runs, families)
+    for k in PESSIMISMS:
+        predicted = [each.lengths.predicted_tokens(LONGEST_RESPONSE) for each in answered]
+        planned = [min(math.ceil(k * n), LONGEST_RESPONSE) for n in predicted]
+        yield coverage_row(f"k {k:g}", "", [(answered, planned)], families)
+
+
+def coverage_row(
+    name: str,
+    goal: str,
+    runs: Sequence[tuple[Sequence[Answered], Sequence[int]]],
+    families: Sequence[str],
+) -> str:
+    """One row, from the responses and the lengths planned for them in every run."""
+    covered = [
+        np.array([each.response_tokens <= most for each, most in zip(test, planned, strict=True)])
+        for test, planned in runs
+    ]
+    shares = [within.mean() for within in covered]
+    within = np.concatenate(covered)
+    family = np.array([each.family for test, _ in runs for each in test])
+    figures = "".join(f"{within[family == name].mean():9.3f}" for name in families)
+    length = np.mean([most for _, planned in runs for most in planned])
+    return f"{name:>9}{goal:>7}{np.mean(shares):9.4f}{np.std(shares):8.4f}{length:7.1f}{figures}"
 
 
 def covered_streams(
