@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from std_msgs.msg import Header
 
 from timebill_ros.cli.replay.bag import Bag, with_lengths
 from timebill_ros.cli.replay.recording import BadInput, Lengths
 from timebill_ros.msg import ChatMessage, Overrun
+from timebill_ros.node.conversions import time_msg
+from timebill_ros.runtime.clock import NS_PER_S
 
 from .recordings import START_NS, answer, killed, recorded, write
 
@@ -73,6 +76,14 @@ def test_instructions_without_a_name_of_their_own_get_one(tmp_path: Path) -> Non
     assert tokens == [500, None, 600, 1000]
 
 
+def test_a_name_that_was_made_is_nobody_s(tmp_path: Path) -> None:
+    items = [
+        recorded(n, 0.1 * at, lengths=None) for at, n in enumerate(["a#3", "a", "a", "#5", ""])
+    ]
+    names = [item.instruction.id for item in Bag(write(tmp_path / "bag", items)).recorded]
+    assert names == ["a#3", "a", "a#3#3", "#5", "#5#5"]
+
+
 def test_one_topic_can_be_chosen(tmp_path: Path) -> None:
     path = write(tmp_path / "bag", [recorded("a", 0.0)])
     assert len(Bag(path, "/llm/input/instruction").recorded) == 1
@@ -112,6 +123,13 @@ def test_fields_that_only_a_newer_version_has_are_left_out(tmp_path: Path) -> No
     values = {"id": "a", "prompt": "stop", "temperature": 0.5}
     bag = Bag(other_version(tmp_path / "bag", definition, **values))
     assert any("unknown fields temperature: left out" in note for note in bag.notes)
+
+
+def test_stamps_of_another_clock_are_told(tmp_path: Path) -> None:
+    simulated = recorded("a", 0.0, lengths=None, header=Header(stamp=time_msg(12 * NS_PER_S)))
+    unset = recorded("b", 0.1, lengths=None, header=Header())
+    (note,) = Bag(write(tmp_path / "bag", [simulated, unset])).notes
+    assert "1 stamps lie more than a day from their recording" in note
 
 
 @pytest.mark.parametrize(

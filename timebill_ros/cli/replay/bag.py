@@ -3,52 +3,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ament_index_python import get_package_share_directory
-from rclpy.serialization import serialize_message
-from rosbags.interfaces import (
-    Connection,
-    MessageDefinitionFormat,
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader, StoragePlugin
 
 from timebill_ros import msg
+from timebill_ros.cli.replay.definitions import INSTRUCTION, OVERRUN, RESPONSE, definitions_of
 from timebill_ros.cli.replay.recording import BadInput, Lengths, Recorded, named
-from timebill_ros.msg import Instruction, Overrun, Response
+from timebill_ros.msg import Instruction, Overrun
+from timebill_ros.node.conversions import nanoseconds
+from timebill_ros.runtime.clock import NS_PER_S
 
-_PACKAGE = "timebill_ros/msg"
-_INSTRUCTION, _RESPONSE, _OVERRUN = (
-    f"{_PACKAGE}/{n}" for n in ("Instruction", "Response", "Overrun")
-)
 _OURS = "sequence<timebill_ros/"
 # Fields of an instruction without which there is nothing to replay; others have a default.
 _NEEDED = ("prompt",)
-_FOREVER = QosTime(9223372036, 854775807)
-_QOS = Qos(
-    QosHistory.KEEP_LAST,
-    1000,
-    QosReliability.RELIABLE,
-    QosDurability.VOLATILE,
-    _FOREVER,
-    _FOREVER,
-    QosLiveliness.AUTOMATIC,
-    _FOREVER,
-    avoid_ros_namespace_conventions=False,
-)
+# A stamp this far from its recording is of another clock: no budget is that long.
+_DAY_NS = 86_400 * NS_PER_S
 
 
 class Bag:
@@ -57,7 +32,8 @@ class Bag:
     Attributes:
         recorded: its instructions in order of recording, with the lengths its outcomes tell.
         storage: how it is stored, to write the next one alike.
-        notes: what the reader should know: fields that this version does not have, or has more.
+        notes: what the reader should know: fields that this version does not have, or has more;
+            stamps of another clock than the recording's.
     """
 
     def __init__(self, path: Path, topic: str = "") -> None:
@@ -73,10 +49,10 @@ class Bag:
             mcap = path.suffix == ".mcap" or any(path.glob("*.mcap*"))
             self.storage = StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3
             chosen = [c for c in connections if topic in ("", c.topic)]
-            instructions = list(self._messages(reader, chosen, _INSTRUCTION))
+            instructions = list(self._messages(reader, chosen, INSTRUCTION))
             outcomes = [
                 pair
-                for kind in (_RESPONSE, _OVERRUN)
+                for kind in (RESPONSE, OVERRUN)
                 for pair in self._messages(reader, connections, kind)
             ]
         for pairs in (instructions, outcomes):
@@ -89,6 +65,7 @@ class Bag:
             Recorded(at_ns, message, next(lengths.get(original.id, iter(())), None))
             for (at_ns, original), message in zip(instructions, named(messages), strict=True)
         ]
+        self._note_other_clocks()
 
     @contextmanager
     def _reader(self) -> Iterator[Reader]:
@@ -110,9 +87,21 @@ class Bag:
         """(recorded, message) of one type, read by the definition that the bag holds of it."""
         for connection in connections:
             if connection.msgtype == kind:
-                store = _definitions(connection)
+                store = definitions_of(connection)
                 for _, at_ns, raw in reader.messages([connection]):
                     yield at_ns, store.deserialize_cdr(raw, kind)
+
+    def _note_other_clocks(self) -> None:
+        foreign = 0
+        for item in self.recorded:
+            stamp_ns = nanoseconds(item.instruction.header.stamp)
+            foreign += stamp_ns > 0 and abs(item.at_ns - stamp_ns) > _DAY_NS
+        if foreign:
+            self.notes.append(
+                f"{self._path}: {foreign} stamps lie more than a day from their recording, so that "
+                "deadlines cannot be met: simulated time is recorded with `ros2 bag record "
+                "--use-sim-time`"
+            )
 
     def _instruction(self, recorded: Any) -> Instruction:
         """The message as it is now, from one of whatever version the bag holds."""
@@ -126,83 +115,6 @@ class Bag:
             if names and note + end not in self.notes:
                 self.notes.append(note + end)
         return instruction
-
-
-class BagWriter:
-    """Writes instructions, responses and overruns into a new bag, under the node's topics.
-
-    The bag comes to be with its first message: a replay that cannot begin leaves nothing behind.
-
-    Raises:
-        BadInput: the path exists already.
-    """
-
-    def __init__(self, path: Path, storage: StoragePlugin, node: str) -> None:
-        """Describe the bag; use as a context, so that it is complete."""
-        if path.exists():
-            raise BadInput(f"{path}: exists already, and a recording is never overwritten")
-        self._writer = Writer(path, version=9, storage_plugin=storage)
-        self._node = node
-        self._connections: dict[type, Connection] = {}
-
-    def write(self, at_ns: int, message: Instruction | Response | Overrun) -> None:
-        """Add a message recorded at ``at_ns``."""
-        if not self._connections:
-            self._open()
-        self._writer.write(self._connections[type(message)], at_ns, serialize_message(message))
-
-    def _open(self) -> None:
-        self._writer.open()
-        store = installed_definitions()
-        for kind, topic, name in (
-            (Instruction, "input/instruction", _INSTRUCTION),
-            (Response, "output/response", _RESPONSE),
-            (Overrun, "output/overrun", _OVERRUN),
-        ):
-            self._connections[kind] = self._writer.add_connection(
-                f"{self._node}/{topic}", name, typestore=store, offered_qos_profiles=[_QOS]
-            )
-
-    def __enter__(self) -> BagWriter:
-        """The writer itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Complete the bag."""
-        if self._connections:
-            self._writer.close()
-
-
-def installed_definitions() -> Typestore:
-    """ROS 2's own types and the package's, from the definitions that it installs."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    folder = _share() / "msg"
-    types: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.msg")):
-        types |= get_types_from_msg(path.read_text(encoding="utf-8"), f"{_PACKAGE}/{path.stem}")
-    store.register(types)
-    return store
-
-
-def _share() -> Path:
-    """The package's shared files; in an environment that is not sourced, those of this Python."""
-    try:
-        return Path(get_package_share_directory("timebill_ros"))
-    except (OSError, LookupError):
-        return Path(sys.prefix, "share", "timebill_ros")
-
-
-def _definitions(connection: Connection) -> Typestore:
-    """The types of one topic as its recorder knew them; ours where it kept none (before Iron)."""
-    form, text = connection.msgdef
-    if form is MessageDefinitionFormat.NONE:
-        return installed_definitions()
-    store = get_typestore(Stores.EMPTY)
-    if form is MessageDefinitionFormat.IDL:
-        store.register(get_types_from_idl(text))
-    else:
-        store.register(get_types_from_msg(text, connection.msgtype))
-    return store
 
 
 def _fill(target: Any, source: Any) -> tuple[list[str], list[str]]:
@@ -261,7 +173,7 @@ def _lengths(outcomes: Sequence[Any]) -> dict[str, Iterator[Lengths | None]]:
 def _no_instruction(connections: Sequence[Connection], topic: str) -> str:
     found = ", ".join(f"{c.topic} ({c.msgtype}, {c.msgcount})" for c in connections)
     at = f" at {topic}" if topic else ""
-    return f"no {_INSTRUCTION}{at}; its topics are: {found or 'none'}"
+    return f"no {INSTRUCTION}{at}; its topics are: {found or 'none'}"
 
 
 def with_lengths(recorded: Sequence[Recorded], known: dict[str, Lengths]) -> list[Recorded]:

@@ -22,7 +22,8 @@ from timebill_ros.cli.client import NodeAbsent
 from timebill_ros.cli.node_process import NodeProcess, NodeProcessError
 from timebill_ros.cli.record import write_csv
 from timebill_ros.cli.replay.arguments import parse
-from timebill_ros.cli.replay.bag import Bag, BagWriter, with_lengths
+from timebill_ros.cli.replay.bag import Bag, with_lengths
+from timebill_ros.cli.replay.bag_writer import BagWriter
 from timebill_ros.cli.replay.figures import Figures
 from timebill_ros.cli.replay.live import Heartbeat, LiveReplay
 from timebill_ros.cli.replay.recording import (

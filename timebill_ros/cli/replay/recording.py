@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -82,14 +81,15 @@ def named(instructions: Sequence[Instruction]) -> list[Instruction]:
     An empty id becomes the position, "#3"; an id that was used before gets the position appended,
     "a#3". Positions count from 1.
     """
-    counts = Counter(instruction.id for instruction in instructions)
     seen: set[str] = set()
     result = []
     for position, instruction in enumerate(instructions, 1):
         name = instruction.id
-        if not name or (counts[name] > 1 and name in seen):
+        while not name or name in seen:
+            name = f"{name}#{position}"
+        if name != instruction.id:
             instruction = copy.copy(instruction)
-            instruction.id = f"{name}#{position}"
+            instruction.id = name
         seen.add(name)
         result.append(instruction)
     return result
