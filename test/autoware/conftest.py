@@ -10,6 +10,7 @@ import pytest
 import rclpy
 from rclpy.context import Context
 
+from .fake_autoware import FakeAutoware
 from .interface_build import built_prefix, installed, load
 
 
@@ -30,3 +31,11 @@ def ros_context() -> Iterator[Context]:
     rclpy.init(context=context)
     yield context
     rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def autoware(interfaces: Path | None, ros_context: Context) -> Iterator[FakeAutoware]:
+    """A whole one, without an adapter yet."""
+    fake = FakeAutoware(ros_context)
+    yield fake
+    fake.close()

@@ -181,6 +181,12 @@ class FakeAutoware:
             assert time.monotonic() < end, "waited in vain"
             self.executor.spin_once(timeout_sec=0.02)
 
+    def close(self) -> None:
+        """Destroy every node that spins here, the adapter too."""
+        for node in self.executor.get_nodes():
+            node.destroy_node()
+        self.executor.shutdown()
+
     def count(self, name: str) -> int:
         """The last diagnostics' figure of this name."""
         if not self.diagnostics:

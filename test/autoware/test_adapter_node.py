@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
-from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from timebill_ros.autoware.refusal import Refusal
-from timebill_ros.budget.errors import SettingError
 from timebill_ros.msg import Overrun, Response
 from timebill_ros.node.conversions import nanoseconds
 
@@ -26,19 +23,6 @@ SET, CHANGE = "/api/routing/set_route_points", "/api/routing/change_route_points
 CLEAR = "/api/routing/clear_route"
 DEPOT = {"goals": ["depot"], "pose__depot": [10.0, -20.0, 1.5, math.pi / 2]}
 TO_DEPOT = '{"command": "change_goal", "goal": "depot"}'
-
-
-@pytest.fixture
-def autoware(interfaces: Path | None, ros_context: Context) -> Iterator[FakeAutoware]:
-    fake = FakeAutoware(ros_context)
-    yield fake
-    close(fake)
-
-
-def close(fake: FakeAutoware) -> None:
-    for node in fake.executor.get_nodes():
-        node.destroy_node()
-    fake.executor.shutdown()
 
 
 def test_stop_and_resume_change_the_operation_mode(
@@ -75,7 +59,7 @@ def test_a_velocity_limit_waits_for_nobody(interfaces: Path | None, ros_context:
     autoware.answer("drive/1", '{"command": "velocity_limit", "velocity_mps": 12}')
     autoware.until(lambda: autoware.count(Refusal.ABSENT) == 1)
     assert any("max_velocity_candidates" in a.status[0].message for a in autoware.diagnostics)
-    close(autoware)
+    autoware.close()
 
 
 @pytest.mark.parametrize(
@@ -135,8 +119,8 @@ def test_a_limit_that_was_asked_for_after_resuming_stands(
     slow.until(lambda: slow.called == [AUTONOMOUS])
     autoware.until(lambda: autoware.count("done") == 2)
     assert not autoware.clears
-    close(slow)
-    close(autoware)
+    slow.close()
+    autoware.close()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +207,7 @@ def test_a_service_that_is_not_there_is_named(
     autoware.answer("drive/1", '{"command": "stop"}')
     autoware.until(lambda: autoware.count(Refusal.ABSENT) == 1)
     assert any(STOP in a.status[0].message for a in autoware.diagnostics)
-    close(autoware)
+    autoware.close()
 
 
 def test_a_service_that_does_not_answer_holds_nothing_up(
@@ -239,8 +223,8 @@ def test_a_service_that_does_not_answer_holds_nothing_up(
     autoware.until(lambda: autoware.called == [STOP])
     autoware.until(lambda: autoware.count(Refusal.TIMEOUT) == 1)
     assert not autoware.clears
-    close(silent)
-    close(autoware)
+    silent.close()
+    autoware.close()
 
 
 def test_a_text_becomes_an_instruction_with_its_scene(
@@ -318,38 +302,3 @@ def test_without_its_scene_a_text_is_refused(autoware: FakeAutoware, ros_context
     autoware.until(lambda: autoware.count(Refusal.NO_CONTEXT) == 2)
     autoware.until(lambda: any("camera" in a.status[0].message for a in autoware.diagnostics))
     assert autoware.instructions == []
-
-
-def test_it_is_cut_off_while_it_runs(autoware: FakeAutoware, ros_context: Context) -> None:
-    adapter = autoware.adapter(ros_context)
-    [done] = adapter.set_parameters([Parameter("enabled", value=False)])
-    assert done.successful
-    autoware.answer("drive/1", '{"command": "resume"}')
-    autoware.until(lambda: autoware.count(Refusal.DISABLED) == 1)
-    assert autoware.called == []
-
-
-@pytest.mark.parametrize("parameter", [("id_prefix", ""), ("pose.depot", [0.0, 0.0, 0.0, 0.0])])
-def test_what_was_read_at_the_start_cannot_change(
-    autoware: FakeAutoware, ros_context: Context, parameter: tuple[str, object]
-) -> None:
-    adapter = autoware.adapter(ros_context, **DEPOT)
-    name, value = parameter
-    [refused] = adapter.set_parameters([Parameter(name, value=value)])
-    assert refused.reason == f"{name} is read when the adapter starts"
-
-
-@pytest.mark.parametrize(
-    ("parameters", "fault"),
-    [
-        ({"goals": ["depot"]}, r"pose\.depot must be x, y, z in m and yaw in rad"),
-        ({"goals": ["depot"], "pose__depot": [1.0, 2.0]}, r"pose\.depot must be"),
-        ({"id_prefix": ""}, "id_prefix must be not empty"),
-        ({"ego_template": "{wheels}"}, "ego_template must be made of"),
-    ],
-)
-def test_a_bad_parameter_is_named(
-    autoware: FakeAutoware, ros_context: Context, parameters: dict, fault: str
-) -> None:
-    with pytest.raises(SettingError, match=fault):
-        autoware.adapter(ros_context, **parameters)

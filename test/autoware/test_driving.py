@@ -44,9 +44,7 @@ def autoware(interfaces: Path | None, node: NodeProcess) -> Iterator[FakeAutowar
     fake.until(lambda: adapter._instructions.get_subscription_count() == 1)
     fake.until(lambda: adapter._vehicle._route_state is not None)
     yield fake
-    for ros in fake.executor.get_nodes():
-        ros.destroy_node()
-    fake.executor.shutdown()
+    fake.close()
     rclpy.shutdown(context=context)
 
 
