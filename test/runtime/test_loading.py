@@ -15,6 +15,7 @@ from timebill_ros.budget.calibration import fit_calibration
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.errors import DeviceUnavailable
 from timebill_ros.engine.profile import least_context
 from timebill_ros.predictor.calibration import write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
@@ -118,3 +119,9 @@ def test_a_damaged_calibration_fails_loading_by_name(predictor: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": {"pairs": 3}}))
     with pytest.raises(PredictorIncomplete, match="calibration: 'levels' is missing"):
         loading._calibration(predictor)
+
+
+def test_a_device_that_is_not_there_is_named_with_its_parameter(predictor: Path) -> None:
+    settings = Settings(predictor=str(predictor), predictor_device="nowhere")
+    with pytest.raises(DeviceUnavailable, match="predictor_device 'nowhere' cannot be used"):
+        load(settings, lambda share, doing: None)

@@ -33,6 +33,7 @@ _PARAMETERS = (
     "temperature",
     "stop",
     "predictor",
+    "predictor_device",
     "predictor_threads",
     "profile_cache",
     "profile_seconds",

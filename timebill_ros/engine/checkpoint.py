@@ -100,7 +100,7 @@ def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "aut
         UnsupportedModel: not a causal language model with full rotary attention in every layer.
         DeviceUnavailable, SettingError: ``device`` or ``dtype`` is not usable.
     """
-    target = _device(device)
+    target = usable_device("device", device)
     element = _dtype(dtype, target)
     folder = checkpoint_folder(model)
     _check_files(folder)
@@ -148,12 +148,17 @@ def _load_model(
     return model.to(device).eval().requires_grad_(False)
 
 
-def _device(name: str) -> torch.device:
+def usable_device(setting: str, name: str) -> torch.device:
+    """The device of that name, which ``setting`` asks for, once something has run on it.
+
+    Raises:
+        DeviceUnavailable: this machine has none such.
+    """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise DeviceUnavailable(name, str(error).splitlines()[0]) from error
+        raise DeviceUnavailable(setting, name, str(error).splitlines()[0]) from error
     return device
 
 

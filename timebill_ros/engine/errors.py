@@ -11,10 +11,10 @@ class EngineError(Exception):
 
 
 class DeviceUnavailable(EngineError):
-    """The requested device does not exist on this machine."""
+    """The device that ``setting`` asks for does not exist on this machine."""
 
-    def __init__(self, device: str, reason: str) -> None:
-        super().__init__(f"device {device!r} cannot be used: {reason}")
+    def __init__(self, setting: str, device: str, reason: str) -> None:
+        super().__init__(f"{setting} {device!r} cannot be used: {reason}")
 
 
 class CheckpointError(EngineError):

@@ -97,6 +97,9 @@ SPECS: dict[str, Spec] = {
         "'none' to plan with N_W = N_max, otherwise a checkpoint directory.",
         constraints="not empty",
     ),
+    "predictor_device": Spec(
+        "Where the predictor runs, beside the model.", constraints="cpu, cuda or cuda:N"
+    ),
     "predictor_threads": Spec("CPU threads of the predictor.", Range(1, 1024)),
     "predictor_grace": Spec(
         "How long a finished prefill waits for a late prediction before it plans with "

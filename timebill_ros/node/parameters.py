@@ -74,7 +74,7 @@ class Parameters:
         values = {f.name: self._node.get_parameter(f.name).value for f in fields(Settings)}
         values |= changed
         values["stop"] = tuple(text for text in values["stop"] if text)
-        for name in ("model", "predictor", "device"):
+        for name in ("model", "predictor", "device", "predictor_device"):
             if not values[name].strip():
                 raise SettingError(name, values[name], "not empty")
         return Settings(**values)

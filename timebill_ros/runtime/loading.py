@@ -14,7 +14,7 @@ from pathlib import Path
 from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
+from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint, usable_device
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.profile import Profiler
@@ -75,11 +75,12 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     folder, predictor, predictor_id = _predictor_folder(settings), None, ""
     calibration = None
     if folder is not None:
-        predictor = load_predictor(folder, threads=settings.predictor_threads)
+        where = usable_device("predictor_device", settings.predictor_device)
+        predictor = load_predictor(folder, device=str(where), threads=settings.predictor_threads)
         for mismatch in mismatches(folder, checkpoint, settings):
             _LOG.warning("%s", mismatch)
         calibration = _calibration(folder)
-        predictor_id = f"{checkpoint_digest(folder)} {settings.predictor_threads}"
+        predictor_id = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
     environment = describe_environment(checkpoint, engine, predictor_id)
     fit = _time_model(engine, predictor, environment, settings, progress)
     progress(0.9, "warming up")

@@ -31,6 +31,7 @@ class Settings:
     seed: int = 0
     stop: tuple[str, ...] = ()
     predictor: str = "auto"
+    predictor_device: str = "cpu"
     predictor_threads: int = 1
     predictor_grace: float = 0.05
     planner: str = "timebill"
