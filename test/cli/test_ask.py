@@ -171,7 +171,7 @@ def test_a_system_message_may_lie_in_a_file(tmp_path: Path) -> None:
 def test_the_account_has_what_there_is() -> None:
     assert ask.account(ANSWERED) == (
         "[in time], alpha 0.42, prompt 3005 tokens, response 97 tokens (predicted 96, planned for "
-        "400), time 0.357 s (predicted 0.371, worst case 0.512), queued 0.020 s, prefill 0.210 s, "
+        "400), time 0.353 s (predicted 0.371, worst case 0.512), queued 0.020 s, prefill 0.210 s, "
         "predict 0.004 s, evict 0.003 s, decode 0.140 s, slack +0.135 s"
     )
     assert "(unpredicted, planned for 400)" in ask.account(UNPREDICTED)

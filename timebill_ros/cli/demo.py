@@ -136,12 +136,13 @@ def _unhurried(client: InstructionClient, name: str, task: Task) -> Look:
     if record is None or record.plan is None or record.ending is not Ending.IN_TIME:
         told = f"{record.ending}: {record.detail}" if record else "nothing was heard of it"
         raise DemoFailed(f"{task.instruction!r} was not answered without hurry: {told}")
+    timing = record.timing
     return Look(
         prompt_tokens=record.prompt_tokens,
         planned_tokens=record.plan.planned_tokens,
         response_tokens=record.response_tokens,
-        spent=record.execution - record.timing.evict - record.timing.decode,
-        decode=record.timing.decode,
+        spent=timing.total - timing.queued - timing.evict - timing.decode,
+        decode=timing.decode,
         wcet=record.plan.wcet,
     )
 

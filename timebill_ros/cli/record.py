@@ -86,8 +86,8 @@ class Record:
 
     @property
     def execution(self) -> float:
-        """Seconds from start to end, on the deadlines' clock; 0 where it never started."""
-        return max(0.0, self.timing.total - self.timing.queued)
+        """Real seconds of the engine's work, as plans predict them; 0 where it never started."""
+        return self.timing.execution
 
 
 def record_of(exchange: Exchange, prompt_tokens: int = 0) -> Record | None:
