@@ -199,6 +199,32 @@ def test_a_failed_service_is_told_with_its_message(
     assert not autoware.clears
 
 
+def test_a_stop_is_tried_again_while_autoware_is_between_two_modes(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.answers[STOP] = (False, 2, "in transition")
+    autoware.adapter(ros_context)
+    autoware.answer("drive/1", '{"command": "stop"}')
+    autoware.until(lambda: autoware.called == [STOP, STOP])
+    del autoware.answers[STOP]
+    autoware.until(lambda: autoware.count("done") == 1)
+    assert autoware.count(Refusal.FAILED) == 0
+
+
+def test_a_stop_is_given_up_when_its_time_is_over_or_something_else_is_asked_for(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.answers[STOP] = (False, 2, "in transition")
+    autoware.adapter(ros_context, service_timeout=0.3)
+    autoware.answer("drive/1", '{"command": "stop"}', age=0.5)
+    autoware.until(lambda: autoware.count(Refusal.FAILED) == 1)
+    autoware.answer("drive/2", '{"command": "stop"}', age=0.3)
+    autoware.answer("drive/3", '{"command": "resume"}')
+    autoware.until(lambda: autoware.count("done") == 1)
+    autoware.until(lambda: autoware.count(Refusal.SUPERSEDED) == 1)
+    assert autoware.called[-1] == AUTONOMOUS
+
+
 def test_a_service_that_is_not_there_is_named(
     interfaces: Path | None, ros_context: Context
 ) -> None:

@@ -11,13 +11,18 @@ from geometry_msgs.msg import Pose
 from rclpy.client import Client
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.time import Time
+from rclpy.timer import Timer
 
 from timebill_ros.autoware.command import ChangeGoal, Command, Resume, Stop, VelocityLimit
 from timebill_ros.autoware.interfaces import ad_api, planning
 from timebill_ros.autoware.refusal import Refusal, Refused
 from timebill_ros.autoware.surroundings import STATE_QOS
 
+# Time between two attempts to stop while Autoware is between two modes, s.
+_RETRY = 0.2
 # Autoware keeps one velocity limit for each sender.
 _SENDER = "timebill_ros"
 
@@ -68,7 +73,7 @@ class Vehicle:
             self._services.ClearRoute, "/api/routing/clear_route"
         )
         self._route_state: int | None = None
-        self._routes_asked = self._limits_asked = 0
+        self._routes_asked = self._limits_asked = self._modes_asked = 0
         node.create_subscription(
             self._messages.RouteState, "/api/routing/state", self._keep_route_state, STATE_QOS
         )
@@ -81,8 +86,11 @@ class Vehicle:
             case Stop():
                 # A route that is being set must not be set after the stop.
                 self._routes_asked += 1
-                self._change_mode(self._to_stop, lambda: self._done(command))
+                self._modes_asked += 1
+                end = self._steady.now() + Duration(seconds=self._timeout)
+                self._stop(command, end, self._modes_asked)
             case Resume():
+                self._modes_asked += 1
                 asked = self._limits_asked
                 self._change_mode(self._to_autonomous, lambda: self._drive_freely(command, asked))
             case ChangeGoal(goal):
@@ -101,6 +109,23 @@ class Vehicle:
         self._limits_asked += 1
         self._limit.publish(limit)
         then()
+
+    def _stop(self, command: Command, end: Time, asked: int) -> None:
+        """Stop; while Autoware refuses because it is between two modes, try again until ``end``."""
+        if asked != self._modes_asked:
+            detail = "a later command came before the vehicle could be stopped"
+            self._refused(Refused(Refusal.SUPERSEDED, detail))
+            return
+
+        def again(status: Any) -> bool:
+            between = self._services.ChangeOperationMode.Response.ERROR_IN_TRANSITION
+            if status.code != between or self._steady.now() >= end:
+                return False
+            self._after(_RETRY, lambda: self._stop(command, end, asked))
+            return True
+
+        request = self._services.ChangeOperationMode.Request()
+        self._call(self._to_stop, request, lambda: self._done(command), again)
 
     def _change_mode(self, client: Client, then: Callable[[], None]) -> None:
         self._call(client, self._services.ChangeOperationMode.Request(), then)
@@ -142,8 +167,17 @@ class Vehicle:
         request.goal = _pose(goal)
         return request
 
-    def _call(self, client: Client, request: Any, then: Callable[[], None]) -> None:
-        """Call a service; ``then`` where it succeeded, otherwise tell what was wrong."""
+    def _call(
+        self,
+        client: Client,
+        request: Any,
+        then: Callable[[], None],
+        otherwise: Callable[[Any], bool] = lambda status: False,
+    ) -> None:
+        """Call a service; ``then`` where it succeeded, otherwise tell what was wrong.
+
+        ``otherwise`` is asked first what to do about a failure: True where it sees to it.
+        """
         name = client.srv_name
         if not client.service_is_ready():
             self._refused(Refused(Refusal.ABSENT, f"{name}: there is no such service"))
@@ -151,7 +185,6 @@ class Vehicle:
         future = client.call_async(request)
 
         def expire() -> None:
-            self._node.destroy_timer(timer)
             client.remove_pending_request(future)
             future.cancel()
             detail = f"{name}: no answer within {self._timeout:g} s"
@@ -164,12 +197,22 @@ class Vehicle:
             status = future.result().status
             if status.success:
                 then()
-            else:
+            elif not otherwise(status):
                 detail = f"{name}: {status.message} (code {status.code})"
                 self._refused(Refused(Refusal.FAILED, detail))
 
-        timer = self._node.create_timer(self._timeout, expire, clock=self._steady)
+        timer = self._after(self._timeout, expire)
         future.add_done_callback(answered)
+
+    def _after(self, delay: float, do: Callable[[], None]) -> Timer:
+        """Do something once, ``delay`` s of real time from now."""
+
+        def once() -> None:
+            self._node.destroy_timer(timer)
+            do()
+
+        timer = self._node.create_timer(delay, once, clock=self._steady)
+        return timer
 
     def _keep_route_state(self, message: Any) -> None:
         self._route_state = message.state

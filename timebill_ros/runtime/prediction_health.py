@@ -69,7 +69,7 @@ class PredictionHealth:
             "plans": str(len(last)),
         }
         if len(last) >= ENOUGH and planned > settings.beyond_plan_warn:
-            message = f"{planned:.0%} of the answers were longer than planned: raise pessimism"
+            message = f"{planned:.0%} of the answers were longer than planned: plan for more"
             return Report(Level.WARN, message, values)
         if len(last) >= ENOUGH and wcet > settings.beyond_plan_warn:
             message = f"{wcet:.0%} of the answers took longer than their worst case: profile again"
