@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.embedded.curves import draw, quality_curves, read_rows
+from timebill_ros.budget.quality import read_quality
+from timebill_ros.embedded.curves import draw, quality_curves, read_rows, table
 from timebill_ros.embedded.evaluate import Quality
+from timebill_ros.embedded.generation import QUALITY
 from timebill_ros.workload.tasks import DEFAULT_MIX, Family
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def row(family: Family, alpha: float = 0.0, score: float = 90.0, tokens: int = 2048) -> Quality:
@@ -48,6 +52,12 @@ def test_families_count_as_the_workload_draws_them() -> None:
 def test_an_incomplete_mix_is_refused(rows: list[Quality]) -> None:
     with pytest.raises(ValueError, match="alpha 0 needs one row of every family"):
         quality_curves(rows)
+
+
+def test_the_kept_curves_and_the_page_are_those_of_the_measured_rows() -> None:
+    curves = quality_curves(read_rows(DOCS / "quality.csv"))
+    assert read_quality(QUALITY) == curves
+    assert table(curves) in (DOCS / "models.md").read_text(encoding="utf-8")
 
 
 def test_a_picture_is_drawn(tmp_path: Path) -> None:

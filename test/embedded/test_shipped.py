@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from timebill_ros.budget.quality import read_quality
 from timebill_ros.embedded.evaluate import held_out_tasks
 from timebill_ros.embedded.generation import (
     CHECKPOINT,
     PREDICTOR,
+    QUALITY,
     generate,
     open_engine,
 )
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
 from timebill_ros.engine.fingerprint import target_fingerprint
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
@@ -82,6 +85,27 @@ def test_a_plan_survives_eviction(engine: TransformerEngine, alpha: float) -> No
     answer = generate(engine, task, alpha)
     assert answer.finish_reason is FinishReason.EOS
     assert answer.text == task.reference
+
+
+def test_the_quality_of_every_eviction_method_is_kept_beside_the_model() -> None:
+    curves = read_quality(QUALITY)
+    assert curves.keys() == EVICTION_METHODS.keys()
+    assert len({curve.score(0.0) for curve in curves.values()}) == 1
+
+
+@pytest.mark.parametrize("method", ["streaming_llm", "random"])
+@pytest.mark.parametrize("alpha", [0.25, 0.5, 0.75, 0.9])
+def test_what_the_prompts_end_looks_at_is_worth_keeping(method: str, alpha: float) -> None:
+    curves = read_quality(QUALITY)
+    assert curves["snapkv"].score(alpha) > curves[method].score(alpha)
+
+
+def test_quality_falls_gradually() -> None:
+    snapkv = read_quality(QUALITY)["snapkv"]
+    full = snapkv.score(0.0)
+    assert snapkv.score(0.5) >= 0.9 * full
+    assert snapkv.score(0.75) >= 0.8 * full
+    assert snapkv.score(0.95) < 0.9 * full
 
 
 def test_the_predictor_was_trained_for_this_model() -> None:

@@ -13,6 +13,9 @@ import numpy as np
 
 from timebill_ros.budget.errors import QualityFileError
 
+# Where a checkpoint's folder holds its curves.
+QUALITY_FILE = "quality.json"
+
 
 @dataclass(frozen=True)
 class QualityPoint:

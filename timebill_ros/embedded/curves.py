@@ -73,6 +73,17 @@ def _point(alpha: float, rows: Sequence[Quality]) -> QualityPoint:
     )
 
 
+def table(curves: Mapping[str, QualityCurve]) -> str:
+    """Scores and standard errors by method and ratio, and runaway answers at the last, Markdown."""
+    alphas = [f"{point.alpha:g}" for point in next(iter(curves.values())).points]
+    lines = ["| method | " + " | ".join([*alphas, f"to the cap at {alphas[-1]}"]) + " |"]
+    lines.append("|---" * (len(alphas) + 2) + "|")
+    for method, curve in curves.items():
+        cells = [f"{point.score:.1f} ± {point.standard_error:.1f}" for point in curve.points]
+        lines.append(f"| {method} | {' | '.join(cells)} | {curve.points[-1].ran_to_cap:.1%} |")
+    return "\n".join(lines)
+
+
 def draw(path: Path, curves: Mapping[str, QualityCurve], rows: Sequence[Quality]) -> None:
     """Write a picture: the methods' means and runaway answers, and every family by method."""
     figure = Figure(figsize=(14.0, 10.5), layout="constrained")
@@ -123,12 +134,7 @@ def main() -> None:
     rows = read_rows(arguments.csv)
     curves = quality_curves(rows)
     write_quality(arguments.json, curves)
-    for method, curve in curves.items():
-        for point in curve.points:
-            print(
-                f"{method:14}{point.alpha:6.2f}{point.score:8.2f} +- {point.standard_error:.2f}"
-                f"{point.ran_to_cap:9.2%}"
-            )
+    print(table(curves))
     if arguments.picture:
         draw(arguments.picture, curves, rows)
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from timebill_ros.budget.quality import QUALITY_FILE
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.finish import FinishReason
@@ -16,7 +17,7 @@ from timebill_ros.workload.tasks import Task
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 PREDICTOR = Path(__file__).parent / "predictor"
 # Q(alpha), by eviction method, as measured on this model.
-QUALITY = CHECKPOINT / "quality.json"
+QUALITY = CHECKPOINT / QUALITY_FILE
 
 # Words that the workload does not know have a token per letter: up to 32 beyond the length asked.
 LONGEST_PROMPT = 8192 + 32
