@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rich.console import Console
@@ -59,6 +60,12 @@ def test_outcomes_come_latest_first_with_predicted_beside_actual() -> None:
     assert line(text, "t04") == ["t04", "in time", "0.42", "96", "97", "0.371", "0.353", "+0.135"]
     assert line(text, "h17") == ["h17", "expired", "-", "-", "-", "-", "-", "-0.018"]
     assert text.index("h17") < text.index("t04")
+
+
+def test_an_answer_that_was_cut_short_is_told_apart() -> None:
+    dashboard = Dashboard("/llm")
+    dashboard.add(replace(ANSWERED, truncated=True))
+    assert line(drawn(dashboard), "t04")[1] == "truncated"
 
 
 def test_silence_is_told() -> None:
