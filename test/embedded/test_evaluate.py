@@ -3,9 +3,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from timebill_ros.embedded.evaluate import held_out_tasks, measure_methods
+from timebill_ros.embedded.evaluate import HELD_OUT_SEED, held_out_tasks, measure_methods
 from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, generate, open_engine
-from timebill_ros.embedded.train_predictor import HELD_OUT_SEED
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Family
