@@ -129,6 +129,7 @@ def test_live_parameters_change_while_they_are_in_use(declare: Declare) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
+        ("use_sim_time", True, "use_sim_time is read when the node is configured: clean up first"),
         ("model", "/models/qwen", "model is read when the node is configured: clean up first"),
         ("queue_capacity", 3, "queue_capacity is read when the node is configured"),
         ("overrun_policy", "pray", "overrun_policy must be one of kill, skip_next, anytime, not"),
@@ -150,6 +151,13 @@ def test_what_cannot_change_in_use_is_refused_with_the_reason(
     assert parameters.read() == Settings()
 
 
+def test_a_refused_clock_is_not_taken(declare: Declare) -> None:
+    node, parameters = declare()
+    parameters.attach(lambda settings: None)
+    assert not result(node, "use_sim_time", True)[0]
+    assert node.get_clock().now().nanoseconds > 0
+
+
 def test_once_detached_every_parameter_may_change_again(declare: Declare) -> None:
     node, parameters = declare()
     parameters.attach(lambda settings: None)
@@ -158,7 +166,8 @@ def test_once_detached_every_parameter_may_change_again(declare: Declare) -> Non
     assert parameters.read().model == "/models/qwen"
 
 
-def test_parameters_of_rclpy_s_own_are_left_alone(declare: Declare) -> None:
+def test_parameters_that_are_no_settings_are_left_alone(declare: Declare) -> None:
     node, parameters = declare()
+    node.declare_parameter("somebody_s", 1)
     parameters.attach(lambda settings: None)
-    assert result(node, "use_sim_time", True) == (True, "")
+    assert result(node, "somebody_s", 2) == (True, "")

@@ -24,6 +24,9 @@ from timebill_ros.runtime.settings import Settings
 
 Apply = Callable[[Settings], None]
 
+# rclpy's own, but deadlines are on the clock that it named when the node was configured.
+_SIMULATED_TIME = "use_sim_time"
+
 
 class MisfitOverride(ValueError):
     """A parameter was given a value that does not fit its type or range when the node started."""
@@ -92,13 +95,13 @@ class Parameters:
 
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
         """Refuse, with the reason, what cannot change now; ranges were checked by ROS."""
-        changed = _ours(parameters)
-        if self._apply is None or not changed:
+        if self._apply is None:
             return SetParametersResult(successful=True)
-        for name in changed:
-            if not SPECS[name].live:
+        for name in (parameter.name for parameter in parameters):
+            if name == _SIMULATED_TIME or (name in SPECS and not SPECS[name].live):
                 reason = f"{name} is read when the node is configured: clean up first"
                 return SetParametersResult(successful=False, reason=reason)
+        changed = _ours(parameters)
         try:
             decisions(self._settings(changed))
         except SettingError as error:
