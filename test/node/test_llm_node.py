@@ -226,3 +226,4 @@ def test_diagnostics_tell_the_state_whatever_it_is(bench: Bench) -> None:
     assert node.trigger_cleanup() == SUCCESS
     bench.until(lambda: len(bench.diagnostics[-1].status) == 1)
     assert bench.said("state").message.startswith("unconfigured")
+    assert bench.said("state").hardware_id == ""

@@ -101,7 +101,7 @@ class Diagnostics:
 
     def unwatch(self) -> None:
         """Nobody is left to report on."""
-        self._reports = dict
+        self.watch(dict, "", _IDLE_PERIOD)
 
     def publish(self) -> None:
         """Publish everything now."""
