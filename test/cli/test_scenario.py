@@ -21,9 +21,9 @@ from timebill_ros.cli.scenario import (
 )
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import NS_PER_S
-from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response
+from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.simulation import (

@@ -12,10 +12,10 @@ from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage import CoverageTracker
-from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
 from timebill_ros.runtime.partial import Observer
+from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.simulation import (

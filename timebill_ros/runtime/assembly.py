@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.coverage import CoverageTracker
-from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.loading import Progress, load
 from timebill_ros.runtime.outcome import Outcome
 from timebill_ros.runtime.partial import Observer
+from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.prediction import ThreadedPredictor
 from timebill_ros.runtime.server import Server

@@ -5,22 +5,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.planners import Planner
 from timebill_ros.budget.risk import LengthRisk
-from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.errors import RequestError, SchemaRefused
 from timebill_ros.engine.finish import FinishReason
-from timebill_ros.runtime.clock import Clock, seconds
-from timebill_ros.runtime.coverage import CoverageTracker
+from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.errors import JobStopped, TimeUp
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
 from timebill_ros.runtime.partial import Partial
-from timebill_ros.runtime.protocols import Engine, PendingPrediction, PredictionService
+from timebill_ros.runtime.pipeline import Pipeline
+from timebill_ros.runtime.protocols import PendingPrediction
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,31 +27,6 @@ _BY_ITSELF = (FinishReason.EOS, FinishReason.STOP)
 
 # Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
 _GRACE_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """The parts that every request goes through, and the clocks that time it.
-
-    Attributes:
-        engine, time_model: see their rooms.
-        predictor: None where none is configured; then N_W = N_max.
-        clock: deadlines are instants of this clock; simulated time may run at any rate.
-        stopwatch: execution is measured with this one, which never jumps.
-        default_max_tokens: N_max where the job sets none.
-        predictor_grace: s that a finished prefill waits for a prediction that is not there yet,
-            at most half of what is left.
-        coverage: what the lengths of past responses say of the predictor's probabilities.
-    """
-
-    engine: Engine
-    time_model: TimeModel
-    predictor: PredictionService | None
-    clock: Clock
-    stopwatch: Clock
-    default_max_tokens: int
-    predictor_grace: float
-    coverage: CoverageTracker = field(default_factory=CoverageTracker)
 
 
 class Execution:
@@ -189,7 +162,7 @@ class Execution:
         job, parts = self.job, self._parts
         prompt_ids = self._encoded()
         self._checkpoint()
-        max_tokens = checked_max_tokens(job, len(prompt_ids), parts)
+        max_tokens = parts.max_tokens_of(job, len(prompt_ids))
         try:
             parts.engine.begin(prompt_ids, max_tokens, job.response_schema)
         except SchemaRefused as error:
@@ -271,30 +244,3 @@ class Execution:
             total=seconds(clock_ns - self.job.release_ns),
             slack=seconds(self.job.deadline_ns - clock_ns),
         )
-
-
-def checked_max_tokens(job: Job, prompt_tokens: int, parts: Pipeline) -> int:
-    """N_max of this job: its own, or the default shortened to the context that is left.
-
-    Raises:
-        JobStopped: REJECTED, with the bound that the prompt or max_tokens exceeds.
-    """
-    context = parts.engine.max_context
-    if prompt_tokens == 0:
-        raise JobStopped(Reason.REJECTED, "prompt: it is empty after tokenising")
-    if prompt_tokens >= context:
-        raise JobStopped(
-            Reason.REJECTED,
-            f"prompt: {prompt_tokens} tokens leave no room for a response in the model's context "
-            f"of {context}",
-        )
-    room = context - prompt_tokens
-    if job.max_tokens is None:
-        return min(parts.default_max_tokens, room)
-    if job.max_tokens > room:
-        raise JobStopped(
-            Reason.REJECTED,
-            f"max_tokens: {job.max_tokens} exceed the {room} that a prompt of {prompt_tokens} "
-            f"tokens leaves in the model's context of {context}",
-        )
-    return job.max_tokens

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.errors import JobStopped, TimeUp
-from timebill_ros.runtime.execution import Execution, Pipeline
+from timebill_ros.runtime.execution import Execution
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Stage, Timing
 from timebill_ros.runtime.partial import Observer
+from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.queue import DeadlineQueue
 from timebill_ros.runtime.run import Run

@@ -25,8 +25,8 @@ from timebill_ros.msg import Overrun as OverrunMsg
 from timebill_ros.msg import Response as ResponseMsg
 from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
 from timebill_ros.runtime.admission import Limits, Refused, admit
-from timebill_ros.runtime.execution import Pipeline
 from timebill_ros.runtime.outcome import Outcome, Overrun
+from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.settings import Settings
