@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
+from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from timebill_ros.autoware.refusal import Refusal
@@ -103,6 +104,26 @@ def test_a_stop_keeps_a_route_from_being_set_after_it(
     autoware.until(lambda: autoware.called == [CLEAR, STOP])
     autoware.until(lambda: autoware.count("done") == autoware.count(Refusal.SUPERSEDED) == 1)
     assert SET not in autoware.called
+
+
+def test_a_route_that_waits_is_not_set_once_the_adapter_is_disabled(
+    interfaces: Path | None, ros_context: Context
+) -> None:
+    """The service of another executor answers when that is spun: after the switch."""
+    autoware = FakeAutoware(ros_context, absent=(CLEAR,))
+    slow = FakeAutoware(ros_context, absent=(STOP, AUTONOMOUS, SET, CHANGE), limited=False)
+    autoware.route("ARRIVED")
+    adapter = autoware.adapter(ros_context, **DEPOT)
+    autoware.until(adapter._vehicle._clear_route.service_is_ready)
+    autoware.until(lambda: adapter._vehicle._route_state is not None)
+    autoware.answer("drive/1", TO_DEPOT)
+    autoware.until(lambda: adapter._obeyed)
+    adapter.set_parameters([Parameter("enabled", value=False)])
+    slow.until(lambda: slow.called == [CLEAR])
+    autoware.until(lambda: autoware.count(Refusal.SUPERSEDED) == 1)
+    assert autoware.called == []
+    slow.close()
+    autoware.close()
 
 
 def test_a_limit_that_was_asked_for_after_resuming_stands(

@@ -176,4 +176,6 @@ class AutowareAdapter(Node):
             return SetParametersResult(successful=False, reason=reason)
         for parameter in ours:
             self._enabled = parameter.value
+            if not self._enabled:
+                self._vehicle.leave_routes()
         return SetParametersResult(successful=True)

@@ -84,8 +84,7 @@ class Vehicle:
             case VelocityLimit(velocity):
                 self._limit_velocity(velocity, lambda: self._done(command))
             case Stop():
-                # A route that is being set must not be set after the stop.
-                self._routes_asked += 1
+                self.leave_routes()
                 self._modes_asked += 1
                 end = self._steady.now() + Duration(seconds=self._timeout)
                 self._stop(command, end, self._modes_asked)
@@ -96,6 +95,10 @@ class Vehicle:
             case ChangeGoal(goal):
                 self._routes_asked += 1
                 self._go_to(self._points(self._goals[goal]), lambda: self._done(command))
+
+    def leave_routes(self) -> None:
+        """Set no route any more that waits to be set: neither after a stop nor once cut off."""
+        self._routes_asked += 1
 
     def _limit_velocity(self, velocity: float, then: Callable[[], None]) -> None:
         """Publish a candidate, unless only a later listener could take it: it would surprise."""
@@ -151,7 +154,7 @@ class Vehicle:
                 if asked == self._routes_asked:
                     self._call(self._set_route, points, then)
                 else:
-                    detail = "a later command came before its route could be set"
+                    detail = "it was withdrawn before its route could be set"
                     self._refused(Refused(Refusal.SUPERSEDED, detail))
 
             self._call(self._clear_route, self._services.ClearRoute.Request(), set_anew)
