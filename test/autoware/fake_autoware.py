@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,11 @@ from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.qos import INSTRUCTION_QOS, OUTCOME_QOS
 
 PATIENCE = 20.0
+STOP, AUTONOMOUS = "/api/operation_mode/change_to_stop", "/api/operation_mode/change_to_autonomous"
+SET, CHANGE = "/api/routing/set_route_points", "/api/routing/change_route_points"
+CLEAR = "/api/routing/clear_route"
+DEPOT = {"goals": ["depot"], "pose__depot": [10.0, -20.0, 1.5, math.pi / 2]}
+TO_DEPOT = '{"command": "change_goal", "goal": "depot"}'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REMAPS = {
     "~/output/velocity_limit": "/planning/scenario_planning/max_velocity_candidates",
@@ -74,11 +80,11 @@ class FakeAutoware:
         self.instructions: list[Instruction] = []
         self.diagnostics: list[DiagnosticArray] = []
         services = {
-            "/api/operation_mode/change_to_stop": srv.ChangeOperationMode,
-            "/api/operation_mode/change_to_autonomous": srv.ChangeOperationMode,
-            "/api/routing/clear_route": srv.ClearRoute,
-            "/api/routing/set_route_points": srv.SetRoutePoints,
-            "/api/routing/change_route_points": srv.SetRoutePoints,
+            STOP: srv.ChangeOperationMode,
+            AUTONOMOUS: srv.ChangeOperationMode,
+            CLEAR: srv.ClearRoute,
+            SET: srv.SetRoutePoints,
+            CHANGE: srv.SetRoutePoints,
         }
         self.served = set(services) - set(absent)
         for name in self.served:

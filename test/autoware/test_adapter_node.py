@@ -10,20 +10,13 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
-from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from timebill_ros.autoware.refusal import Refusal
 from timebill_ros.msg import Overrun, Response
 from timebill_ros.node.conversions import nanoseconds
 
-from .fake_autoware import FakeAutoware
-
-STOP, AUTONOMOUS = "/api/operation_mode/change_to_stop", "/api/operation_mode/change_to_autonomous"
-SET, CHANGE = "/api/routing/set_route_points", "/api/routing/change_route_points"
-CLEAR = "/api/routing/clear_route"
-DEPOT = {"goals": ["depot"], "pose__depot": [10.0, -20.0, 1.5, math.pi / 2]}
-TO_DEPOT = '{"command": "change_goal", "goal": "depot"}'
+from .fake_autoware import AUTONOMOUS, CHANGE, CLEAR, DEPOT, SET, STOP, TO_DEPOT, FakeAutoware
 
 
 def test_stop_and_resume_change_the_operation_mode(
@@ -104,44 +97,6 @@ def test_a_stop_keeps_a_route_from_being_set_after_it(
     autoware.until(lambda: autoware.called == [CLEAR, STOP])
     autoware.until(lambda: autoware.count("done") == autoware.count(Refusal.SUPERSEDED) == 1)
     assert SET not in autoware.called
-
-
-def test_a_route_that_waits_is_not_set_once_the_adapter_is_disabled(
-    interfaces: Path | None, ros_context: Context
-) -> None:
-    """The service of another executor answers when that is spun: after the switch."""
-    autoware = FakeAutoware(ros_context, absent=(CLEAR,))
-    slow = FakeAutoware(ros_context, absent=(STOP, AUTONOMOUS, SET, CHANGE), limited=False)
-    autoware.route("ARRIVED")
-    adapter = autoware.adapter(ros_context, **DEPOT)
-    autoware.until(adapter._vehicle._clear_route.service_is_ready)
-    autoware.until(lambda: adapter._vehicle._route_state is not None)
-    autoware.answer("drive/1", TO_DEPOT)
-    autoware.until(lambda: adapter._obeyed)
-    adapter.set_parameters([Parameter("enabled", value=False)])
-    slow.until(lambda: slow.called == [CLEAR])
-    autoware.until(lambda: autoware.count(Refusal.SUPERSEDED) == 1)
-    assert autoware.called == []
-    slow.close()
-    autoware.close()
-
-
-def test_a_limit_that_was_asked_for_after_resuming_stands(
-    interfaces: Path | None, ros_context: Context
-) -> None:
-    """The service of another executor answers when that is spun: after the limit."""
-    autoware = FakeAutoware(ros_context, absent=(AUTONOMOUS,))
-    slow = FakeAutoware(ros_context, absent=(STOP, SET, CHANGE, CLEAR), limited=False)
-    adapter = autoware.adapter(ros_context)
-    autoware.until(adapter._vehicle._to_autonomous.service_is_ready)
-    autoware.answer("drive/1", '{"command": "resume"}', age=0.2)
-    autoware.answer("drive/2", '{"command": "velocity_limit", "velocity_mps": 5}')
-    autoware.until(lambda: autoware.limits)
-    slow.until(lambda: slow.called == [AUTONOMOUS])
-    autoware.until(lambda: autoware.count("done") == 2)
-    assert not autoware.clears
-    slow.close()
-    autoware.close()
 
 
 @pytest.mark.parametrize(
@@ -254,23 +209,6 @@ def test_a_service_that_is_not_there_is_named(
     autoware.answer("drive/1", '{"command": "stop"}')
     autoware.until(lambda: autoware.count(Refusal.ABSENT) == 1)
     assert any(STOP in a.status[0].message for a in autoware.diagnostics)
-    autoware.close()
-
-
-def test_a_service_that_does_not_answer_holds_nothing_up(
-    interfaces: Path | None, ros_context: Context
-) -> None:
-    """A client sees the service of another executor, which nobody spins."""
-    autoware = FakeAutoware(ros_context, absent=(AUTONOMOUS,))
-    silent = FakeAutoware(ros_context, absent=(STOP, SET, CHANGE, CLEAR), limited=False)
-    adapter = autoware.adapter(ros_context, service_timeout=0.3)
-    autoware.until(adapter._vehicle._to_autonomous.service_is_ready)
-    autoware.answer("drive/1", '{"command": "resume"}', age=0.2)
-    autoware.answer("drive/2", '{"command": "stop"}')
-    autoware.until(lambda: autoware.called == [STOP])
-    autoware.until(lambda: autoware.count(Refusal.TIMEOUT) == 1)
-    assert not autoware.clears
-    silent.close()
     autoware.close()
 
 
