@@ -24,6 +24,7 @@ from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, PREDICTOR, open_engine
 from timebill_ros.embedded.lengths import generated, read_pairs, sample_tasks, write_pairs
+from timebill_ros.predictor.calibration import read_calibration
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.coverage import CoverageTracker
 
@@ -57,9 +58,10 @@ def main() -> None:
     arguments = parser.parse_args()
     answered = answered_prompts(arguments.pairs, arguments.count, arguments.predictor)
     after = {name: float(share) for name, _, share in (a.partition("=") for a in arguments.after)}
+    kept = read_calibration(arguments.predictor)
     print(heading("Coverage"))
     print(f"{len(answered)} prompts; half calibrate, half are counted; {arguments.splits} splits\n")
-    print("\n".join(coverage_table(answered, arguments.splits)))
+    print("\n".join(coverage_table(answered, arguments.splits, kept)))
     shifted = [covered_streams(answered, after, arguments.streams, adapt=a) for a in (False, True)]
     print(f"\n{arguments.streams} streams; after {BEFORE} requests the mix is {after}\n")
     print("\n".join(stream_table(*shifted)))
@@ -85,8 +87,13 @@ def answered_prompts(path: Path | None, count: int, predictor: Path) -> list[Ans
     ]
 
 
-def coverage_table(answered: Sequence[Answered], splits: int) -> Iterator[str]:
-    """Rows: risk or k, share of N <= N_W over all and per family, and the mean N_W."""
+def coverage_table(
+    answered: Sequence[Answered], splits: int, kept: Calibration | None
+) -> Iterator[str]:
+    """Rows: risk or k, share of N <= N_W over all and per family, and the mean N_W.
+
+    Rows "as kept" are all prompts under the calibration that the predictor's checkpoint has.
+    """
     families = sorted({each.family for each in answered})
     names = "".join(f"{family:>9}" for family in families)
     yield f"{'':>9}{'goal':>7}{'covered':>9}{'+-':>8}{'N_W':>7}{names}"
@@ -97,14 +104,23 @@ def coverage_table(answered: Sequence[Answered], splits: int) -> Iterator[str]:
         for calibrating, counted in halves:
             tracker = CoverageTracker(calibration_of([answered[i] for i in calibrating]))
             test = [answered[i] for i in counted]
-            lengths = [tracker.assess(each.lengths) for each in test]
-            planned = [known.planned_tokens(risk, LONGEST_RESPONSE) for known in lengths]
-            runs.append((test, planned))
+            runs.append((test, planned_tokens(tracker, test, risk)))
         yield coverage_row(f"risk {risk:g}", f"{1.0 - risk:g}", runs, families)
+        if kept is not None:
+            planned = planned_tokens(CoverageTracker(kept), answered, risk)
+            yield coverage_row("as kept", f"{1.0 - risk:g}", [(answered, planned)], families)
     for k in PESSIMISMS:
         predicted = [each.lengths.predicted_tokens(LONGEST_RESPONSE) for each in answered]
         planned = [min(math.ceil(k * n), LONGEST_RESPONSE) for n in predicted]
         yield coverage_row(f"k {k:g}", "", [(answered, planned)], families)
+
+
+def planned_tokens(
+    tracker: CoverageTracker, answered: Sequence[Answered], risk: float
+) -> list[int]:
+    """N_W of every request, as the node plans it before it has seen any response."""
+    known = (tracker.assess(each.lengths) for each in answered)
+    return [each.planned_tokens(risk, LONGEST_RESPONSE) for each in known]
 
 
 def coverage_row(
