@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.outcome import Reason, Response, Stage
@@ -51,6 +52,21 @@ def test_what_ends_in_time_is_whole() -> None:
     assert scene.story() == [("a", "response", 20.0)]
     response = scene.response("a")
     assert (response.finish_reason, response.truncated) == (FinishReason.EOS, False)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.005, 0.01])
+def test_a_plan_that_holds_leaves_the_margin_and_the_answer_whole(margin: float) -> None:
+    growing = TimeModel(**{**vars(FLAT), "p": 1e-6})
+    scene = anytime(
+        time_model=growing, planner=TimeBillPlanner(pessimism=1.0), anytime_margin=margin
+    )
+    scene.job("a", budget_ms=120, response_tokens=64, max_tokens=64)
+    scene.run()
+    response = scene.response("a")
+    assert response.plan.feasible
+    assert 0.0 < response.plan.alpha < 0.95
+    assert (response.truncated, response.response_tokens) == (False, 64)
+    assert margin <= response.timing.slack < margin + 0.001
 
 
 def test_what_cannot_stand_for_itself_is_killed_with_its_text() -> None:

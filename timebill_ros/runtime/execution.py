@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Plan, Situation
-from timebill_ros.budget.planners import Planner
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.engine.errors import RequestError, SchemaRefused
 from timebill_ros.engine.finish import FinishReason
@@ -18,6 +17,7 @@ from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
 from timebill_ros.runtime.partial import Partial
 from timebill_ros.runtime.pipeline import Pipeline
+from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.protocols import PendingPrediction
 
 _LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Execution:
     """
 
     def __init__(
-        self, job: Job, pipeline: Pipeline, planner: Planner, checkpoint: Callable[[], None]
+        self, job: Job, pipeline: Pipeline, decided: Decisions, checkpoint: Callable[[], None]
     ) -> None:
         """A job that is about to start: its queueing ends now."""
         self.job = job
@@ -45,7 +45,7 @@ class Execution:
         self._parts = pipeline
         free = pipeline.time_model
         self._time_model = free.structured() if job.response_schema else free
-        self._planner = planner
+        self._decided = decided
         self._checkpoint = checkpoint
         self._queued = seconds(pipeline.clock.now_ns() - job.release_ns)
         self._started_ns = pipeline.stopwatch.now_ns()
@@ -104,15 +104,15 @@ class Execution:
             return self._response(plan, FinishReason.DEADLINE, text)
         return self._response(plan, finish, engine.text())
 
-    def step_fits(self, margin: float) -> bool:
-        """Whether another decoding step, and ``margin`` s after it, end by the deadline.
+    def step_fits(self) -> bool:
+        """Whether another decoding step, and the margin after it, end by the deadline.
 
         True before there is a plan, and so nothing that could be answered instead.
         """
         if self._plan is None:
             return True
         cached = self._plan.kept_tokens + self._parts.engine.response_tokens - 1
-        return self._time_model.step(cached) + margin <= self._remaining()
+        return self._time_model.step(cached) + self._decided.margin <= self._remaining()
 
     def overrun(self, reason: Reason, detail: str) -> Overrun:
         """The overrun that ends (or, for LATE, accompanies) this execution now."""
@@ -191,10 +191,10 @@ class Execution:
             predicted_tokens=None if lengths is None else lengths.predicted_tokens(max_tokens),
             window=parts.engine.window,
             spent=seconds(parts.stopwatch.now_ns() - self._started_ns),
-            remaining=self._remaining(),
+            remaining=self._remaining() - self._decided.margin,
             length_risk=self._length_risk,
         )
-        return self._planner.plan(situation, self._time_model)
+        return self._decided.planner.plan(situation, self._time_model)
 
     def _prediction_in_time(self) -> LengthDistribution | None:
         """The predicted length; None where there is no prediction, or none in time."""

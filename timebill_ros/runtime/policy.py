@@ -34,6 +34,11 @@ class Decisions:
     policy: OverrunPolicy
     anytime_margin: float = 0.0
 
+    @property
+    def margin(self) -> float:
+        """How long before its deadline a job is to end, s."""
+        return self.anytime_margin if self.policy is OverrunPolicy.ANYTIME else 0.0
+
 
 def decisions(settings: Settings) -> Decisions:
     """What the settings decide.

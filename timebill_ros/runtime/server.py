@@ -84,7 +84,7 @@ class Server:
             if job is None:
                 return False
             decided = self._decided
-            execution = Execution(job, self._pipeline, decided.planner, self._checkpoint)
+            execution = Execution(job, self._pipeline, decided, self._checkpoint)
             run = self._running = Run(execution, decided)
         outcome = self._outcome_of(run)
         # Announced before the server is free again: what arrives until then is behind this job.
@@ -223,7 +223,7 @@ class Server:
             self._miss(run)
         run.look()
         # After the look, which takes its time.
-        if anytime and not run.execution.step_fits(run.decided.anytime_margin):
+        if anytime and not run.execution.step_fits():
             raise TimeUp
 
     def _miss(self, run: Run) -> None:
