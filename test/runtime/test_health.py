@@ -151,7 +151,12 @@ def test_memory_is_read_from_the_system() -> None:
     assert 0.0 < memory.available_share < 1.0
 
 
-def test_a_system_that_does_not_tell_is_no_alarm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("meminfo", [None, "", "MemTotal: much kB", "MemTotal: 0 kB"])
+def test_a_system_that_does_not_tell_is_no_alarm(tmp_path: Path, meminfo: str | None) -> None:
+    if meminfo is not None:
+        (tmp_path / "self").mkdir()
+        (tmp_path / "self/statm").write_text("1000 500 100")
+        (tmp_path / "meminfo").write_text(f"{meminfo}\nMemAvailable: 0 kB\n")
     memory = memory_now(proc=tmp_path)
     assert memory.available_share is None
     assert memory_report(memory).level is Level.OK

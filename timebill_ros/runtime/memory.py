@@ -35,7 +35,7 @@ def memory_now(proc: Path = Path("/proc")) -> Memory:
         resident_pages = int((proc / "self/statm").read_text().split()[1])
         machine = _kilobytes((proc / "meminfo").read_text())
         share = machine["MemAvailable"] / machine["MemTotal"]
-    except (OSError, KeyError):
+    except (OSError, KeyError, ValueError, IndexError, ZeroDivisionError):
         return Memory(present=peak, peak=peak, available_share=None)
     present = resident_pages * resource.getpagesize() / _MIB
     return Memory(present=present, peak=max(peak, present), available_share=share)
