@@ -12,6 +12,7 @@ from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import ConversationRefused, SchemaRefused
+from timebill_ros.engine.finish import FinishReason
 from timebill_ros.runtime.outcome import Reason, Stage
 from timebill_ros.runtime.simulation import SimulatedRequest
 
@@ -237,3 +238,32 @@ def test_a_schema_that_is_refused_is_the_instruction_s_fault() -> None:
     scene.engine.begin = refuse  # type: ignore[method-assign,assignment]
     assert scene.story() == [("a", "rejected", 0.0)]
     assert scene.overrun("a").detail == "response_schema: '{' is not JSON"
+
+
+@pytest.mark.parametrize(
+    ("response_schema", "least_complete", "story", "truncated"),
+    [
+        ("", 1, "response", False),
+        ("{}", 1, "response", True),
+        ("{}", 8, "response", True),
+        ("{}", 9, "failed", None),
+    ],
+)
+def test_an_answer_under_a_schema_is_closed_at_the_cap_or_is_none(
+    response_schema: str, least_complete: int, story: str, truncated: bool | None
+) -> None:
+    scene = Scene()
+    scene.job(
+        "a",
+        response_tokens=50,
+        max_tokens=8,
+        response_schema=response_schema,
+        least_complete=least_complete,
+    )
+    assert [ending for _, ending, _ in scene.story()] == [story]
+    if truncated is None:
+        assert scene.overrun("a").detail.startswith("max_tokens: after 8 tokens")
+        assert scene.overrun("a").partial_text == "x" * 8
+    else:
+        assert scene.response("a").finish_reason is FinishReason.LENGTH
+        assert scene.response("a").truncated is truncated

@@ -69,7 +69,7 @@ class Record:
         plan: None where it ended before one was made.
         text: the answer, or what there was of it.
         detail: why there is no answer, in words.
-        truncated: whether the deadline cut the answer short, to its best complete prefix.
+        truncated: whether the answer was cut short, to its best complete prefix.
     """
 
     id: str

@@ -136,7 +136,7 @@ SPECS: dict[str, Spec] = {
     ),
     "anytime_margin": Spec(
         "Time that the policy anytime keeps before the deadline for completing and publishing an "
-        "answer, s.",
+        "answer, s; plans keep it free as well.",
         Range(0.0, 60.0),
         live=True,
     ),

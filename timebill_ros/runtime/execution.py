@@ -102,7 +102,21 @@ class Execution:
             if not text:
                 raise
             return self._response(plan, FinishReason.DEADLINE, text)
-        return self._response(plan, finish, engine.text())
+        return self._response(plan, finish, self._ended_text(finish))
+
+    def _ended_text(self, finish: FinishReason) -> str:
+        """The text of a response that has ended; under a schema, one that satisfies it."""
+        engine, job = self._parts.engine, self.job
+        if finish is not FinishReason.LENGTH or not job.response_schema:
+            return engine.text()
+        text = engine.complete_prefix()
+        if not text:
+            raise JobStopped(
+                Reason.FAILED,
+                f"max_tokens: after {engine.response_tokens} tokens nothing can be closed "
+                "so that it satisfies response_schema",
+            )
+        return text
 
     def step_fits(self) -> bool:
         """Whether another decoding step, and the margin after it, end by the deadline.

@@ -81,7 +81,12 @@ class Response:
 
     @property
     def truncated(self) -> bool:
-        """Whether the deadline ended it early: ``text`` is then its best complete prefix."""
+        """Whether ``text`` is the best complete prefix of an answer that was ended early.
+
+        By the deadline, or by N_max where a schema forbids to hand over what is incomplete.
+        """
+        if self.finish_reason is FinishReason.LENGTH:
+            return bool(self.job.response_schema)
         return self.finish_reason is FinishReason.DEADLINE
 
 

@@ -94,7 +94,7 @@ class Figures:
             if self.counts[ending]
         ]
         if truncated := self["truncated"]:
-            lines.append(f"  of them cut short by the deadline {truncated:.0f}")
+            lines.append(f"  of them cut short {truncated:.0f}")
         lines += [
             f"completion {self['completion']:.4f}, miss ratio {self['miss_ratio']:.4f}",
             f"{'':18}" + "".join(f"{name:>10}" for name in _SHOWN),
