@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from timebill_ros.embedded import compare_predictors
 from timebill_ros.embedded.compare_predictors import (
     METHODS,
-    TOKENS_PER_UNIT,
     Method,
     Result,
     absolute_error,
@@ -20,18 +20,21 @@ from timebill_ros.embedded.compare_predictors import (
     run,
     table,
 )
-from timebill_ros.embedded.length_training import Stage
 from timebill_ros.embedded.lengths import Pair
 from timebill_ros.predictor.length_classes import LengthClasses
 from timebill_ros.workload.tasks import Family
 
 PAIRS = [Pair((1, 2, n % 9 + 3), 40 * (n % 9) + 7, Family.REPORT) for n in range(36)]
+EMBEDDINGS = torch.randn(20, 70, generator=torch.manual_seed(0))
 RESULT = Result(METHODS[0].name, 7, "upper edge", 0, 10.0, 20.0, 0.5, 60.0)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_every_method_trains_and_is_measured(method: Method) -> None:
-    results = run(method, 20, [Stage(PAIRS, 2, 1e-3), Stage(PAIRS, 1, 1e-3)], PAIRS[:9], seed=0)
+def test_every_method_trains_and_is_measured(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_predictors, "STEPS", 2)
+    results = run(method, EMBEDDINGS, PAIRS, PAIRS[:9], seed=0)
     rules = ["upper edge", "class mean"] if method.classes else ["value"]
     assert [result.rule for result in results] == rules
     for result in results:
@@ -55,10 +58,10 @@ def test_decision_rules() -> None:
 
 
 def test_a_regression_predicts_lengths_that_exist() -> None:
-    outputs = torch.tensor([[0.5], [-3.0], [9.0]])
+    outputs = torch.tensor([[50.0], [-3.0], [900.0]])
     predicted = decisions(outputs, None, [])["value"]
-    assert predicted.tolist() == [0.5 * TOKENS_PER_UNIT, 1.0, 400.0]
-    assert absolute_error(outputs[:1], [50]).item() == pytest.approx(0.0)
+    assert predicted.tolist() == [50.0, 1.0, 400.0]
+    assert absolute_error(outputs[:2], [50, 1]).item() == pytest.approx(2.0)
 
 
 def test_results_come_back_from_their_file(tmp_path: Path) -> None:

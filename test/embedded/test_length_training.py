@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from timebill_ros.embedded.length_training import Stage, outputs_of, pad, recipe, train
+from timebill_ros.embedded.length_training import outputs_of, pad, train
 from timebill_ros.embedded.lengths import Pair
 from timebill_ros.embedded.train_predictor import cross_entropy
 from timebill_ros.predictor.length_classes import buckets
@@ -23,7 +23,7 @@ PAIRS = [
 
 def untrained() -> LookUpNetwork:
     torch.manual_seed(0)
-    return LookUpNetwork(Shape(12, CLASSES.count, hidden=8, tail=2))
+    return LookUpNetwork(Shape(12, CLASSES.count, 10, hidden=8, tail=2))
 
 
 def test_padding_is_on_the_left_and_marked() -> None:
@@ -37,25 +37,9 @@ def test_training_tells_two_prompts_apart_and_repeats() -> None:
     for _ in range(2):
         network = untrained()
         loss = partial(cross_entropy, CLASSES)
-        runs.append(list(train(network, [Stage(PAIRS, 100, 1e-2)], loss, seed=0)))
+        runs.append(list(train(network, PAIRS, loss, steps=300, seed=0)))
     assert runs[0] == runs[1]
     assert outputs_of(network, PAIRS[:2]).argmax(1).tolist() == [0, 4]
-
-
-def test_stages_follow_each_other_at_their_own_rate() -> None:
-    network, loss = untrained(), partial(cross_entropy, CLASSES)
-    steps = train(network, [Stage(PAIRS, 3, 1e-2), Stage(PAIRS, 2, 0.0)], loss, seed=0)
-    for _ in range(3):
-        next(steps)
-    weight = network.out[1].weight.detach().clone()
-    assert len(list(steps)) == 2
-    torch.testing.assert_close(network.out[1].weight.detach(), weight)
-
-
-def test_the_recipe_ends_with_what_the_target_answers() -> None:
-    first, last = recipe(PAIRS[:1], PAIRS[1:])
-    assert (first.pairs, last.pairs) == (PAIRS[:1], PAIRS[1:])
-    assert last.peak_rate < first.peak_rate
 
 
 def test_the_loss_is_that_of_the_right_classes() -> None:

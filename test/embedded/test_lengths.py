@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from timebill_ros.embedded.lengths import Pair, expected, read_pairs, sample_tasks, write_pairs
+from timebill_ros.embedded.lengths import Pair, read_pairs, right_answers, sample_tasks, write_pairs
 from timebill_ros.embedded.tokenizer import build_tokenizer
 from timebill_ros.workload.tasks import Family
 from timebill_ros.workload.vocabulary import domain_words
@@ -18,7 +18,7 @@ def test_pairs_come_back_from_their_file(tmp_path: Path) -> None:
 def test_expected_lengths_are_those_of_the_references() -> None:
     tokenizer = build_tokenizer(domain_words(), 4096)
     tasks = list(sample_tasks(seed=0, count=5, longest_prompt=400))
-    pairs = list(expected(tokenizer, tasks))
+    pairs = list(right_answers(tokenizer, tasks))
     for task, pair in zip(tasks, pairs, strict=True):
         answer = tokenizer.encode(task.reference, add_special_tokens=False)
         assert pair.response_tokens == len(answer) + 1

@@ -22,7 +22,7 @@ BUCKETS = Buckets(size=16, longest_response=100)
 def embedded(tmp_path: Path) -> Path:
     """A checkpoint of our own kind over a vocabulary of 50 tokens."""
     torch.manual_seed(0)
-    network = LookUpNetwork(Shape(50, BUCKETS.count, hidden=8, tail=4))
+    network = LookUpNetwork(Shape(50, BUCKETS.count, BUCKETS.size, hidden=8, tail=4))
     save(tmp_path / "embedded", network, BUCKETS, {"target": "none"})
     return tmp_path / "embedded"
 

@@ -14,7 +14,7 @@ LONG = list(range(3, 43)) * 3
 @pytest.fixture
 def network() -> LookUpNetwork:
     torch.manual_seed(1)
-    return LookUpNetwork(Shape(50, 7, hidden=8, tail=4)).eval().requires_grad_(False)
+    return LookUpNetwork(Shape(50, 7, 16, hidden=8, tail=4)).eval().requires_grad_(False)
 
 
 def outputs(network: LookUpNetwork, prompt: list[int]) -> Tensor:
@@ -50,7 +50,20 @@ def test_how_often_a_token_occurs_counts(network: LookUpNetwork) -> None:
 @pytest.mark.parametrize("length", [1, 4, 5, 40])
 def test_surroundings_are_a_convolution(length: int) -> None:
     torch.manual_seed(0)
-    network, x = LookUpNetwork(Shape(50, 7, hidden=8)), torch.randn(2, length, 8)
+    network, x = LookUpNetwork(Shape(50, 7, 16, hidden=8)), torch.randn(2, length, 8)
     kernel = network.around.T[:, None]
     expected = F.conv1d(F.pad(x.transpose(1, 2), (2, 4)), kernel, groups=8).transpose(1, 2)
     torch.testing.assert_close(network._surroundings(x), expected)
+
+
+def test_buckets_near_the_length_gain_by_sharpness(network: LookUpNetwork) -> None:
+    network.out[1].weight.zero_()
+    network.out[1].bias.zero_()
+    tokens, valid = torch.tensor([LONG]), torch.ones(1, len(LONG), dtype=torch.bool)
+    _, length = network.summary(tokens, valid)
+    middles = (torch.arange(7) + 0.5) * 16
+    for logarithm in (-1.0, 1.0):
+        network.sharpness.bias.fill_(logarithm)
+        near = (-(((middles - length) / 8.0) ** 2) * torch.tensor(logarithm).exp()).softmax(0)
+        expected = 0.99 * near + 0.01 / 7
+        torch.testing.assert_close(network(tokens, valid)[0].exp(), expected)

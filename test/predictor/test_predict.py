@@ -62,7 +62,7 @@ def test_a_token_of_another_target_is_refused(embedded: Path, token: int) -> Non
 
 def test_a_saved_predictor_predicts_what_it_did(embedded: Path) -> None:
     torch.manual_seed(0)
-    network = LookUpNetwork(Shape(50, 7, hidden=8, tail=4)).eval()
+    network = LookUpNetwork(Shape(50, 7, 16, hidden=8, tail=4)).eval()
     with torch.no_grad():
         logits = network(torch.tensor([LONG]), torch.ones(1, len(LONG), dtype=torch.bool))
     expected = logits[0].double().softmax(-1).numpy()

@@ -25,20 +25,26 @@ from tqdm import tqdm
 
 from timebill_ros.embedded.collect_lengths import PairSet
 from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE
-from timebill_ros.embedded.length_training import Stage, outputs_of, recipe, train
+from timebill_ros.embedded.length_training import outputs_of, train
 from timebill_ros.embedded.lengths import Pair, read_pairs
-from timebill_ros.embedded.train_predictor import build, cross_entropy, expected_pairs
-from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.embedded.train_predictor import (
+    BUCKET_SIZE,
+    build,
+    cross_entropy,
+    expected_pairs,
+    target_embeddings,
+)
 from timebill_ros.predictor.baselines.classes import proxy_model_classes, s3_classes
 from timebill_ros.predictor.baselines.encoders import Kept, bert, distilbert
+from timebill_ros.predictor.baselines.regression import Regression
 from timebill_ros.predictor.length_classes import LengthClasses, buckets
 from timebill_ros.predictor.quality import length_errors
 
-# Scales a regression's output, so that it learns at the same rate as the classifiers.
-TOKENS_PER_UNIT = 100.0
+# A third of what the shipped predictor gets: there are many rows, and encoders are slow.
+STEPS = 500
 
-Build = Callable[[int, int, int], nn.Module]
-"""A network from its vocabulary, its number of outputs, and a seed."""
+Build = Callable[[Tensor, int, int], nn.Module]
+"""A network from the target's embeddings, its number of outputs, and a seed."""
 
 
 @dataclass(frozen=True)
@@ -66,42 +72,58 @@ class Result:
 
 
 def _ours(bucket_size: int) -> Method:
+    def network(embeddings: Tensor, _outputs: int, seed: int) -> nn.Module:
+        return build(embeddings, bucket_size, seed)
+
     def classes(_lengths: Sequence[int]) -> LengthClasses:
         return buckets(bucket_size, LONGEST_RESPONSE)
 
-    return Method(f"ours, B = {bucket_size}", build, classes)
+    return Method(f"ours, B = {bucket_size}", network, classes)
+
+
+def _regression() -> Method:
+    def network(embeddings: Tensor, _outputs: int, seed: int) -> nn.Module:
+        return Regression(build(embeddings, BUCKET_SIZE, seed))
+
+    return Method("ours, regression", network, None)
 
 
 def _proxy_model(kept: Kept) -> Method:
+    def network(embeddings: Tensor, outputs: int, seed: int) -> nn.Module:
+        return bert(embeddings.shape[0], outputs, seed, kept)
+
     classes = partial(proxy_model_classes, longest_response=LONGEST_RESPONSE)
-    return Method(f"ProxyModel, {kept.value} 512 tokens", partial(bert, kept=kept), classes)
+    return Method(f"ProxyModel, {kept.value} 512 tokens", network, classes)
 
 
 def _s3(kept: Kept) -> Method:
+    def network(embeddings: Tensor, outputs: int, seed: int) -> nn.Module:
+        return distilbert(embeddings.shape[0], outputs, seed, kept)
+
     def classes(_lengths: Sequence[int]) -> LengthClasses:
         return s3_classes(LONGEST_RESPONSE)
 
-    return Method(f"S3, {kept.value} 512 tokens", partial(distilbert, kept=kept), classes)
+    return Method(f"S3, {kept.value} 512 tokens", network, classes)
 
 
 METHODS = (
     *(_ours(bucket_size) for bucket_size in (64, 32, 16, 4)),
-    Method("ours, regression", build, None),
+    _regression(),
     *(published(kept) for kept in Kept for published in (_proxy_model, _s3)),
 )
 
 
 def run(
-    method: Method, vocabulary: int, stages: Sequence[Stage], held_out: Sequence[Pair], seed: int
+    method: Method, embeddings: Tensor, pairs: Sequence[Pair], held_out: Sequence[Pair], seed: int
 ) -> list[Result]:
     """Train ``method`` once, and measure it under each of its decision rules."""
-    lengths = [pair.response_tokens for pair in stages[0].pairs]
+    lengths = [pair.response_tokens for pair in pairs]
     classes = method.classes(lengths) if method.classes else None
-    network = method.build(vocabulary, classes.count if classes else 1, seed)
+    network = method.build(embeddings, classes.count if classes else 1, seed)
     loss = partial(cross_entropy, classes) if classes else absolute_error
     start = time.process_time()
-    steps = sum(stage.steps for stage in stages)
-    for _ in tqdm(train(network, stages, loss, seed=seed), f"{method.name}, {seed}", steps):
+    steps = train(network, pairs, loss, steps=STEPS, seed=seed)
+    for _ in tqdm(steps, f"{method.name}, {seed}", STEPS):
         pass
     seconds = time.process_time() - start
     outputs = outputs_of(network, held_out)
@@ -116,7 +138,7 @@ def run(
 
 def absolute_error(outputs: Tensor, lengths: Sequence[int]) -> Tensor:
     """The loss of a regression, which minimises its MAE; outputs [batch, 1]."""
-    return F.l1_loss(outputs[:, 0], torch.tensor(lengths) / TOKENS_PER_UNIT)
+    return F.l1_loss(outputs[:, 0], torch.tensor(lengths, dtype=outputs.dtype))
 
 
 def decisions(
@@ -124,7 +146,7 @@ def decisions(
 ) -> dict[str, np.ndarray]:
     """Predicted lengths [pairs] by each decision rule; ``lengths`` are those of training."""
     if classes is None:
-        predicted = outputs[:, 0].numpy() * TOKENS_PER_UNIT
+        predicted = outputs[:, 0].numpy()
         return {"value": predicted.clip(1.0, LONGEST_RESPONSE)}
     likeliest = outputs.argmax(1).numpy()
     return {"upper edge": classes.upper[likeliest], "class mean": classes.means(lengths)[likeliest]}
@@ -188,15 +210,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    vocabulary = len(load_checkpoint(arguments.checkpoint).tokenizer)
-    pairs = read_pairs(PairSet.path(arguments.pairs, "train"))
-    stages = recipe(expected_pairs(arguments.checkpoint), pairs)
+    embeddings = target_embeddings(arguments.checkpoint)
+    pairs = expected_pairs(arguments.checkpoint)
+    pairs += read_pairs(PairSet.path(arguments.pairs, "train"))
     held_out = read_pairs(PairSet.path(arguments.pairs, "held_out"))
     done = {(result.method, result.seed) for result in read_results(arguments.results)}
     for seed in arguments.seeds:
         for method in METHODS:
             if method.name in arguments.methods and (method.name, seed) not in done:
-                results = run(method, vocabulary, stages, held_out, seed)
+                results = run(method, embeddings, pairs, held_out, seed)
                 append_results(arguments.results, results)
     print(table(read_results(arguments.results)))
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,47 +12,31 @@ from torch import Tensor, nn
 from timebill_ros.embedded.lengths import Pair
 
 PROMPTS_PER_STEP = 32
+PEAK_RATE = 4e-3
 WARM_UP_SHARE = 0.05
 WEIGHT_DECAY = 0.02
-EXPECTED_STEPS = 800
-GENERATED_STEPS = 120
 
 Loss = Callable[[Tensor, Sequence[int]], Tensor]
 """Of a network's outputs [batch, classes] and the true lengths N [batch]."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """So many steps on some pairs; the learning rate rises to ``peak_rate``, then falls to 0."""
-
-    pairs: Sequence[Pair]
-    steps: int
-    peak_rate: float
-
-
-def recipe(expected: Sequence[Pair], generated: Sequence[Pair]) -> tuple[Stage, Stage]:
-    """First what right answers need, from many cheap pairs, then what the target really answers."""
-    return Stage(expected, EXPECTED_STEPS, 4e-3), Stage(generated, GENERATED_STEPS, 1e-3)
-
-
-def train(network: nn.Module, stages: Sequence[Stage], loss: Loss, *, seed: int) -> Iterator[float]:
-    """Train ``network`` in place, stage after stage; yields the loss of every step."""
-    network.train().requires_grad_(True)
-    for number, stage in enumerate(stages):
-        yield from _train(network, stage, loss, np.random.default_rng([seed, number]))
-
-
-def _train(
-    network: nn.Module, stage: Stage, loss: Loss, rng: np.random.Generator
+def train(
+    network: nn.Module, pairs: Sequence[Pair], loss: Loss, *, steps: int, seed: int
 ) -> Iterator[float]:
-    """A step's prompts have similar lengths, so that little is padding."""
-    by_length = sorted(stage.pairs, key=lambda pair: len(pair.prompt_ids))
+    """Train ``network`` in place; yields the loss of every step.
+
+    The rate rises, then falls linearly to 0. A step's prompts have similar lengths, so that little
+    is padding.
+    """
+    rng = np.random.default_rng(seed)
+    by_length = sorted(pairs, key=lambda pair: len(pair.prompt_ids))
     last_start = max(0, len(by_length) - PROMPTS_PER_STEP)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
-    for step in range(1, stage.steps + 1):
-        share = min(1.0, step / (WARM_UP_SHARE * stage.steps), 1.0 - (step - 1) / stage.steps)
+    network.train().requires_grad_(True)
+    for step in range(1, steps + 1):
+        share = min(1.0, step / (WARM_UP_SHARE * steps), 1.0 - (step - 1) / steps)
         for group in optimiser.param_groups:
-            group["lr"] = stage.peak_rate * share
+            group["lr"] = PEAK_RATE * share
         start = int(rng.integers(0, last_start + 1))
         batch = by_length[start : start + PROMPTS_PER_STEP]
         error = loss(network(*pad(batch)), [pair.response_tokens for pair in batch])

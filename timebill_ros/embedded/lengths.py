@@ -43,7 +43,7 @@ def generated(engine: TransformerEngine, tasks: Iterable[Task]) -> Iterator[Pair
         yield Pair(answer.prompt_ids, answer.response_tokens, task.family)
 
 
-def expected(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[Task]) -> Iterator[Pair]:
+def right_answers(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[Task]) -> Iterator[Pair]:
     """The lengths that right answers would have; a thousand times cheaper than generating them."""
     for task in tasks:
         prompt = encode_prompt(tokenizer, Conversation(task.system, task.instruction))

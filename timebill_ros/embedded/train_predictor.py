@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train the embedded model's length predictor: ``python -m timebill_ros.embedded.train_predictor``.
 
-It learns from the lengths of right answers, which cost nothing, then from those that the model
+It learns from the lengths of right answers, which cost nothing, and from those that the model
 generates; ``collect_lengths`` collects them first where they are not in the directory yet.
 """
 
@@ -23,8 +23,8 @@ from torch import Tensor
 from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.embedded.collect_lengths import SETS, PairSet, collect
 from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE
-from timebill_ros.embedded.length_training import Stage, recipe, train
-from timebill_ros.embedded.lengths import Pair, expected, read_pairs, sample_tasks
+from timebill_ros.embedded.length_training import train
+from timebill_ros.embedded.lengths import Pair, read_pairs, right_answers, sample_tasks
 from timebill_ros.embedded.predictor_quality import measure
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.fingerprint import target_fingerprint
@@ -37,6 +37,7 @@ from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
 from timebill_ros.workload.tasks import Family
 
 BUCKET_SIZE = 4
+STEPS = 1500
 EXPECTED_PAIRS = 16_000
 EXPECTED_SEED = 1
 # What a length depends on does not change with the prompt's length, and short prompts cost less.
@@ -48,17 +49,33 @@ LOG_EVERY = 50
 
 
 def expected_pairs(checkpoint: Path) -> list[Pair]:
-    """The prompts with the lengths of right answers that training starts with."""
+    """The prompts with the lengths of right answers that training uses."""
     tokenizer = load_checkpoint(checkpoint).tokenizer
     tasks = list(sample_tasks(EXPECTED_SEED, EXPECTED_PAIRS, LONGEST_EXPECTED_PROMPT))
     bare = [replace(task, system="") for task in tasks if task.family in SCENELESS]
-    return list(expected(tokenizer, tasks + bare[:SCENELESS_PAIRS]))
+    return list(right_answers(tokenizer, tasks + bare[:SCENELESS_PAIRS]))
 
 
-def build(vocabulary: int, classes: int, seed: int) -> LookUpNetwork:
-    """A network with random weights."""
+def target_embeddings(checkpoint: Path) -> Tensor:
+    """The target's input embeddings [vocabulary, h]."""
+    embeddings = load_checkpoint(checkpoint).model.get_input_embeddings()
+    return embeddings.get_parameter("weight").detach().float()
+
+
+def build(embeddings: Tensor, bucket_size: int, seed: int) -> LookUpNetwork:
+    """A network to train: random weights, but for what the target's ``embeddings`` know.
+
+    Projected to the network's width they tell names from numbers; noise keeps names apart.
+    """
     torch.manual_seed(seed)
-    return LookUpNetwork(Shape(vocabulary, classes))
+    classes = Buckets(bucket_size, LONGEST_RESPONSE).count
+    network = LookUpNetwork(Shape(embeddings.shape[0], classes, bucket_size))
+    projection = torch.linalg.qr(torch.randn(embeddings.shape[1], network.shape.hidden))[0]
+    projected = embeddings @ projection
+    noise = torch.randn(projected.shape)
+    with torch.no_grad():
+        network.embedding.weight.copy_(0.8 * projected / projected.std() + 0.4 * noise)
+    return network
 
 
 def cross_entropy(classes: LengthClasses, outputs: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -81,13 +98,13 @@ def main() -> None:
     for name in SETS:
         collect(arguments.pairs, name, arguments.checkpoint, threads=arguments.threads)
         sets[name] = read_pairs(PairSet.path(arguments.pairs, name))
-    stages = recipe(expected_pairs(arguments.checkpoint), sets["train"])
+    expected = expected_pairs(arguments.checkpoint)
 
-    vocabulary = len(load_checkpoint(arguments.checkpoint).tokenizer)
+    embeddings = target_embeddings(arguments.checkpoint)
+    network = build(embeddings, arguments.bucket_size, arguments.seed)
     classes = buckets(arguments.bucket_size, LONGEST_RESPONSE)
-    network = build(vocabulary, classes.count, arguments.seed)
     start = time.perf_counter()
-    log = _train(network, stages, classes, arguments.seed)
+    log = _train(network, expected + sets["train"], classes, arguments.seed)
     seconds = time.perf_counter() - start
 
     size = Buckets(arguments.bucket_size, LONGEST_RESPONSE)
@@ -99,10 +116,9 @@ def main() -> None:
         "target": target_fingerprint(arguments.checkpoint),
         "decoding": {"temperature": 0.0, "max_tokens": LONGEST_RESPONSE, "alpha": 0.0},
         "training": {
-            "expected": len(stages[0].pairs),
-            "expected_steps": stages[0].steps,
-            "generated": len(stages[1].pairs),
-            "generated_steps": stages[1].steps,
+            "expected": len(expected),
+            "generated": len(sets["train"]),
+            "steps": STEPS,
             "seed": arguments.seed,
         },
         "held_out": quality.rounded(),
@@ -122,12 +138,12 @@ def calibrate(predictor: LengthPredictor, pairs: Sequence[Pair]) -> Calibration:
 
 
 def _train(
-    network: LookUpNetwork, stages: Sequence[Stage], classes: LengthClasses, seed: int
+    network: LookUpNetwork, pairs: Sequence[Pair], classes: LengthClasses, seed: int
 ) -> list[tuple[int, float]]:
     """Train, and return the mean loss of every ``LOG_EVERY`` steps."""
     losses: list[float] = []
     log = []
-    for loss in train(network, stages, partial(cross_entropy, classes), seed=seed):
+    for loss in train(network, pairs, partial(cross_entropy, classes), steps=STEPS, seed=seed):
         losses.append(loss)
         if len(losses) % LOG_EVERY == 0:
             log.append((len(losses), float(np.mean(losses[-LOG_EVERY:]))))

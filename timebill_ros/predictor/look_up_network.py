@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,17 +16,28 @@ _BEFORE, _AFTER = 2, 4
 _MOST_OCCURRENCES = 16
 # Keeps the square root's slope finite at 0.
 _LEAST_SUM = 0.1
+# Tokens that one token of the tail adds to the length where its share is 1, and the distance from
+# the length at which a bucket of sharpness 1 loses one nat.
+_UNIT = 8.0
+# Logarithm of the sharpness; beyond, the penalty would be flat, or too steep to learn from.
+_LEAST_SHARPNESS, _MOST_SHARPNESS = -6.0, 4.0
+# Share of the responses that may have any length, as those that run on have: without it a single
+# one would cost hundreds of nats, and bend what was learned of all others.
+_ANY_LENGTH = 0.01
+# Training starts with short lengths and all buckets alike.
+_FIRST_SHARE = -2.0
 
 
 @dataclass(frozen=True)
 class Shape:
     """Sizes of the network; ``tail`` is how many of the last tokens ask.
 
-    ``classes`` is the number of outputs: buckets, or one for a regression.
+    ``classes`` is the number of buckets, ``bucket_size`` (B) their width in tokens.
     """
 
     vocabulary: int
     classes: int
+    bucket_size: int
     hidden: int = 64
     heads: int = 2
     tail: int = 64
@@ -37,10 +49,13 @@ class LookUpNetwork(nn.Module):
     Each token of the tail attends to the occurrences of the same token and to nothing else; it
     finds what stands around them and how many there are. What an instruction's names mean need
     not be learned name by name, and a longer prompt is no harder. Then one self-attention within
-    the tail, which knows its positions from the end. Attention averages, but lengths add up: so
-    the outputs come from the last token and from a sum of what each token of the tail, with the
-    one before it, contributes; the square root keeps long sums apart, and short ones too. Time is
-    linear in the prompt's length.
+    the tail, which knows its positions from the end.
+
+    Attention averages, but lengths add up: each token of the tail, with the one before it, adds a
+    share to a length in tokens, and buckets lose logits with their squared distance from it, so
+    that neighbours are learned together. Sums of what the tokens contribute correct that bucket by
+    bucket; their square root keeps long sums apart, and short ones too. Time is linear in the
+    prompt's length.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -57,12 +72,28 @@ class LookUpNetwork(nn.Module):
         self.share = nn.Linear(2 * hidden, hidden)
         self.total = nn.Linear(hidden, hidden)
         self.out = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, shape.classes))
+        self.length = nn.Linear(2 * hidden, 1)
+        nn.init.constant_(self.length.bias, _FIRST_SHARE)
+        self.sharpness = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.sharpness.weight)
+        nn.init.zeros_(self.sharpness.bias)
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Outputs [batch, classes] of ``tokens`` [batch, length], padded on the left.
+        """Log probabilities [batch, classes] of ``tokens`` [batch, length], padded on the left.
 
         ``valid`` [batch, length] is False on padding.
         """
+        summary, length = self.summary(tokens, valid)
+        buckets = torch.arange(self.shape.classes, device=tokens.device)
+        middles = (buckets + 0.5) * self.shape.bucket_size
+        distance = (middles - length[:, None]) / _UNIT
+        sharpness = self.sharpness(summary).clamp(_LEAST_SHARPNESS, _MOST_SHARPNESS).exp()
+        known = (self.out(summary) - sharpness * distance**2).log_softmax(-1)
+        any_length = torch.full_like(known, math.log(_ANY_LENGTH / self.shape.classes))
+        return torch.logaddexp(known + math.log1p(-_ANY_LENGTH), any_length)
+
+    def summary(self, tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` decides by: features [batch, hidden], and a length in tokens [batch]."""
         x = self.embedding(tokens) * valid[..., None]
         tail, tail_valid = x[:, -self.shape.tail :], valid[:, -self.shape.tail :]
         same = tokens[:, -self.shape.tail :, None] == tokens[:, None]
@@ -75,10 +106,11 @@ class LookUpNetwork(nn.Module):
         tail = tail + found + self.occurrences(count) + self.from_end(places)
         tail = tail + self.within(tail, tail, tail_valid[:, None, None])
         before = F.pad((tail * tail_valid[..., None])[:, :-1], (0, 0, 1, 0))
-        shares = F.relu(self.share(torch.cat([tail, before], dim=-1)))
+        both = torch.cat([tail, before], dim=-1)
+        length = _UNIT * (F.softplus(self.length(both)[..., 0]) * tail_valid).sum(1)
+        shares = F.relu(self.share(both))
         total = ((shares * tail_valid[..., None]).sum(1) + _LEAST_SUM).sqrt()
-        outputs: Tensor = self.out(tail[:, -1] + self.total(total))
-        return outputs
+        return tail[:, -1] + self.total(total), length
 
     def _surroundings(self, x: Tensor) -> Tensor:
         """The depthwise convolution of ``x`` [batch, length, hidden] over its length.
