@@ -57,8 +57,16 @@ def test_jumps_do_not_count_either_way() -> None:
         assert sampled(running + jumped) == pytest.approx(2.0)
 
 
-def test_a_new_rate_is_known_within_a_second() -> None:
-    slow = [(20.0 * n, 20.0 * n) for n in range(200)]
+def test_one_late_message_never_decides_the_rate_of_a_slow_clock() -> None:
+    samples = [(2000.0 * n, 1000.0 * n) for n in range(10)]
+    samples[5] = (samples[5][0], samples[5][1] + 800.0)
+    assert all(sampled(samples[:n]) == pytest.approx(2.0) for n in range(4, 11))
+
+
+@pytest.mark.parametrize(("period_ms", "known_ms"), [(20.0, 1000.0), (1000.0, 3000.0)])
+def test_a_new_rate_is_known_soon(period_ms: float, known_ms: float) -> None:
+    slow = [(period_ms * n, period_ms * n) for n in range(round(4000.0 / period_ms) + 1)]
     end_ms, real_ms = slow[-1]
-    fast = [(end_ms + 100.0 * n, real_ms + 20.0 * n) for n in range(1, 51)]
+    ticks = range(1, round(known_ms / period_ms) + 1)
+    fast = [(end_ms + 5.0 * period_ms * n, real_ms + period_ms * n) for n in ticks]
     assert sampled(slow + fast) == pytest.approx(5.0)

@@ -10,9 +10,10 @@ from typing import Protocol
 
 NS_PER_S = 1_000_000_000
 
-# The rate is the median over so many stretches of so much real time: about a second.
-_STRETCHES = 20
+# The rate is the median over the latest stretches: about a second of real time, and enough of them
+# for one message that came late, which spoils two in opposite directions, not to decide it.
 _STRETCH_NS = 50_000_000
+_WINDOW_NS = NS_PER_S
 _FEWEST_STRETCHES = 3
 
 
@@ -58,7 +59,7 @@ class ClockRate:
         """Nothing sampled yet."""
         self.value = 1.0
         self._last: tuple[int, int] | None = None
-        self._slopes: deque[float] = deque(maxlen=_STRETCHES)
+        self._stretches: deque[tuple[int, int]] = deque()  # (clock, real), ns each
 
     def sample(self, clock_ns: int, real_ns: int) -> None:
         """The clock showed ``clock_ns`` at ``real_ns`` of the monotonic clock."""
@@ -70,9 +71,15 @@ class ClockRate:
             return
         self._last = (clock_ns, real_ns)
         if passed_ns > 0:
-            self._slopes.append(passed_ns / real_passed_ns)
-        if len(self._slopes) >= _FEWEST_STRETCHES:
-            self.value = median(self._slopes)
+            self._add(passed_ns, real_passed_ns)
+
+    def _add(self, passed_ns: int, real_passed_ns: int) -> None:
+        known = self._stretches
+        known.append((passed_ns, real_passed_ns))
+        while len(known) > _FEWEST_STRETCHES and sum(real for _, real in known) > _WINDOW_NS:
+            known.popleft()
+        if len(known) >= _FEWEST_STRETCHES:
+            self.value = median(clock / real for clock, real in known)
 
 
 def seconds(duration_ns: int) -> float:
