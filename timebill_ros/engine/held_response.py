@@ -47,7 +47,7 @@ class HeldResponse:
         """
         fill_next_token_bitmask(self._matcher, self._bits)
         if self._matcher.is_error():
-            raise GrammarExhausted(_reason(self._matcher))
+            raise GrammarExhausted(fault_of(self._matcher))
         bits = np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary, bitorder="little")
         allowed = torch.from_numpy(bits).view(torch.bool).to(logits.device)
         return torch.where(allowed, logits, float("-inf"))  # on CPU faster than masked_fill
@@ -59,7 +59,7 @@ class HeldResponse:
             GrammarExhausted: the grammar grew beyond its bounds.
         """
         if not self._matcher.consume_token(token):
-            raise GrammarExhausted(_reason(self._matcher))
+            raise GrammarExhausted(fault_of(self._matcher))
         self._pieces.append(self._tokens.decode_bytes([token]))
 
     def closed(self) -> str:
@@ -96,5 +96,6 @@ class HeldResponse:
         return matcher.validate_tokens(tokens) == len(tokens)
 
 
-def _reason(matcher: LLMatcher) -> str:
+def fault_of(matcher: LLMatcher) -> str:
+    """What a grammar gave up at, without the dump of its state."""
     return str(matcher.get_error()).split("<state>")[0].strip()

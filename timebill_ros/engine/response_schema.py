@@ -12,7 +12,7 @@ from llguidance import LLMatcher, LLTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from timebill_ros.engine.errors import SchemaRefused
-from timebill_ros.engine.held_response import HeldResponse
+from timebill_ros.engine.held_response import HeldResponse, fault_of
 
 MOST_SCHEMA_CHARS = 65_536
 """Longest schema that is compiled; its time grows with its length, and others wait meanwhile."""
@@ -96,6 +96,8 @@ class ResponseSchemas:
         blank = '" "? ' if self._leading_space else ""
         grammar = f"start: {blank}json\njson: %json {json.dumps(content | _LAYOUT)}"
         matcher = LLMatcher(self._tokens, grammar, log_level=0)
+        # Some grammars give up only here; later, a request would have spent its prefill by then.
+        matcher.compute_bitmask()
         if matcher.is_error():
-            raise SchemaRefused(matcher.get_error().split("<state>")[0].strip())
+            raise SchemaRefused(fault_of(matcher))
         return matcher
