@@ -147,6 +147,38 @@ def test_a_failed_configuration_names_its_cause_and_can_be_mended(
     assert named in log
 
 
+@pytest.mark.parametrize(
+    ("method", "refused"),
+    [
+        ("create_lifecycle_publisher", "~/debug/alpha"),
+        ("create_subscription", "~/input/instruction"),
+    ],
+)
+def test_a_configuration_that_fails_at_a_topic_leaves_none_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str, refused: str
+) -> None:
+    node = bench.node()
+    create = getattr(node, method)
+
+    def create_or_refuse(message: type, topic: str, *args: object) -> object:
+        if topic == refused:
+            raise RuntimeError(f"{topic} cannot be created")
+        return create(message, topic, *args)
+
+    def topics() -> list[str]:
+        return sorted(entity.topic_name for entity in [*node.publishers, *node.subscriptions])
+
+    before = topics()
+    with monkeypatch.context() as broken:
+        broken.setattr(node, method, create_or_refuse)
+        assert node.trigger_configure() == FAILURE
+    assert topics() == before
+    assert node.trigger_configure() == SUCCESS
+    opened = set(topics()) - set(before)
+    assert {"/llm/input/instruction", "/llm/output/response", "/llm/debug/alpha"} <= opened
+    assert len(topics()) == len(before) + len(opened)
+
+
 def test_policy_and_planner_change_while_the_node_is_active(bench: Bench) -> None:
     node = bench.active()
     node.set_parameters([Parameter("planner", value="vanilla")])

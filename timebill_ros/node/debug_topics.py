@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Float64
 
@@ -31,13 +33,13 @@ class DebugTopics:
     Plain numbers, because plotting tools draw them without anybody's message package.
     """
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Create the topics; managed, so that an inactive node is silent."""
-        self._node = node
-        self._publishers = {
-            name: node.create_lifecycle_publisher(Float64, f"~/debug/{name}", _DEPTH)
-            for name in DEBUG_TOPICS
-        }
+    def __init__(self, node: LifecycleNode, topics: ExitStack) -> None:
+        """Create the topics, which ``topics`` removes; managed: an inactive node is silent."""
+        self._publishers = {}
+        for name in DEBUG_TOPICS:
+            publisher = node.create_lifecycle_publisher(Float64, f"~/debug/{name}", _DEPTH)
+            topics.callback(node.destroy_lifecycle_publisher, publisher)
+            self._publishers[name] = publisher
 
     def publish(self, outcome: Outcome) -> None:
         """Publish the figures of a terminal outcome."""
@@ -51,11 +53,6 @@ class DebugTopics:
             if plan.predicted_tokens:
                 self._number("predicted_tokens", plan.predicted_tokens)
         self._number("slack_ms", timing.slack * 1e3)
-
-    def destroy(self) -> None:
-        """Remove the topics."""
-        for publisher in self._publishers.values():
-            self._node.destroy_lifecycle_publisher(publisher)
 
     def _number(self, name: str, value: float) -> None:
         self._publishers[name].publish(Float64(data=float(value)))

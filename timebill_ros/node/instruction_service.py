@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from itertools import count
 
 from rclpy.lifecycle import LifecycleNode
@@ -69,25 +70,32 @@ class InstructionService:
         self._assembly.server.close(_INACTIVE)
         self._limits = self._limits_of(settings)
         try:
-            self._create_topics()
-            self._ros_clock.follow(self._rewound)
+            with ExitStack() as topics:
+                self._create_topics(topics)
+                self._ros_clock.follow(self._rewound)
+                self._topics = topics.pop_all()
         except BaseException:
             self._assembly.release(_PIECE_TIMEOUT)
             raise
 
-    def _create_topics(self) -> None:
+    def _create_topics(self, topics: ExitStack) -> None:
+        """Create them, and have ``topics`` remove those there are, even if the next one fails."""
         node = self._node
         self._responses = node.create_lifecycle_publisher(
             Response, "~/output/response", OUTCOME_QOS
         )
+        topics.callback(node.destroy_lifecycle_publisher, self._responses)
         self._overruns = node.create_publisher(Overrun, "~/output/overrun", OUTCOME_QOS)
+        topics.callback(node.destroy_publisher, self._overruns)
         self._partials = node.create_lifecycle_publisher(
             Partial, "~/output/partial", _PARTIAL_DEPTH
         )
-        self._debug = DebugTopics(node)
-        self._subscription = node.create_subscription(
+        topics.callback(node.destroy_lifecycle_publisher, self._partials)
+        self._debug = DebugTopics(node, topics)
+        subscription = node.create_subscription(
             Instruction, "~/input/instruction", self._receive, INSTRUCTION_QOS
         )
+        topics.callback(node.destroy_subscription, subscription)
 
     def _rewound(self, by: float) -> None:
         """Simulated time was set back, as a bag does that is played in a loop."""
@@ -126,11 +134,7 @@ class InstructionService:
         self.close()
         self._ros_clock.close()
         self._assembly.release(_PIECE_TIMEOUT)
-        self._node.destroy_subscription(self._subscription)
-        self._node.destroy_lifecycle_publisher(self._responses)
-        self._node.destroy_publisher(self._overruns)
-        self._node.destroy_lifecycle_publisher(self._partials)
-        self._debug.destroy()
+        self._topics.close()
 
     def _limits_of(self, settings: Settings) -> Limits:
         return Limits(settings.default_budget, settings.max_budget, self._assembly.max_prompt_chars)
