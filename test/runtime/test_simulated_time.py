@@ -174,3 +174,15 @@ def test_the_names_of_what_a_rewind_cancels_are_free_again() -> None:
     scene.run_submitted()
     assert scene.overrun("again").reason is Reason.CANCELED
     assert scene.response("again").timing.slack > 0.0
+
+
+def test_what_a_rewind_leaves_in_flight_keeps_its_name() -> None:
+    scene, clock = rewindable()
+    scene.server.submit(scene.job("again", release_ms=400, budget_ms=5000))
+    clock.set_back(500)
+    scene.server.rewind("clock: jumped back by 0.500 s")
+    scene.server.submit(scene.job("again", release_ms=400, budget_ms=5000))
+    scene.run_submitted()
+    assert scene.overrun("again").reason is Reason.REJECTED
+    assert scene.overrun("again").detail == "id: 'again' is already in flight"
+    assert scene.response("again").timing.slack > 0.0
