@@ -40,6 +40,12 @@ def recorded(
     return Recorded(at_ns, instruction, lengths)
 
 
+def of_simulation(name: str, at: float) -> Recorded:
+    """One of simulated time, whose clock began 10 s before, recorded with the wall's."""
+    stamp = time_msg(round((10.0 + at) * NS_PER_S))
+    return recorded(name, at, header=Header(stamp=stamp))
+
+
 def write(
     path: Path,
     items: Sequence[Recorded],

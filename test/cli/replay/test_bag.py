@@ -130,6 +130,27 @@ def test_stamps_of_another_clock_are_told(tmp_path: Path) -> None:
     unset = recorded("b", 0.1, lengths=None, header=Header())
     (note,) = Bag(write(tmp_path / "bag", [simulated, unset])).notes
     assert "1 stamps lie more than a day from their recording" in note
+    assert "--by-stamp" in note
+
+
+def test_stamps_of_another_clock_can_be_what_counts(tmp_path: Path) -> None:
+    late, early = (
+        recorded(name, at, header=Header(stamp=time_msg(second * NS_PER_S)))
+        for name, at, second in (("late", 0.0, 14), ("early", 0.1, 12))
+    )
+    bag = Bag(write(tmp_path / "bag", [late, early], [answer("late", 500)]), by_stamp=True)
+    assert bag.notes == []
+    assert [(item.at_ns, item.instruction) for item in bag.recorded] == [
+        (12 * NS_PER_S, early.instruction),
+        (14 * NS_PER_S, late.instruction),
+    ]
+    assert [item.lengths for item in bag.recorded] == [None, Lengths(500, 11, 16)]
+
+
+def test_by_stamp_every_instruction_needs_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "bag", [recorded("a", 0.0), recorded("b", 0.1, header=Header())])
+    with pytest.raises(BadInput, match="--by-stamp: the instruction 'b' has no stamp"):
+        Bag(path, by_stamp=True)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import nanoseconds, time_msg
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 
-from .recordings import START_NS, recorded, write
+from .recordings import START_NS, of_simulation, recorded, write
 from .stand_in import StandIn
 
 pytestmark = pytest.mark.e2e
@@ -111,6 +111,16 @@ def test_everything_is_kept_in_a_new_bag(domain: int, tmp_path: Path) -> None:
         "replay.csv",
         "replay.png",
     }
+
+
+def test_by_their_stamps_a_simulation_s_instructions_move_to_now(
+    domain: int, tmp_path: Path
+) -> None:
+    bag = write(tmp_path / "in", [of_simulation("a", 0.0), of_simulation("b", 0.3)])
+    with StandIn(domain) as node:
+        assert run(bag, "--by-stamp", "--expect", "completion==1") == 0
+    for at, message in node.received:
+        assert 0.0 <= at - seconds(nanoseconds(message.header.stamp)) < 0.2
 
 
 def test_an_absent_node_is_said_to_be(

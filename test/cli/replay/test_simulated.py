@@ -20,7 +20,7 @@ from timebill_ros.node.conversions import REASONS, time_msg
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.settings import Settings
 
-from .recordings import FLAT, START_NS, answer, recorded, write
+from .recordings import FLAT, START_NS, answer, of_simulation, recorded, write
 
 # Prefill 1 ms per 100 tokens, a step 1 ms: 1,000 tokens answered with 11 take 20 ms.
 MODEL = TimeModel(a=0.0, b=1e-5, c=0.0, p=0.0, q=1e-3)
@@ -149,6 +149,17 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, model: Path) -> Non
     assert [item.instruction for item in kept] == [item.instruction for item in items]
 
 
+@pytest.mark.parametrize("clock", [[], ["--clock"]])
+def test_a_simulation_s_bag_is_replayed_by_its_stamps(
+    tmp_path: Path, model: Path, clock: list[str]
+) -> None:
+    items = [of_simulation("a", 0.0), of_simulation("b", 0.5)]
+    bag = write(tmp_path / "in", items, [answer("a"), answer("b")])
+    arguments = [str(bag), "--simulate", "--time-model", str(model), *clock]
+    assert main([*arguments, "--expect", "expired==2"]) == 0
+    assert main([*arguments, "--by-stamp", "--expect", "completion==1"]) == 0
+
+
 def test_a_replay_s_own_outputs_give_the_lengths_of_the_next(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +225,7 @@ def test_bad_arguments_are_named_with_status_two(
     [
         ([], "a trace has no deadlines"),
         (["--budget", "1", "--topic", "/x"], "--topic is for bags"),
+        (["--budget", "1", "--by-stamp"], "--by-stamp is for bags"),
         (["--simulate", "--budget", "1", "--lengths", "x"], "--lengths is for bags"),
     ],
 )

@@ -83,6 +83,8 @@ def _misfit(options: argparse.Namespace) -> str | None:
     if options.trace:
         if options.topic:
             return "--topic is for bags: a trace has no topics"
+        if options.by_stamp:
+            return "--by-stamp is for bags: a trace has one time only"
         for name in ("lengths", "assume_lengths"):
             if getattr(options, name) is not None:
                 return f"--{name.replace('_', '-')} is for bags: a trace has its lengths"
@@ -108,6 +110,12 @@ def _parser(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("recording", type=Path, metavar="RECORDING", help="the bag or the trace")
     parser.add_argument("--topic", default="", help="play the instructions of this topic only")
+    parser.add_argument(
+        "--by-stamp",
+        action="store_true",
+        help="play each instruction when its own stamp says, not when it was recorded: for a bag "
+        "whose stamps are of another clock",
+    )
     parser.add_argument(
         "--rate", type=rate, default=1.0, help="recorded seconds per second (default 1)"
     )

@@ -30,17 +30,24 @@ class Bag:
     """What a bag holds of ours, read once.
 
     Attributes:
-        recorded: its instructions in order of recording, with the lengths its outcomes tell.
+        recorded: its instructions in order of recording, or of their stamps, with the lengths its
+            outcomes tell.
         storage: how it is stored, to write the next one alike.
         notes: what the reader should know: fields that this version does not have, or has more;
             stamps of another clock than the recording's.
     """
 
-    def __init__(self, path: Path, topic: str = "") -> None:
-        """Read it; only the instructions of ``topic`` where that is given.
+    def __init__(self, path: Path, topic: str = "", *, by_stamp: bool = False) -> None:
+        """Read it.
+
+        Args:
+            path: of the bag.
+            topic: only the instructions of this one, where it is given.
+            by_stamp: whether they are due at their own stamps instead of when they were recorded.
 
         Raises:
-            BadInput: it cannot be read, or holds no instruction (the message lists its topics).
+            BadInput: it cannot be read, holds no instruction (the message lists its topics), or one
+                without the stamp that is asked for.
         """
         self.notes: list[str] = []
         self._path = path
@@ -65,6 +72,8 @@ class Bag:
             Recorded(at_ns, message, next(lengths.get(original.id, iter(())), None))
             for (at_ns, original), message in zip(instructions, named(messages), strict=True)
         ]
+        if by_stamp:
+            self.recorded = self._by_stamp()
         self._note_other_clocks()
 
     @contextmanager
@@ -91,6 +100,17 @@ class Bag:
                 for _, at_ns, raw in reader.messages([connection]):
                     yield at_ns, store.deserialize_cdr(raw, kind)
 
+    def _by_stamp(self) -> list[Recorded]:
+        """The recorded instructions at their stamps, in the stamps' order."""
+        stamped = []
+        for item in self.recorded:
+            stamp_ns = nanoseconds(item.instruction.header.stamp)
+            if stamp_ns <= 0:
+                name = item.instruction.id
+                raise BadInput(f"{self._path}: --by-stamp: the instruction {name!r} has no stamp")
+            stamped.append(replace(item, at_ns=stamp_ns))
+        return sorted(stamped, key=lambda item: item.at_ns)
+
     def _note_other_clocks(self) -> None:
         foreign = 0
         for item in self.recorded:
@@ -99,8 +119,8 @@ class Bag:
         if foreign:
             self.notes.append(
                 f"{self._path}: {foreign} stamps lie more than a day from their recording, so that "
-                "deadlines cannot be met: simulated time is recorded with `ros2 bag record "
-                "--use-sim-time`"
+                "deadlines cannot be met: replay with --by-stamp, or record simulated time with "
+                "`ros2 bag record --use-sim-time`"
             )
 
     def _instruction(self, recorded: Any) -> Instruction:

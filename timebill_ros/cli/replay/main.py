@@ -84,7 +84,7 @@ def _read(options: argparse.Namespace) -> tuple[list[Recorded], StoragePlugin]:
             read_trace(options.recording, budget, filled=not options.simulate),
             StoragePlugin.MCAP,
         )
-    bag = Bag(options.recording, options.topic)
+    bag = Bag(options.recording, options.topic, by_stamp=options.by_stamp)
     for note in bag.notes:
         print(f"replay: note: {note}", file=sys.stderr)
     recorded = bag.recorded

@@ -43,7 +43,7 @@ class Recorded:
     """One instruction, its id not empty and unique in its recording.
 
     Attributes:
-        at_ns: when it was recorded, on the clock of its stamps, above 0.
+        at_ns: when it is due, which is when it was recorded or its stamp; above 0.
         instruction: the message.
         lengths: None where nothing recorded tells them.
     """
