@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -19,6 +20,15 @@ PAIRS = [
     Pair((7, 1, 2, 3, 4, 5, 7), 10, Family.LIST),
     Pair((9, 9, 7, 2, 2, 3, 4, 5, 7), 50, Family.LIST),
 ] * 16
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other on a busy machine make small steps slow."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def untrained() -> LookUpNetwork:

@@ -61,9 +61,9 @@ def test_buckets_near_the_length_gain_by_sharpness(network: LookUpNetwork) -> No
     network.out[1].bias.zero_()
     tokens, valid = torch.tensor([LONG]), torch.ones(1, len(LONG), dtype=torch.bool)
     _, length = network.summary(tokens, valid)
-    middles = (torch.arange(7) + 0.5) * 16
+    distance = (torch.arange(7) + 0.5 - length / 16) / 2.0
     for logarithm in (-1.0, 1.0):
         network.sharpness.bias.fill_(logarithm)
-        near = (-(((middles - length) / 8.0) ** 2) * torch.tensor(logarithm).exp()).softmax(0)
+        near = (-(distance**2) * torch.tensor(logarithm).exp()).softmax(0)
         expected = 0.99 * near + 0.01 / 7
         torch.testing.assert_close(network(tokens, valid)[0].exp(), expected)

@@ -16,15 +16,16 @@ _BEFORE, _AFTER = 2, 4
 _MOST_OCCURRENCES = 16
 # Keeps the square root's slope finite at 0.
 _LEAST_SUM = 0.1
-# Tokens that one token of the tail adds to the length where its share is 1, and the distance from
-# the length at which a bucket of sharpness 1 loses one nat.
+# Tokens that one token of the tail adds to the length where its share is 1.
 _UNIT = 8.0
+# Buckets away from the length at which a bucket of sharpness 1 loses one nat.
+_REACH = 2.0
 # Logarithm of the sharpness; beyond, the penalty would be flat, or too steep to learn from.
 _LEAST_SHARPNESS, _MOST_SHARPNESS = -6.0, 4.0
 # Share of the responses that may have any length, as those that run on have: without it a single
 # one would cost hundreds of nats, and bend what was learned of all others.
 _ANY_LENGTH = 0.01
-# Training starts with short lengths and all buckets alike.
+# Training starts with short lengths.
 _FIRST_SHARE = -2.0
 
 
@@ -85,8 +86,7 @@ class LookUpNetwork(nn.Module):
         """
         summary, length = self.summary(tokens, valid)
         buckets = torch.arange(self.shape.classes, device=tokens.device)
-        middles = (buckets + 0.5) * self.shape.bucket_size
-        distance = (middles - length[:, None]) / _UNIT
+        distance = (buckets + 0.5 - length[:, None] / self.shape.bucket_size) / _REACH
         sharpness = self.sharpness(summary).clamp(_LEAST_SHARPNESS, _MOST_SHARPNESS).exp()
         known = (self.out(summary) - sharpness * distance**2).log_softmax(-1)
         any_length = torch.full_like(known, math.log(_ANY_LENGTH / self.shape.classes))
