@@ -25,3 +25,11 @@ def test_expected_lengths_are_those_of_the_references() -> None:
         assert pair.family is task.family
         assert tokenizer.decode(pair.prompt_ids).endswith("<ans>")
     assert tasks == list(sample_tasks(seed=0, count=5, longest_prompt=400))
+
+
+def test_unseen_tasks_are_worded_otherwise() -> None:
+    def wordings(unseen: bool) -> set[str]:
+        tasks = sample_tasks(seed=0, count=60, longest_prompt=200, unseen=unseen)
+        return {task.instruction for task in tasks if task.family is Family.COMMAND}
+
+    assert wordings(unseen=True).isdisjoint(wordings(unseen=False))

@@ -21,10 +21,11 @@ LONGEST_PROMPT = 4096
 
 @dataclass(frozen=True)
 class PairSet:
-    """So many prompts, drawn from one seed that no other set has."""
+    """So many prompts, drawn from one seed that no other set has; see ``sample_tasks``."""
 
     seed: int
     count: int
+    unseen: bool = False
 
     @staticmethod
     def path(folder: Path, name: str) -> Path:
@@ -36,6 +37,7 @@ SETS = {
     "train": PairSet(seed=2, count=1200),
     "calibration": PairSet(seed=1_000_001, count=1000),
     "held_out": PairSet(seed=1_000_003, count=1000),
+    "unseen": PairSet(seed=1_000_005, count=500, unseen=True),
 }
 
 
@@ -48,8 +50,9 @@ def collect(
         return
     folder.mkdir(parents=True, exist_ok=True)
     engine = open_engine(checkpoint, threads=threads)
-    count = count or SETS[name].count
-    tasks = sample_tasks(SETS[name].seed, count, LONGEST_PROMPT)
+    wanted = SETS[name]
+    count = count or wanted.count
+    tasks = sample_tasks(wanted.seed, count, LONGEST_PROMPT, unseen=wanted.unseen)
     write_pairs(path, list(tqdm(generated(engine, tasks), desc=name, total=count)))
 
 

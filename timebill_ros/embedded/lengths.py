@@ -28,12 +28,17 @@ class Pair:
     family: Family
 
 
-def sample_tasks(seed: int, count: int, longest_prompt: int) -> Iterator[Task]:
-    """Draw tasks with prompts of log-uniform length, ``SHORTEST_PROMPT`` to ``longest_prompt``."""
+def sample_tasks(
+    seed: int, count: int, longest_prompt: int, *, unseen: bool = False
+) -> Iterator[Task]:
+    """Draw tasks with prompts of log-uniform length, ``SHORTEST_PROMPT`` to ``longest_prompt``.
+
+    ``unseen`` draws wordings and layouts that no model was trained on.
+    """
     rng = np.random.default_rng(seed)
     for _ in range(count):
         length = np.exp(rng.uniform(np.log(SHORTEST_PROMPT), np.log(longest_prompt)))
-        yield sample_task(rng, sample_family(rng), int(length))
+        yield sample_task(rng, sample_family(rng), int(length), held_out=unseen)
 
 
 def generated(engine: TransformerEngine, tasks: Iterable[Task]) -> Iterator[Pair]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from timebill_ros.budget.calibration import Calibration, fit_calibration
-from timebill_ros.embedded.collect_lengths import SETS, PairSet, collect
+from timebill_ros.embedded.collect_lengths import PairSet, collect
 from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE
 from timebill_ros.embedded.length_training import train
 from timebill_ros.embedded.lengths import Pair, read_pairs, right_answers, sample_tasks
@@ -34,6 +33,7 @@ from timebill_ros.predictor.embedded_predictor import EmbeddedPredictor, save
 from timebill_ros.predictor.length_classes import LengthClasses, buckets
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
+from timebill_ros.predictor.quality import LengthQuality
 from timebill_ros.workload.tasks import Family
 
 BUCKET_SIZE = 4
@@ -95,35 +95,26 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     sets = {}
-    for name in SETS:
+    for name in ("train", "calibration", "held_out"):
         collect(arguments.pairs, name, arguments.checkpoint, threads=arguments.threads)
         sets[name] = read_pairs(PairSet.path(arguments.pairs, name))
     expected = expected_pairs(arguments.checkpoint)
 
-    embeddings = target_embeddings(arguments.checkpoint)
-    network = build(embeddings, arguments.bucket_size, arguments.seed)
+    network = build(target_embeddings(arguments.checkpoint), arguments.bucket_size, arguments.seed)
     classes = buckets(arguments.bucket_size, LONGEST_RESPONSE)
-    start = time.perf_counter()
     log = _train(network, expected + sets["train"], classes, arguments.seed)
-    seconds = time.perf_counter() - start
 
     size = Buckets(arguments.bucket_size, LONGEST_RESPONSE)
     predictor = EmbeddedPredictor(network, size, threads=arguments.threads)
     quality = measure(predictor, sets["held_out"], LONGEST_RESPONSE)
-    print(f"trained for {seconds:.0f} s", quality, sep="\n")
-    provenance = {
-        "target_id": "embedded",
-        "target": target_fingerprint(arguments.checkpoint),
-        "decoding": {"temperature": 0.0, "max_tokens": LONGEST_RESPONSE, "alpha": 0.0},
-        "training": {
-            "expected": len(expected),
-            "generated": len(sets["train"]),
-            "steps": STEPS,
-            "seed": arguments.seed,
-        },
-        "held_out": quality.rounded(),
+    print(quality)
+    training = {
+        "expected": len(expected),
+        "generated": len(sets["train"]),
+        "steps": STEPS,
+        "seed": arguments.seed,
     }
-    save(arguments.output, network, size, provenance)
+    save(arguments.output, network, size, _provenance(arguments.checkpoint, training, quality))
     write_calibration(arguments.output, calibrate(predictor, sets["calibration"]))
     with (arguments.output / "training_log.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -149,6 +140,18 @@ def _train(
             log.append((len(losses), float(np.mean(losses[-LOG_EVERY:]))))
             print("step {}  loss {:.4f}".format(*log[-1]), flush=True)
     return log
+
+
+def _provenance(
+    checkpoint: Path, training: dict[str, int], quality: LengthQuality
+) -> dict[str, object]:
+    return {
+        "target_id": "embedded",
+        "target": target_fingerprint(checkpoint),
+        "decoding": {"temperature": 0.0, "max_tokens": LONGEST_RESPONSE, "alpha": 0.0},
+        "training": training,
+        "held_out": quality.rounded(),
+    }
 
 
 if __name__ == "__main__":
