@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from rclpy.action import get_action_server_names_and_types_by_node
+from rclpy.context import Context
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 
-from .bench import SUCCESS, Bench
+from timebill_ros.node.llm_node import LlmNode
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "security" / "llm.policy.xml"
+ENCLOSED = "/enclosed"
+INSTRUCTIONS = "/llm/input/instruction"
 
 
 def allowed(enclave: str, kind: str, verb: str) -> set[str]:
@@ -33,10 +40,19 @@ def unmatched(names: set[str], patterns: set[str]) -> set[str]:
 
 
 @pytest.fixture
-def held(bench: Bench) -> dict[tuple[str, str], set[str]]:
-    """Names that the node has, by kind and verb; an action's own topics and services left out."""
-    node = bench.node(publish_partial=True)
-    assert node.trigger_configure() == SUCCESS
+def held(ros_context: Context, profile_cache: Path) -> Iterator[dict[tuple[str, str], set[str]]]:
+    """Names that a configured node has, by kind and verb, as if it had no namespace.
+
+    It has one of its own: a node is looked up by its name, which other tests' nodes have, too. An
+    action's own topics and services are left out.
+    """
+    quick = {"profile_cache": str(profile_cache), "profile_seconds": 5.0, "max_context": 1024}
+    node = LlmNode(
+        context=ros_context,
+        cli_args=["--ros-args", "-r", f"__ns:={ENCLOSED}"],
+        parameter_overrides=[Parameter(name, value=value) for name, value in quick.items()],
+    )
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     own = (node.get_name(), node.get_namespace())
 
     def found() -> dict[tuple[str, str], set[str]]:
@@ -47,14 +63,18 @@ def held(bench: Bench) -> dict[tuple[str, str], set[str]]:
             ("actions", "execute"): get_action_server_names_and_types_by_node(node, *own),
         }
         return {
-            key: {name for name, _ in held if "/_action/" not in name}
+            key: {name.removeprefix(ENCLOSED) for name, _ in held if "/_action/" not in name}
             for key, held in pairs.items()
         }
 
     # A node learns of its own parts by discovery, too; these come last.
-    bench.until(lambda: "/llm/instruct" in found()["actions", "execute"])
-    bench.until(lambda: "/llm/input/instruction" in found()["topics", "subscribe"])
-    return found()
+    end = time.monotonic() + 30.0
+    last = {("actions", "execute"): "/llm/instruct", ("topics", "subscribe"): INSTRUCTIONS}
+    while not all(name in found()[key] for key, name in last.items()):
+        assert time.monotonic() < end, found()
+        time.sleep(0.05)
+    yield found()
+    node.destroy_node()
 
 
 def test_the_node_may_do_what_it_does_and_nothing_else(
