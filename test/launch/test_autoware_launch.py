@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,18 +23,14 @@ from .launching import Run, run, wait_for
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "autoware.launch.xml"
 PUBLISHED = (
-    "/llm/input/instruction",
     "/planning/scenario_planning/max_velocity_candidates",
     "/planning/scenario_planning/clear_velocity_limit",
 )
 TAKEN = (
-    "/llm/output/response",
-    "/llm/output/overrun",
     "/localization/kinematic_state",
     "/api/operation_mode/state",
     "/api/perception/objects",
     "/api/routing/state",
-    "/say",
 )
 CALLED = {
     "/api/operation_mode/change_to_autonomous",
@@ -52,9 +49,35 @@ def test_every_argument_is_described() -> None:
     assert all(argument.description for argument in declared)
 
 
+@dataclass(frozen=True)
+class Names:
+    """What a launch gives to the nodes: theirs, and the topic of commands."""
+
+    arguments: dict[str, str]
+    llm: str = "/llm"
+    namespace: str = "/"
+    adapter: str = "autoware_adapter"
+    command: str = "/autoware_adapter/input/command"
+
+
 @pytest.mark.e2e
+@pytest.mark.parametrize(
+    "names",
+    [
+        Names({}),
+        Names({"input_command": "/say"}, command="/say"),
+        Names(
+            {"namespace": "car", "llm_node_name": "speaker", "adapter_node_name": "driver"},
+            llm="/car/speaker",
+            namespace="/car",
+            adapter="driver",
+            command="/car/driver/input/command",
+        ),
+    ],
+    ids=["as they are", "remapped", "named"],
+)
 def test_node_and_adapter_come_up_wired(
-    monkeypatch: pytest.MonkeyPatch, param_file: Callable[..., str]
+    monkeypatch: pytest.MonkeyPatch, param_file: Callable[..., str], names: Names
 ) -> None:
     if not installed():
         for name, value in environment(built_prefix()).items():
@@ -62,14 +85,15 @@ def test_node_and_adapter_come_up_wired(
 
     def look(context: LaunchContext) -> None:
         ros = get_ros_node(context)
-        for topic in PUBLISHED:
+        for topic in (f"{names.llm}/input/instruction", *PUBLISHED):
             wait_for(lambda topic=topic: ros.count_publishers(topic) == 1)
-        for topic in TAKEN:
+        answers = [f"{names.llm}/output/{kind}" for kind in ("response", "overrun")]
+        for topic in (names.command, *answers, *TAKEN):
             wait_for(lambda topic=topic: ros.count_subscribers(topic) == 1)
-        clients = dict(ros.get_client_names_and_types_by_node("autoware_adapter", "/"))
+        clients = dict(ros.get_client_names_and_types_by_node(names.adapter, names.namespace))
         assert clients.keys() >= CALLED
 
-    arguments = {"llm_param_file": param_file(), "input_command": "/say"}
+    arguments = {"llm_param_file": param_file(), **names.arguments}
     seen = run(LAUNCH_FILE, arguments, until="active", then=look)
     assert seen == Run(
         states=["configuring", "inactive", "activating", "active"],

@@ -46,6 +46,18 @@ def test_the_adapter_s_private_topics_are_all_remapped() -> None:
     assert {remap.get("from") for remap in NODE.findall("remap")} == names
 
 
+def test_both_nodes_get_their_names_and_find_each_other_by_them() -> None:
+    [include] = ROOT.findall("include")
+    given = {argument.get("name"): argument.get("value") for argument in include.findall("arg")}
+    assert given["namespace"] == NODE.get("namespace") == "$(var namespace)"
+    assert given["node_name"] == "$(var llm_node_name)"
+    assert NODE.get("name") == "$(var adapter_node_name)"
+    # Names without a slash before them are in the namespace that both have.
+    joined = {remap.get("to") for remap in NODE.findall("remap")}
+    topics = ("input/instruction", "output/response", "output/overrun")
+    assert {f"$(var llm_node_name)/{topic}" for topic in topics} <= joined
+
+
 def test_the_executable_is_the_package_s_own() -> None:
     assert (NODE.get("pkg"), NODE.get("exec")) == ("timebill_ros", "autoware_adapter")
     assert NODE.get("exec") in MODULES
