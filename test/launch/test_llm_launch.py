@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with ROS 2, not from PyPI")
+pytest.importorskip("launch_xml", reason="launch's XML front-end comes with ROS 2, not from PyPI")
 
 from launch import LaunchContext
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.launch_description_sources import AnyLaunchDescriptionSource
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.srv import GetState
 from rclpy.parameter_client import AsyncParameterClient
@@ -21,6 +22,7 @@ from .launching import Run, run, wait_for
 
 SOURCE_TREE = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = SOURCE_TREE / "launch" / "llm.launch.py"
+LAUNCH_FILES = [LAUNCH_FILE, LAUNCH_FILE.with_name("llm.launch.xml")]
 ARGUMENTS = {
     "param_file",
     "preset",
@@ -42,9 +44,10 @@ ARGUMENTS = {
 QUIET = 1.0
 
 
-def test_the_documented_arguments_are_declared() -> None:
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.suffix)
+def test_the_documented_arguments_are_declared(file: Path) -> None:
     context = LaunchContext()
-    source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+    source = AnyLaunchDescriptionSource(str(file))
     declared = source.get_launch_description(context).get_launch_arguments()
     assert {argument.name for argument in declared} == ARGUMENTS
     assert all(argument.description for argument in declared)
@@ -98,9 +101,10 @@ def test_the_node_comes_to_active_and_ends_cleanly(param_file: Callable[..., str
 
 
 @pytest.mark.e2e
-def test_arguments_reach_the_node(param_file: Callable[..., str]) -> None:
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.suffix)
+def test_arguments_reach_the_node(file: Path, param_file: Callable[..., str]) -> None:
     """Those that override parameters win over the file, which keeps the others."""
-    file = param_file(overrun_policy="kill", seed=7)
+    parameters = param_file(overrun_policy="kill", seed=7)
 
     def look(context: LaunchContext) -> None:
         ros = get_ros_node(context)
@@ -118,9 +122,9 @@ def test_arguments_reach_the_node(param_file: Callable[..., str]) -> None:
         assert seed.integer_value == 7
 
     seen = run(
-        LAUNCH_FILE,
+        file,
         {
-            "param_file": file,
+            "param_file": parameters,
             "policy": "skip_next",
             "use_sim_time": "true",
             "namespace": "/car",

@@ -7,6 +7,7 @@ import ast
 from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import Mock
+from xml.etree import ElementTree
 
 import pytest
 from rclpy.action import ActionServer
@@ -111,3 +112,12 @@ def test_the_node_is_the_packages_own_under_its_own_name() -> None:
 def test_the_files_that_it_names_come_with_the_package(name: str) -> None:
     parts = [n.value for n in ast.walk(constant(name)) if isinstance(n, ast.Constant)]
     assert (SOURCE_TREE / Path(*parts)).exists()
+
+
+def test_the_xml_file_is_the_python_one_with_every_argument() -> None:
+    root = ElementTree.parse(LAUNCH_FILE.with_name("llm.launch.xml")).getroot()
+    assert [element.tag for element in root] == ["include"]
+    [include] = root
+    # What is declared or set here would hide an argument from whoever gives it.
+    assert list(include) == []
+    assert include.get("file") == f"$(find-pkg-share timebill_ros)/launch/{LAUNCH_FILE.name}"
