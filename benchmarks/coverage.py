@@ -2,8 +2,9 @@
 """How often responses stay within the length that was planned for a risk.
 
 First on held-out prompts, split at random into those that calibrate and those that are counted, per
-risk and per family. Then in streams of requests whose mix of families changes: with the window of
-past responses that the node keeps, and without.
+risk and per family. Then in streams of requests that change: another mix of families, and caches
+of which most is evicted, which makes some responses run on; with the window of past responses that
+the node keeps, and without.
 """
 
 from __future__ import annotations
@@ -22,14 +23,21 @@ from numpy.typing import NDArray
 
 from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, PREDICTOR, open_engine
-from timebill_ros.embedded.lengths import generated, read_pairs, sample_tasks, write_pairs
+from timebill_ros.embedded.generation import (
+    CHECKPOINT,
+    LONGEST_RESPONSE,
+    PREDICTOR,
+    generate,
+    open_engine,
+)
+from timebill_ros.embedded.lengths import Pair, read_pairs, sample_tasks, write_pairs
 from timebill_ros.predictor.calibration import read_calibration
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.coverage import CoverageTracker
 
 # Not among the seeds that anything was trained with.
-SEED = 20_000_003
+SEEDS = {"usual": 20_000_003, "evicted": 20_000_004}
+EVICTED = 0.95  # alpha
 LONGEST_PROMPT = 4096
 PESSIMISMS = (1.0, 2.0, 5.0)
 # Requests of a stream before and after its mix changes.
@@ -48,22 +56,29 @@ class Answered:
 def main() -> None:
     """Measure both, and print, write and draw what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=Path, help="generated lengths; made and kept if not there")
-    parser.add_argument("--count", type=int, default=400, help="prompts to answer")
+    parser.add_argument("--pairs", type=Path, help="directory that keeps the answers' lengths")
+    parser.add_argument("--count", type=int, default=300, help="prompts to answer, twice")
     parser.add_argument("--predictor", type=Path, default=PREDICTOR)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--streams", type=int, default=40)
-    parser.add_argument("--after", nargs="+", default=["list=1"])
+    parser.add_argument("--after", nargs="+", default=["plan=1", "list=1", "report=2"])
     parser.add_argument("--out", type=Path, help="directory for coverage.csv and coverage.png")
     arguments = parser.parse_args()
-    answered = answered_prompts(arguments.pairs, arguments.count, arguments.predictor)
+    usual = answered_prompts(arguments, "usual", alpha=0.0)
+    evicted = answered_prompts(arguments, "evicted", alpha=EVICTED)
     after = {name: float(share) for name, _, share in (a.partition("=") for a in arguments.after)}
     kept = read_calibration(arguments.predictor)
     print(heading("Coverage"))
-    print(f"{len(answered)} prompts; half calibrate, half are counted; {arguments.splits} splits\n")
-    print("\n".join(coverage_table(answered, arguments.splits, kept)))
-    shifted = [covered_streams(answered, after, arguments.streams, adapt=a) for a in (False, True)]
-    print(f"\n{arguments.streams} streams; after {BEFORE} requests the mix is {after}\n")
+    print(f"{len(usual)} prompts; half calibrate, half are counted; {arguments.splits} splits\n")
+    print("\n".join(coverage_table(usual, arguments.splits, kept)))
+    print(
+        f"\n{arguments.streams} streams; after {BEFORE} requests the mix is {after}, and of every "
+        f"prompt's cache {EVICTED:.0%} are evicted ({len(evicted)} prompts)\n"
+    )
+    shifted = [
+        covered_streams(usual, evicted, after, arguments.streams, adapt=adapt)
+        for adapt in (False, True)
+    ]
     print("\n".join(stream_table(*shifted)))
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -71,16 +86,20 @@ def main() -> None:
         draw_streams(arguments.out / "coverage.png", *shifted, change=BEFORE)
 
 
-def answered_prompts(path: Path | None, count: int, predictor: Path) -> list[Answered]:
+def answered_prompts(arguments: argparse.Namespace, name: str, *, alpha: float) -> list[Answered]:
     """Answer prompts of the default mix, or read the answers' lengths, and predict them."""
+    path = None if arguments.pairs is None else arguments.pairs / f"{name}.npz"
     if path is not None and path.exists():
         pairs = read_pairs(path)
     else:
         engine = open_engine(CHECKPOINT, threads=1)
-        pairs = list(generated(engine, sample_tasks(SEED, count, LONGEST_PROMPT)))
+        tasks = sample_tasks(SEEDS[name], arguments.count, LONGEST_PROMPT)
+        answers = ((task.family, generate(engine, task, alpha)) for task in tasks)
+        pairs = [Pair(a.prompt_ids, a.response_tokens, family) for family, a in answers]
         if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_pairs(path, pairs)
-    predict = load_predictor(predictor, threads=1).predict
+    predict = load_predictor(arguments.predictor, threads=1).predict
     return [
         Answered(predict("", pair.prompt_ids, None), pair.response_tokens, str(pair.family))
         for pair in pairs
@@ -143,28 +162,33 @@ def coverage_row(
 
 
 def covered_streams(
-    answered: Sequence[Answered], after: Mapping[str, float], streams: int, *, adapt: bool
+    usual: Sequence[Answered],
+    evicted: Sequence[Answered],
+    after: Mapping[str, float],
+    streams: int,
+    *,
+    adapt: bool,
 ) -> NDArray[np.bool_]:
-    """Whether N <= N_W, shape [risks, streams, requests]; the mix changes after ``BEFORE``.
+    """Whether N <= N_W, shape [risks, streams, requests]; the workload changes after ``BEFORE``.
 
-    Half of the prompts calibrate; the requests are drawn from the other half.
+    Half of the usual prompts calibrate; the requests are drawn from the other half, and then from
+    those with ``evicted`` caches by the mix ``after``.
     """
     rng = np.random.default_rng(1)
     covered = np.empty((len(RISKS), streams, BEFORE + AFTER), dtype=bool)
+    families = [each.family for each in evicted]
+    counts = {family: families.count(family) for family in set(families)}
+    weights = np.array([after.get(family, 0.0) / counts[family] for family in families])
     for stream in range(streams):
-        calibrating, rest = _halves(rng.permutation(len(answered)))
-        tracker = CoverageTracker(calibration_of([answered[i] for i in calibrating]))
-        families = [answered[i].family for i in rest]
-        counts = {family: families.count(family) for family in set(families)}
-        weights = np.array([after.get(family, 0.0) / counts[family] for family in families])
-        requests = np.concatenate(
-            [rng.choice(rest, BEFORE), rng.choice(rest, AFTER, p=weights / weights.sum())]
-        )
+        calibrating, rest = _halves(rng.permutation(len(usual)))
+        tracker = CoverageTracker(calibration_of([usual[i] for i in calibrating]))
+        requests = [usual[i] for i in rng.choice(rest, BEFORE)]
+        changed = rng.choice(len(evicted), AFTER, p=weights / weights.sum())
+        requests += [evicted[i] for i in changed]
         for _ in range(stream):
             # So that the streams do not share the sequence of places.
-            tracker.assess(answered[0].lengths)
-        for number, index in enumerate(requests):
-            each = answered[index]
+            tracker.assess(requests[0].lengths)
+        for number, each in enumerate(requests):
             known = tracker.assess(each.lengths)
             planned = [known.planned_tokens(risk, LONGEST_RESPONSE) for risk in RISKS]
             covered[:, stream, number] = each.response_tokens <= np.array(planned)

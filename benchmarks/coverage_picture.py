@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture of coverage in streams whose mix changes."""
+"""The picture of coverage in streams whose workload changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def draw_streams(
         axes.axhline(1.0 - risk, color="black", lw=0.9, ls="--", label="1 - risk")
         axes.axvspan(0, 200, color="#eeeeee", zorder=0)
         axes.set_title(f"risk {risk:g}", fontsize=11, loc="left")
-        axes.set_xlabel("requests since the mix changed")
+        axes.set_xlabel("requests since the workload changed")
         axes.spines[["top", "right"]].set_visible(False)
     plots[0].set_ylabel(f"share of N <= N_W\n(mean of {MOVING} requests, {fixed.shape[1]} streams)")
     handles, labels = plots[0].get_legend_handles_labels()

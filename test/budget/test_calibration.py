@@ -30,12 +30,14 @@ def test_known_scores_map_to_their_levels_and_others_between_on_a_logarithmic_sc
     assert known.predicted(0.055) == pytest.approx(0.01)
 
 
-def test_what_is_rarer_than_the_pairs_can_tell_is_not_promised() -> None:
+def test_what_is_rarer_than_the_pairs_can_tell_keeps_its_order() -> None:
     known = calibration()
-    assert known.calibrated(1e-9) == 0.01
-    assert known.calibrated(0.0) == 0.01
-    assert known.predicted(0.01) == 0.0
+    assert known.calibrated(0.001) == pytest.approx(0.01)
+    assert known.calibrated(0.0001) == pytest.approx(0.001)
+    assert known.calibrated(0.0) == 0.0
+    assert known.predicted(0.001) == pytest.approx(0.0001)
     assert known.predicted(0.0) == 0.0
+    assert calibration(scores=np.array([0.0, 0.1, 0.4])).calibrated(0.0) == 0.01
 
 
 @given(predicted=st.floats(0.0, 1.0), risk=st.floats(0.0, 1.0))

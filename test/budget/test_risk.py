@@ -25,8 +25,11 @@ def known(
 
 
 def test_without_calibration_and_surprises_the_prediction_is_taken_as_it_is() -> None:
-    # Half of the last bucket's 0.1 counts, within the next of 99 ranks.
-    assert known().miss_probability(20) == pytest.approx(0.06)
+    # Within the next of 99 ranks; half of the last bucket lies beyond 25 tokens.
+    assert known().miss_probability(20) == pytest.approx(0.11)
+    assert known().miss_probability(25) == pytest.approx(0.06)
+    assert known().miss_probability(30) == pytest.approx(0.01)
+    # For the plan, half of the last bucket's 0.1 counts.
     assert known().planned_tokens(0.06, max_tokens=400) == 20
     assert known().planned_tokens(0.05, max_tokens=400) == 30
     assert known().planned_tokens(0.06, max_tokens=15) == 15
@@ -41,7 +44,7 @@ def test_every_place_in_a_bucket_takes_its_part_of_the_risk() -> None:
 
 
 def test_the_calibration_makes_the_plan_survive_more() -> None:
-    assert known(TWICE, place=0.999).miss_probability(20) == pytest.approx(0.2, abs=0.011)
+    assert known(TWICE).miss_probability(20) == pytest.approx(0.2, abs=0.011)
     assert known(None, place=0.999).planned_tokens(0.15, max_tokens=400) == 20
     assert known(TWICE, place=0.999).planned_tokens(0.15, max_tokens=400) == 30
 
@@ -50,7 +53,7 @@ def test_surprises_make_the_plan_survive_more_still() -> None:
     surprised = observed_coverage([Seen(i / 1000, complete=True) for i in range(1, 100)])
     assert known(TWICE, place=0.1).planned_tokens(0.05, max_tokens=400) == 20
     assert known(TWICE, surprised, place=0.1).planned_tokens(0.05, max_tokens=400) == 30
-    assert known(TWICE, surprised, place=0.1).miss_probability(20) == pytest.approx(0.2, abs=0.011)
+    assert known(TWICE, surprised).miss_probability(29) == pytest.approx(0.2, abs=0.011)
 
 
 @pytest.mark.parametrize("risk", [1e-6, 0.0])
@@ -72,12 +75,23 @@ def test_the_planned_length_is_the_smallest_within_the_risk(
     off_grid = observed_coverage([Seen((i + 0.123456) / 100, complete=True) for i in range(99)])
     found = known(TWICE if calibrated else None, off_grid, place)
     planned = found.planned_tokens(risk, max_tokens=400)
+
+    def exceeded(tokens: int) -> float:
+        return off_grid.risk(found.seen(tokens + 1, complete=True).stated)
+
     if planned < 400:
-        least, more = found.miss_probability(planned), found.miss_probability(planned - 1)
-        assert least is not None
-        assert more is not None
-        assert least <= risk + 1e-6
-        assert planned == 1 or more > risk - 1e-6
+        assert exceeded(planned) <= risk + 1e-6
+        assert planned == 1 or exceeded(planned - 1) > risk - 1e-6
+
+
+@pytest.mark.parametrize("risk", [0.1, 0.2, 0.4])
+def test_the_risks_of_the_plans_are_on_average_what_was_asked_for(risk: float) -> None:
+    many = observed_coverage([Seen(i / 1000, complete=True) for i in range(1, 1000)])
+    risks = []
+    for place in np.arange(200) / 200:
+        found = known(None, many, place)
+        risks.append(found.miss_probability(found.planned_tokens(risk, max_tokens=400)))
+    assert np.mean(risks) == pytest.approx(risk, abs=0.01)
 
 
 def test_what_a_response_adds() -> None:

@@ -50,6 +50,12 @@ def test_without_calibration_nothing_is_known_until_responses_come() -> None:
     assert planned(tracker, 0.04) == 400
 
 
+def test_a_calibration_from_few_pairs_promises_no_rarer_miss_than_they_show() -> None:
+    few = fit_calibration([LENGTHS] * 19, [5 * n for n in range(1, 20)])
+    assert planned(CoverageTracker(few), 0.06) < 400
+    assert planned(CoverageTracker(few), 0.04) == 400
+
+
 def test_the_latest_responses_decide() -> None:
     tracker = CoverageTracker(CALIBRATION, window=50)
     for _ in range(50):

@@ -84,18 +84,17 @@ class Calibration:
     def calibrated(self, predicted: float) -> float:
         """The true miss probability of what is predicted as ``predicted``.
 
-        Never less than the lowest level: the pairs say nothing of what is rarer.
+        Below the lowest level it is no more than a proportional guess, which keeps the order.
         """
+        if predicted < self.scores[0]:
+            return float(self.levels[0] * predicted / self.scores[0])
         knots = _log(np.append(self.scores, 1.0))
         return float(np.interp(_log(predicted), knots, np.append(self.levels, 1.0)))
 
     def predicted(self, risk: float) -> float:
-        """Below what must be predicted for a true miss probability below ``risk``.
-
-        0, which nothing is below, where the pairs do not know such a rare miss.
-        """
-        if risk <= self.levels[0]:
-            return 0.0
+        """Below what must be predicted for a true miss probability below ``risk``."""
+        if risk < self.levels[0]:
+            return float(self.scores[0] * risk / self.levels[0]) * (1.0 - _ROUNDING)
         knots = _log(np.append(self.scores, 1.0))
         limit = float(np.exp(np.interp(risk, np.append(self.levels, 1.0), knots)))
         return limit * (1.0 - _ROUNDING)

@@ -28,11 +28,23 @@ class LengthRisk:
     coverage: Coverage
 
     def miss_probability(self, tokens: int) -> float | None:
-        """Calibrated P(N > ``tokens``); None where nothing was observed that could tell."""
-        return self.coverage.risk(self._stated(tokens + 1)) if self.coverage.known else None
+        """Calibrated P(N > ``tokens``); None where nothing was observed that could tell.
+
+        Whatever the place: a response is longer just where its score is below P(N' > n), of which
+        the rest of the bucket that n lies in is taken as its share.
+        """
+        if not self.coverage.known:
+            return None
+        rest = 1.0 - tokens % self.lengths.bucket_size / self.lengths.bucket_size
+        return self.coverage.risk(self._calibrated(self.lengths.at_least(tokens + 1, rest)))
 
     def planned_tokens(self, risk: float, max_tokens: int) -> int:
-        """N_W: smallest n with a calibrated P(N > n) of at most ``risk``, at most N_max."""
+        """N_W: smallest n that is exceeded with at most ``risk``, at most N_max.
+
+        That is a promise for all requests together. Where the length is known to the bucket, the
+        plan is too short for the share ``risk`` of places, and safe for the others;
+        ``miss_probability`` tells which.
+        """
         limit = self.coverage.stated_for(risk)
         if self.calibration is not None:
             limit = self.calibration.predicted(limit)
@@ -45,9 +57,8 @@ class LengthRisk:
         In the last bucket it counts as complete: a predictor knows nothing longer.
         """
         known = complete or self.lengths.in_last_bucket(response_tokens)
-        return Seen(self._stated(response_tokens if known else response_tokens + 1), known)
+        reached = response_tokens if known else response_tokens + 1
+        return Seen(self._calibrated(self.lengths.at_least(reached, self.place)), known)
 
-    def _stated(self, tokens: int) -> float:
-        """P(N >= ``tokens``), calibrated by the held-out pairs."""
-        predicted = self.lengths.at_least(tokens, self.place)
+    def _calibrated(self, predicted: float) -> float:
         return predicted if self.calibration is None else self.calibration.calibrated(predicted)

@@ -36,7 +36,9 @@ class CoverageTracker:
         self._requests = 0
         self._seen: deque[Seen] = deque(maxlen=window)
         if calibration is not None:
-            self._seen.extend(Seen(stated, complete=True) for stated in evenly_spread(window))
+            # No more than there were pairs: what is rarer than one of them is not known.
+            first = evenly_spread(min(window, calibration.pairs))
+            self._seen.extend(Seen(stated, complete=True) for stated in first)
         self._coverage = observed_coverage(self._seen)
 
     def assess(self, lengths: LengthDistribution) -> LengthRisk:
