@@ -61,7 +61,7 @@ def test_a_bad_argument_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["kill", "skip_next"])
+@pytest.mark.parametrize("policy", ["kill", "skip_next", "anytime"])
 def test_the_demo_shows_all_kinds_and_leaves_its_files(tmp_path: Path, policy: str) -> None:
     command = [sys.executable, "-P", "-m", "timebill_ros", "demo"]
     arguments = ["--out", str(tmp_path), "--policy", policy]

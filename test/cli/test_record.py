@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def test_a_line_holds_the_prediction_beside_the_fact() -> None:
     assert columns[:6] == ["t04", "3005", "0.512", "96", "97", "0.42"]
     assert columns[6:] == ["0.371", "0.353", "+0.135", "in", "time"]
     assert line(UNPREDICTED).split()[3:6] == ["-", "97", "0.00"]
+
+
+def test_an_answer_that_was_cut_short_is_told_apart() -> None:
+    assert line(ANSWERED).endswith("in time")
+    assert line(replace(ANSWERED, truncated=True)).endswith("truncated")
 
 
 def test_what_there_is_not_is_a_dash() -> None:

@@ -109,8 +109,8 @@ def _figures(subject: str, values: dict[str, str], hardware_id: str) -> str:
 
 def _row(record: Record) -> list[Text]:
     plan = record.plan
-    ending = "truncated" if record.truncated else record.ending
-    style = "green" if ending is Ending.IN_TIME else "yellow"
+    whole = record.ending is Ending.IN_TIME and not record.truncated
+    style = "green" if whole else "yellow"
     cells = [
         f"{plan.alpha:.2f}" if plan else _NOTHING,
         str(plan.predicted_tokens) if plan and plan.predicted_tokens else _NOTHING,
@@ -119,4 +119,4 @@ def _row(record: Record) -> list[Text]:
         f"{record.execution:.3f}" if record.execution and plan else _NOTHING,
         f"{record.timing.slack:+.3f}",
     ]
-    return [Text(record.id), Text(ending, style=style), *map(Text, cells)]
+    return [Text(record.id), Text(record.outcome, style=style), *map(Text, cells)]

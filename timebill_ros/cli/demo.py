@@ -20,6 +20,7 @@ from timebill_ros.cli.record import HEADER, Ending, Record, line, record_of, wri
 from timebill_ros.cli.scenario import HEAD_START, Look, Request, draw_tasks, plan_run
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
+from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.workload.metrics import exact_match
 from timebill_ros.workload.tasks import Task
@@ -82,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     defaults = Settings()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--policy", choices=("kill", "skip_next"), default=defaults.overrun_policy)
+    policies = [policy.value for policy in OverrunPolicy]
+    parser.add_argument("--policy", choices=policies, default=defaults.overrun_policy)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of picture and CSV")
     parser.add_argument("--seed", type=int, default=0, help="of the tasks")
     parser.add_argument("--model", default=defaults.model, help="as the node's parameter")
@@ -191,14 +193,15 @@ class _Table:
 
 def _report(run: Run, folder: Path, title: str) -> None:
     """Say what came out, and leave the picture and the file."""
-    answered = [record for record in run.records if record.ending is Ending.IN_TIME]
+    in_time = [record for record in run.records if record.ending is Ending.IN_TIME]
+    answered = [record for record in in_time if not record.truncated]
     if answered:
         shown = max(answered, key=lambda record: record.plan.alpha if record.plan else 0.0)
         _show_answer(run, shown)
-    counts = Counter(record.ending for record in run.records)
-    print("\noutcomes: " + ", ".join(f"{count} {ending}" for ending, count in counts.items()))
+    counts = Counter(record.outcome for record in run.records)
+    print("\noutcomes: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     correct = sum(run.correct(record) for record in answered)
-    print(f"answers in time that equal the reference: {correct} of {len(answered)}")
+    print(f"whole answers in time that equal the reference: {correct} of {len(answered)}")
     write_csv(folder / "demo.csv", run.records)
     print(f"written: {folder / 'demo.csv'}")
     if importlib.util.find_spec("matplotlib") is None:

@@ -166,7 +166,7 @@ def _describe(axes: Axes, row: int, record: Record) -> None:
     texts = {
         "alpha": alpha,
         "tokens": f"{predicted} / {record.response_tokens or '-'}",
-        "outcome": record.ending.value,
+        "outcome": record.outcome,
     }
     place = axes.get_yaxis_transform()
     for column, text in texts.items():

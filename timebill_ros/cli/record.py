@@ -89,6 +89,11 @@ class Record:
         """Real seconds of the engine's work, as plans predict them; 0 where it never started."""
         return self.timing.execution
 
+    @property
+    def outcome(self) -> str:
+        """How it ended, in a word for tables."""
+        return "truncated" if self.truncated else self.ending.value
+
 
 def record_of(exchange: Exchange, prompt_tokens: int = 0) -> Record | None:
     """The record of an exchange; None while it has not ended.
@@ -179,7 +184,7 @@ def line(record: Record) -> str:
     execution = f"{record.execution:.3f}" if record.execution else "-"
     return (
         f"{record.id:6}{record.prompt_tokens:>8}{record.budget:>9.3f}{predicted:>7}{actual:>5}"
-        f"{alpha:>7}{predicted_time:>9}{execution:>7}{record.timing.slack:>+9.3f}  {record.ending}"
+        f"{alpha:>7}{predicted_time:>9}{execution:>7}{record.timing.slack:>+9.3f}  {record.outcome}"
     )
 
 
