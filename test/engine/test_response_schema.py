@@ -33,7 +33,7 @@ def schemas() -> ResponseSchemas:
         ('{"$ref": "http://elsewhere/schema"}', "not present"),
         ('{"type": "string", "pattern": "("}', "regex parse error"),
         ('{"type": "string", "minLength": 5, "maxLength": 2}', "minLength"),
-        ('{"$ref": "#"}', "NoExtensionBias"),
+        ('{"$ref": "#"}', "no first token: NoExtensionBias; simplify"),
         (f'{{"title": "{"x" * MOST_SCHEMA_CHARS}"}}', f"exceed {MOST_SCHEMA_CHARS}"),
     ],
 )

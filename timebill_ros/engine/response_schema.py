@@ -96,8 +96,11 @@ class ResponseSchemas:
         blank = '" "? ' if self._leading_space else ""
         grammar = f"start: {blank}json\njson: %json {json.dumps(content | _LAYOUT)}"
         matcher = LLMatcher(self._tokens, grammar, log_level=0)
-        # Some grammars give up only here; later, a request would have spent its prefill by then.
-        matcher.compute_bitmask()
         if matcher.is_error():
             raise SchemaRefused(fault_of(matcher))
+        # Found when the first token is chosen, it would have cost the request its prefill.
+        matcher.compute_bitmask()
+        if matcher.is_error():
+            fault = fault_of(matcher)
+            raise SchemaRefused(f"its grammar allows no first token: {fault}; simplify the schema")
         return matcher
