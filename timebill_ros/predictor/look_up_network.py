@@ -18,8 +18,10 @@ _MOST_OCCURRENCES = 16
 _LEAST_SUM = 0.1
 # Tokens that one token of the tail adds to the length where its share is 1.
 _UNIT = 8.0
-# Buckets away from the length at which a bucket of sharpness 1 loses one nat.
+# How far from the length a bucket of sharpness 1 loses one nat: buckets, and at least this share of
+# all of them. Training starts there, and what is too far from the length at first is not learned.
 _REACH = 2.0
+_LEAST_REACH = 0.02
 # Logarithm of the sharpness; beyond, the penalty would be flat, or too steep to learn from.
 _LEAST_SHARPNESS, _MOST_SHARPNESS = -6.0, 4.0
 # Share of the responses that may have any length, as those that run on have: without it a single
@@ -86,7 +88,8 @@ class LookUpNetwork(nn.Module):
         """
         summary, length = self.summary(tokens, valid)
         buckets = torch.arange(self.shape.classes, device=tokens.device)
-        distance = (buckets + 0.5 - length[:, None] / self.shape.bucket_size) / _REACH
+        distance = buckets + 0.5 - length[:, None] / self.shape.bucket_size
+        distance = distance / max(_REACH, _LEAST_REACH * self.shape.classes)
         sharpness = self.sharpness(summary).clamp(_LEAST_SHARPNESS, _MOST_SHARPNESS).exp()
         known = (self.out(summary) - sharpness * distance**2).log_softmax(-1)
         any_length = torch.full_like(known, math.log(_ANY_LENGTH / self.shape.classes))
