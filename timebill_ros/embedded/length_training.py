@@ -21,12 +21,18 @@ Loss = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 def train(
-    network: nn.Module, pairs: Sequence[Pair], loss: Loss, *, steps: int, seed: int
+    network: nn.Module,
+    pairs: Sequence[Pair],
+    loss: Loss,
+    *,
+    steps: int,
+    seed: int,
+    peak_rate: float = PEAK_RATE,
 ) -> Iterator[float]:
     """Train ``network`` in place; yields the loss of every step.
 
-    The rate rises, then falls linearly to 0. A step's prompts have similar lengths, so that little
-    is padding.
+    The learning rate rises to ``peak_rate``, then falls linearly to 0. A step's prompts have
+    similar lengths, so that little is padding.
     """
     rng = np.random.default_rng(seed)
     by_length = sorted(pairs, key=lambda pair: len(pair.prompt_ids))
@@ -36,7 +42,7 @@ def train(
     for step in range(1, steps + 1):
         share = min(1.0, step / (WARM_UP_SHARE * steps), 1.0 - (step - 1) / steps)
         for group in optimiser.param_groups:
-            group["lr"] = PEAK_RATE * share
+            group["lr"] = peak_rate * share
         start = int(rng.integers(0, last_start + 1))
         batch = by_length[start : start + PROMPTS_PER_STEP]
         error = loss(network(*pad(batch)), [pair.response_tokens for pair in batch])
