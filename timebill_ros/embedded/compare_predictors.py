@@ -42,7 +42,8 @@ from timebill_ros.predictor.quality import length_errors
 
 # A third of what the shipped predictor gets: there are many rows, and encoders are slow.
 STEPS = 500
-# Best of 3e-4, 1e-3 and 4e-3 for ProxyModel on the last 512 tokens; the others predict a constant.
+# Best of 3e-4, 1e-3 and 4e-3 for ProxyModel on the last 512 tokens; at the others it is hardly
+# better than a constant.
 ENCODER_RATE = 1e-3
 
 Build = Callable[[Tensor, int, int], nn.Module]
