@@ -5,8 +5,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from rclpy.context import Context
 
 SOURCE_TREE = Path(__file__).resolve().parents[1]
 
@@ -25,3 +32,14 @@ os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 # Runs on one machine or network must not hear each other; 1 to 100 are free on every platform.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+@pytest.fixture
+def ros_context() -> Iterator[Context]:
+    """An initialised context; tests inside one process share its domain."""
+    import rclpy  # most tests need no ROS
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    yield context
+    rclpy.shutdown(context=context)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import rclpy
 from rclpy.context import Context
 
 from .fake_autoware import FakeAutoware
@@ -22,15 +21,6 @@ def interfaces() -> Path | None:
     prefix = built_prefix()
     load(prefix)
     return prefix
-
-
-@pytest.fixture
-def ros_context() -> Iterator[Context]:
-    """An initialised context."""
-    context = Context()
-    rclpy.init(context=context)
-    yield context
-    rclpy.shutdown(context=context)
 
 
 @pytest.fixture

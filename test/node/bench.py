@@ -53,7 +53,7 @@ class Bench:
         )
         self.nodes: list[LlmNode] = []
 
-    def node(self, **overrides: object) -> LlmNode:
+    def node(self, namespace: str = "/", **overrides: object) -> LlmNode:
         """An unconfigured node with quick settings."""
         settings = {
             "profile_cache": str(self._profile_cache),
@@ -64,7 +64,8 @@ class Bench:
             **overrides,
         }
         given = [Parameter(name, value=value) for name, value in settings.items()]
-        node = LlmNode(context=self._context, parameter_overrides=given)
+        placed = ["--ros-args", "-r", f"__ns:={namespace}"]
+        node = LlmNode(context=self._context, cli_args=placed, parameter_overrides=given)
         self._executor.add_node(node)
         self.nodes.append(node)
         return node

@@ -7,19 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import rclpy
 from rclpy.context import Context
 
 from .bench import Bench
-
-
-@pytest.fixture
-def ros_context() -> Iterator[Context]:
-    """An initialised context; tests inside one process share its domain."""
-    context = Context()
-    rclpy.init(context=context)
-    yield context
-    rclpy.shutdown(context=context)
 
 
 @pytest.fixture(scope="session")

@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from rclpy.action import get_action_server_names_and_types_by_node
-from rclpy.context import Context
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 
-from timebill_ros.node.llm_node import LlmNode
+from .bench import SUCCESS, Bench
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "security" / "llm.policy.xml"
 ENCLOSED = "/enclosed"
@@ -40,19 +35,14 @@ def unmatched(names: set[str], patterns: set[str]) -> set[str]:
 
 
 @pytest.fixture
-def held(ros_context: Context, profile_cache: Path) -> Iterator[dict[tuple[str, str], set[str]]]:
+def held(bench: Bench) -> dict[tuple[str, str], set[str]]:
     """Names that a configured node has, by kind and verb, as if it had no namespace.
 
     It has one of its own: a node is looked up by its name, which other tests' nodes have, too. An
     action's own topics and services are left out.
     """
-    quick = {"profile_cache": str(profile_cache), "profile_seconds": 5.0, "max_context": 1024}
-    node = LlmNode(
-        context=ros_context,
-        cli_args=["--ros-args", "-r", f"__ns:={ENCLOSED}"],
-        parameter_overrides=[Parameter(name, value=value) for name, value in quick.items()],
-    )
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    node = bench.node(namespace=ENCLOSED)
+    assert node.trigger_configure() == SUCCESS
     own = (node.get_name(), node.get_namespace())
 
     def found() -> dict[tuple[str, str], set[str]]:
@@ -68,13 +58,9 @@ def held(ros_context: Context, profile_cache: Path) -> Iterator[dict[tuple[str, 
         }
 
     # A node learns of its own parts by discovery, too; these come last.
-    end = time.monotonic() + 30.0
     last = {("actions", "execute"): "/llm/instruct", ("topics", "subscribe"): INSTRUCTIONS}
-    while not all(name in found()[key] for key, name in last.items()):
-        assert time.monotonic() < end, found()
-        time.sleep(0.05)
-    yield found()
-    node.destroy_node()
+    bench.until(lambda: all(name in found()[key] for key, name in last.items()))
+    return found()
 
 
 def test_the_node_may_do_what_it_does_and_nothing_else(
