@@ -30,13 +30,13 @@ class LlmNode(LifecycleNode):
         ending: set from outside to have the process end; a configuration under way gives up.
     """
 
-    def __init__(self, **node_options: Any) -> None:
+    def __init__(self, ending: threading.Event | None = None, **node_options: Any) -> None:
         """An unconfigured node: parameters are declared, nothing is loaded."""
         super().__init__("llm", **node_options)
         PACKAGE_LOGGER.setLevel(logging.INFO)
         self._log_handler = NodeLogHandler(self.get_logger())
         PACKAGE_LOGGER.addHandler(self._log_handler)
-        self.ending = threading.Event()
+        self.ending = ending or threading.Event()
         self._service: InstructionService | None = None
         self._settings = Parameters(self)
         self._reported = 0.0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 import rclpy
@@ -22,17 +23,19 @@ def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted; its lifecycle is driven from outside.
 
     rclpy's own signal handlers would shut the context down at once, and with it the publishers
-    that are to announce what was in flight. So the signals only ask the node to end.
+    that are to announce what was in flight. So the signals only ask the node to end, from before
+    others can see it.
     """
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = LlmNode()
+    ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: node.ending.set())
+        signal.signal(number, lambda *_: ending.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = LlmNode(ending)
     # Single-threaded: messages wait for nothing here, and the engine has a thread of its own.
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while not node.ending.is_set():
+        while not ending.is_set():
             executor.spin_once(timeout_sec=_SIGNAL_POLL)
     finally:
         _take_leave(node, executor)
