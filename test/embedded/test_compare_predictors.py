@@ -46,7 +46,7 @@ def test_every_method_trains_and_is_measured(
 def test_the_paper_s_granularities_and_classes_are_there() -> None:
     lengths = range(1, 401)
     counts = [method.classes(lengths).count for method in METHODS if method.classes]
-    assert counts == [7, 13, 25, 100, 200, 5, 10, 5, 10]
+    assert counts == [7, 13, 25, 100, 200, 400, 5, 10, 5, 10]
 
 
 def test_decision_rules() -> None:

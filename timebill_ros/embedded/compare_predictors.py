@@ -13,7 +13,7 @@ import csv
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,8 +42,8 @@ from timebill_ros.predictor.quality import length_errors
 
 # A third of what the shipped predictor gets: there are many rows, and encoders are slow.
 STEPS = 500
-# Best of 3e-4, 1e-3 and 4e-3 for ProxyModel on the last 512 tokens; at the others it is hardly
-# better than a constant.
+# Best of 3e-4, 1e-3 and 4e-3 for ProxyModel on the last 512 tokens, on the calibration pairs; see
+# --peak-rate and --measure-on.
 ENCODER_RATE = 1e-3
 
 Build = Callable[[Tensor, int, int], nn.Module]
@@ -111,7 +111,7 @@ def _s3(kept: Kept) -> Method:
 
 
 METHODS = (
-    *(_ours(bucket_size) for bucket_size in (64, 32, 16, 4, 2)),
+    *(_ours(bucket_size) for bucket_size in (64, 32, 16, 4, 2, 1)),
     _regression(),
     *(published(kept) for kept in Kept for published in (_proxy_model, _s3)),
 )
@@ -211,18 +211,27 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the target model")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
+    parser.add_argument(
+        "--measure-on",
+        choices=["held_out", "calibration"],
+        default="held_out",
+        help="what is chosen, as a learning rate is, must not be chosen on the held-out pairs",
+    )
+    parser.add_argument("--peak-rate", type=float, help="learning rate, instead of each method's")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     embeddings = target_embeddings(arguments.checkpoint)
     pairs = expected_pairs(arguments.checkpoint)
     pairs += read_pairs(PairSet.path(arguments.pairs, "train"))
-    held_out = read_pairs(PairSet.path(arguments.pairs, "held_out"))
+    measured = read_pairs(PairSet.path(arguments.pairs, arguments.measure_on))
     done = {(result.method, result.seed) for result in read_results(arguments.results)}
     for seed in arguments.seeds:
         for method in METHODS:
             if method.name in arguments.methods and (method.name, seed) not in done:
-                results = run(method, embeddings, pairs, held_out, seed)
+                if arguments.peak_rate is not None:
+                    method = replace(method, peak_rate=arguments.peak_rate)
+                results = run(method, embeddings, pairs, measured, seed)
                 append_results(arguments.results, results)
     print(table(read_results(arguments.results)))
 
