@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the node's worst cases hold: answers within the predicted WCET and the deadline.
 
-The same tasks of every family and length are sent with the same budgets for each pessimism k,
-one by one. A budget is a share of the worst case that the node plans for the task at k = 5 without
+The same tasks of every family and length are sent with the same budgets for each caution: pessimism
+k or risk for the length, each with the profile's times as they are and for a time risk of one in
+twenty. A budget is a share of the worst case that the node plans for the task at k = 5 without
 eviction, drawn evenly, so that some need none, some need it and some cannot be met.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,11 +22,16 @@ from timebill_ros.msg import Instruction, Overrun, Response
 
 PROMPT_TOKENS = (100, 3000)
 BUDGET_SHARES = (0.3, 1.3)
-PESSIMISMS = (1.0, 2.0, 5.0)
+LENGTHS: tuple[dict[str, float], ...] = (
+    {"pessimism": 1.0, "risk": 0.0},
+    {"pessimism": 5.0, "risk": 0.0},
+    {"pessimism": 5.0, "risk": 0.01},
+)
+TIME_RISKS = (0.0, 0.05)
 HEADER = (
-    f"{'':4}{'plans':>7}{'mean':>7}{'of these':>10}{'N >':>9}{'ended within':>21}"
+    f"{'':>9}{'time':>6}{'plans':>7}{'mean':>7}{'of these':>10}{'N >':>9}{'ended within':>21}"
     f"{'MAPE of the time for':>26}\n"
-    f"{'k':>4}{'made':>7}{'alpha':>7}{'feasible':>10}{'N_W':>9}{'WCET':>11}{'deadline':>10}"
+    f"{'length':>9}{'risk':>6}{'made':>7}{'alpha':>7}{'feasible':>10}{'N_W':>9}{'WCET':>11}{'deadline':>10}"
     f"{'predicted N':>14}{'actual N':>12}"
 )
 
@@ -39,15 +46,18 @@ def main() -> None:
     tasks = [draw_instruction(rng, f"t{n}", PROMPT_TOKENS) for n in range(arguments.requests)]
     shares = rng.uniform(*BUDGET_SHARES, len(tasks))
     rows = []
-    with served({"model": arguments.model, "max_context": 4096, "pessimism": 5.0}) as node:
+    with served(
+        {"model": arguments.model, "max_context": 4096, "pessimism": 5.0, "time_risk": 0.0}
+    ) as node:
         worst = [duration(node.ask(task).plan.wcet) for task in tasks]
-        for k in PESSIMISMS:
-            node.reconfigure({"pessimism": k})
+        for length, time_risk in itertools.product(LENGTHS, TIME_RISKS):
+            node.reconfigure({**length, "time_risk": time_risk})
+            name = f"risk {length['risk']:g}" if length["risk"] else f"k {length['pessimism']:g}"
             asked = [
-                again(task, f"{task.id} k {k:g}", share * wcet)
+                again(task, f"{task.id} {name} {time_risk:g}", share * wcet)
                 for task, share, wcet in zip(tasks, shares, worst, strict=True)
             ]
-            rows.append(row(k, answer(node, asked), node.time_model()))
+            rows.append(row(name, time_risk, answer(node, asked), node.time_model()))
     print(heading("Worst cases"))
     print(
         f"{len(tasks)} requests of {PROMPT_TOKENS[0]} to {PROMPT_TOKENS[1]} prompt tokens, budgets "
@@ -62,7 +72,9 @@ def answer(node: Served, instructions: Sequence[Instruction]) -> list[Response |
     return [node.ask(instruction) for instruction in instructions]
 
 
-def row(k: float, messages: Sequence[Response | Overrun], model: TimeModel) -> str:
+def row(
+    name: str, time_risk: float, messages: Sequence[Response | Overrun], model: TimeModel
+) -> str:
     """One row of the table.
 
     The shares are over the feasible plans: of those, killed ones ended within neither, and those
@@ -81,7 +93,7 @@ def row(k: float, messages: Sequence[Response | Overrun], model: TimeModel) -> s
     times = np.array([execution(message) for message in answers])
     errors = [float(np.mean(np.abs(np.array(t) / times - 1.0))) for t in (predicted, actual)]
     return (
-        f"{k:4g}{len(planned):7}{np.mean([m.plan.alpha for m in planned]):7.2f}"
+        f"{name:>9}{time_risk:6g}{len(planned):7}{np.mean([m.plan.alpha for m in planned]):7.2f}"
         f"{len(feasible):10}{len(outgrown) / len(feasible):9.1%}"
         f"{len(within) / len(feasible):11.1%}{len(in_time) / len(feasible):10.1%}"
         f"{errors[0]:14.1%}{errors[1]:12.1%}"

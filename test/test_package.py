@@ -46,6 +46,7 @@ FIELDS = {
         "kept_tokens": "uint32",
         "predicted_tokens": "uint32",
         "planned_tokens": "uint32",
+        "time_margin": "double",
         "risk": "double",
         "predicted_prefill": DURATION,
         "predicted_time": DURATION,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from timebill_ros.budget.coverage import Seen, observed_coverage
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.pace import AS_PROFILED, Pace
 from timebill_ros.budget.plan import Situation
 from timebill_ros.budget.planners import (
     FixedPlanner,
@@ -34,9 +35,10 @@ def situation(
     spent: float = 0.2,
     remaining: float = 1.0,
     length_risk: LengthRisk | None = None,
+    pace: Pace = AS_PROFILED,
 ) -> Situation:
     return Situation(
-        prompt_tokens, max_tokens, predicted_tokens, window, spent, remaining, length_risk
+        prompt_tokens, max_tokens, predicted_tokens, window, spent, remaining, length_risk, pace
     )
 
 
@@ -51,6 +53,7 @@ models = st.builds(
     evict_rate=st.floats(0.0, 1e-6),
     evict_base=st.floats(0.0, 1e-3),
 )
+paces = st.builds(Pace, st.just(0.0) | st.floats(0.0, 3.0))
 
 
 @given(
@@ -58,19 +61,23 @@ models = st.builds(
     n_x=st.integers(32, 8192),
     n_w=st.integers(2, 512),
     share=st.floats(0.01, 0.99),
+    pace=paces,
 )
 def test_alpha_star_put_back_into_equation_9_uses_the_budget_exactly(
-    model: TimeModel, n_x: int, n_w: int, share: float
+    model: TimeModel, n_x: int, n_w: int, share: float, pace: Pace
 ) -> None:
     # A budget between what an empty and a full cache need, so that alpha* lies inside (0, 1).
     empty, full = model.decode(0, n_w), model.decode(n_x, n_w)
-    remaining = model.evict(n_x) + empty + share * (full - empty)
-    assume(remaining < full)
-    s = situation(prompt_tokens=n_x, max_tokens=n_w, predicted_tokens=None, remaining=remaining)
+    work = model.evict(n_x) + empty + share * (full - empty)
+    assume(work < full)
+    remaining = pace.worst(work)
+    s = situation(
+        prompt_tokens=n_x, max_tokens=n_w, predicted_tokens=None, remaining=remaining, pace=pace
+    )
     alpha = minimal_alpha(n_w, s, model)
     kept = (1.0 - alpha) * n_x
     worst = sum(model.p * (kept + i - 1) + model.q for i in range(1, n_w))
-    assert worst + model.evict(n_x) == pytest.approx(remaining, rel=1e-6)
+    assert pace.worst(worst + model.evict(n_x)) == pytest.approx(remaining, rel=1e-6)
 
 
 @given(
@@ -80,9 +87,16 @@ def test_alpha_star_put_back_into_equation_9_uses_the_budget_exactly(
     predicted=st.none() | st.integers(1, 512),
     window=st.integers(1, 64),
     remaining=st.floats(-1.0, 20.0),
+    pace=paces,
 )
 def test_every_plan_keeps_the_contract(
-    model: TimeModel, n_x: int, n_max: int, predicted: int | None, window: int, remaining: float
+    model: TimeModel,
+    n_x: int,
+    n_max: int,
+    predicted: int | None,
+    window: int,
+    remaining: float,
+    pace: Pace,
 ) -> None:
     planner = TimeBillPlanner(alpha_max=0.95, pessimism=2.0)
     s = situation(
@@ -91,22 +105,25 @@ def test_every_plan_keeps_the_contract(
         predicted_tokens=None if predicted is None else min(predicted, n_max),
         window=window,
         remaining=remaining,
+        pace=pace,
     )
     plan = planner.plan(s, model)
     assert 0.0 <= plan.alpha <= 0.95
     assert min(n_x, window) <= plan.kept_tokens <= n_x
     assert plan.planned_tokens <= n_max
     evicts = plan.kept_tokens < n_x
-    worst = (model.evict(n_x) if evicts else 0.0) + model.decode(
+    work = (model.evict(n_x) if evicts else 0.0) + model.decode(
         plan.kept_tokens, plan.planned_tokens
     )
+    worst = pace.worst(work)
+    assert plan.time_margin == pace.margin
     assert plan.feasible == (worst <= remaining + 1e-9)
     assert plan.wcet == pytest.approx(s.spent + worst)
     assert plan.predicted_time <= plan.wcet + 1e-12
     # Minimal: keeping one token more would miss, unless nothing was evicted at all.
     if plan.feasible and evicts and plan.alpha < 0.95:
         one_more = model.evict(n_x) + model.decode(plan.kept_tokens + 1, plan.planned_tokens)
-        assert one_more > remaining - 1e-9
+        assert pace.worst(one_more) > remaining - 1e-9
 
 
 def test_comfortable_budget_evicts_nothing() -> None:

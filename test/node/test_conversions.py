@@ -28,7 +28,7 @@ from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timin
 
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="base_link")
 JOB = Job("a", Conversation("", "stop"), 0, 10, context=Origin(HEADER))
-PLAN = Plan("timebill", 0.25, True, 1000, 750, 32, 160, 0.25, 0.75, 0.05)
+PLAN = Plan("timebill", 0.25, True, 1000, 750, 32, 160, 0.25, 0.75, 0.05, 0.125)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,7 @@ def test_a_response_carries_predicted_beside_actual() -> None:
     assert message.plan.predicted_time == duration_msg(0.25)
     assert message.plan.wcet == duration_msg(0.75)
     assert message.plan.risk == 0.05
+    assert message.plan.time_margin == 0.125
     assert message.timing.queued == duration_msg(0.01)
     assert message.timing.predict == duration_msg(0.02)
     assert message.timing.prefill == duration_msg(0.03)

@@ -49,6 +49,8 @@ class Scene:
     deadline_clock_over: Callable[[VirtualClock], Clock] = ScaledClock
     observe: Callable[[Job], Observer | None] = lambda _: None
     coverage: CoverageTracker = field(default_factory=CoverageTracker)
+    time_risk: float = 0.0
+    real_times: TimeModel | None = None  # where they are not what the time model says
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
@@ -57,7 +59,8 @@ class Scene:
         self.jobs: list[Job] = []
         self.outcomes: list[Outcome] = []
         self.instants: list[int] = []
-        engine = SimulatedEngine(self.clock, self.time_model, self.requests, chunk=self.chunk)
+        real = self.real_times or self.time_model
+        engine = SimulatedEngine(self.clock, real, self.requests, chunk=self.chunk)
         timed = TimeModel(**{**vars(self.time_model), "predictor": self.predictor_time})
         predictor = None
         if self.predictor_time is not None:
@@ -74,7 +77,7 @@ class Scene:
                 predictor_grace=self.predictor_grace,
                 coverage=self.coverage,
             ),
-            Decisions(self.planner, self.policy, self.anytime_margin),
+            Decisions(self.planner, self.policy, self.anytime_margin, self.time_risk),
             queue_capacity=self.queue_capacity,
             emit=self._emit,
             observe=self.observe,

@@ -63,6 +63,14 @@ def test_before_the_first_plan_there_is_nothing_to_compare() -> None:
     report = after(never_ran)
     assert report.values["length error"] == report.values["time error"] == "-"
     assert report.values["plans"] == "0"
+    assert report.values["time margin"] == "-"
+
+
+def test_the_latest_plan_s_time_margin_is_told() -> None:
+    report = after(answer(plan=replace(PLAN, time_margin=0.5)), answer())
+    assert report.values["time margin"] == "0.000"
+    report = after(answer(), answer(plan=replace(PLAN, time_margin=0.5)))
+    assert report.values["time margin"] == "0.500"
 
 
 def test_a_plan_without_a_prediction_has_no_length_error() -> None:

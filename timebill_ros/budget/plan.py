@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from timebill_ros.budget.pace import AS_PROFILED, Pace
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 
@@ -29,6 +30,7 @@ class Situation:
         spent: s since the request's execution started (prefill and the predictor's excess).
         remaining: s from now to the deadline, T - t_prefill - delta; negative once it passed.
         length_risk: how probable longer responses are; None where no prediction came in time.
+        pace: how late eviction and decoding are taken to be in the worst case.
     """
 
     prompt_tokens: int
@@ -38,6 +40,7 @@ class Situation:
     spent: float
     remaining: float
     length_risk: LengthRisk | None = None
+    pace: Pace = AS_PROFILED
 
     def smallest_kept(self) -> int:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
@@ -75,8 +78,9 @@ class Plan:
             N_hat is 0 where no prediction came in time.
         kept_tokens: whole prompt tokens that stay cached per KV head.
         predicted_time: s of execution, start to end, for N_hat tokens (N_W without a prediction).
-        wcet: s of execution, start to end, for N_W tokens, equation (9).
+        wcet: s of execution, start to end, for N_W tokens at the situation's pace, equation (9).
         risk: calibrated probability that the response is longer than N_W; None where not known.
+        time_margin: how late its pace takes eviction and decoding to be, in proportion.
     """
 
     planner: str
@@ -89,6 +93,7 @@ class Plan:
     predicted_time: float
     wcet: float
     risk: float | None = None
+    time_margin: float = 0.0
 
 
 def kept_tokens(alpha: float, situation: Situation) -> int:
@@ -107,7 +112,7 @@ def plan_with(
 ) -> Plan:
     """The plan that evicts at ``alpha``, rechecked by equation (9) on whole tokens."""
     kept = kept_tokens(alpha, situation)
-    worst = model.evict_and_decode(situation.prompt_tokens, kept, planned)
+    worst = situation.pace.worst(model.evict_and_decode(situation.prompt_tokens, kept, planned))
     likely_tokens = situation.predicted_tokens or planned
     likely = model.evict_and_decode(situation.prompt_tokens, kept, likely_tokens)
     return Plan(
@@ -121,4 +126,5 @@ def plan_with(
         predicted_time=situation.spent + likely,
         wcet=situation.spent + worst,
         risk=situation.risk_of(planned),
+        time_margin=situation.pace.margin,
     )

@@ -95,7 +95,7 @@ class VanillaPlanner:
 def minimal_alpha(planned: int, situation: Situation, model: TimeModel) -> float:
     """alpha* >= 0 of equation (11), corrected, unclipped above: may exceed alpha_max and 1.
 
-    Solving delta + t_WCET <= T for alpha gives
+    Solving delta + t_WCET <= T for alpha gives, with T as the situation's pace leaves it,
 
         alpha* = 1 - (T - t_prefill - delta - t_evict) / (p N_x (N_W - 1))
                  + (N_W - 2) / (2 N_x) + q / (p N_x)
@@ -106,11 +106,11 @@ def minimal_alpha(planned: int, situation: Situation, model: TimeModel) -> float
     quality and buy nothing.
     """
     n_x, steps = situation.prompt_tokens, planned - 1
-    if fits(model.evict_and_decode(n_x, n_x, planned), situation):
+    if fits(situation.pace.worst(model.evict_and_decode(n_x, n_x, planned)), situation):
         return 0.0
     if steps <= 0 or model.p <= 0.0 or situation.smallest_kept() == n_x:
         return 0.0
-    decode_time = situation.remaining - model.evict(n_x)
+    decode_time = situation.pace.profiled_within(situation.remaining) - model.evict(n_x)
     per_prompt_token = model.p * n_x
     alpha = (
         1.0

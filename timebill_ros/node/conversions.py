@@ -155,6 +155,7 @@ def plan_msg(plan: Plan | None, predicted_prefill: float) -> msg.Plan:
         predicted_time=duration_msg(plan.predicted_time),
         wcet=duration_msg(plan.wcet),
         risk=_UNKNOWN_RISK if plan.risk is None else plan.risk,
+        time_margin=plan.time_margin,
     )
 
 

@@ -125,6 +125,13 @@ SPECS: dict[str, Spec] = {
         "below 1",
         live=True,
     ),
+    "time_risk": Spec(
+        "Accepted share of responses that take longer than planned for their length, judged by the "
+        "last 100 responses' times against the profile. 0: off, times are planned as profiled.",
+        Range(0.0, 1.0),
+        "below 1",
+        live=True,
+    ),
     "fixed_alpha": Spec(
         "Eviction ratio of the planner 'fixed'.", Range(0.0, 1.0), "below 1", live=True
     ),

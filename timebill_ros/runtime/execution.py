@@ -19,6 +19,7 @@ from timebill_ros.runtime.partial import Partial
 from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.protocols import PendingPrediction
+from timebill_ros.runtime.timeline import Timeline
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,11 +48,7 @@ class Execution:
         self._time_model = free.structured() if job.response_schema else free
         self._decided = decided
         self._checkpoint = checkpoint
-        self._queued = seconds(pipeline.clock.now_ns() - job.release_ns)
-        self._started_ns = pipeline.stopwatch.now_ns()
-        self._prefilled_ns: int | None = None
-        self._planned_ns: int | None = None
-        self._evicted_ns: int | None = None
+        self._timeline = Timeline(job, pipeline.clock, pipeline.stopwatch)
         self._prediction: PendingPrediction | None = None
         self._length_risk: LengthRisk | None = None
         self._plan: Plan | None = None
@@ -66,32 +63,32 @@ class Execution:
         """
         try:
             response = self._run()
-            self._observe_length(complete=response.finish_reason in _BY_ITSELF)
+            self._observe(complete=response.finish_reason in _BY_ITSELF)
             return response
         except JobStopped:
-            self._observe_length(complete=False)
+            self._observe(complete=False)
             raise
         finally:
             if self._prediction is not None:
                 self._prediction.cancel()
 
     def _run(self) -> Response:
-        engine, stopwatch = self._parts.engine, self._parts.stopwatch
+        engine, timeline = self._parts.engine, self._timeline
         prompt_tokens, max_tokens = self._begin()
         self.stage = Stage.PREFILL
         while not engine.prefill_chunk():
             self._checkpoint()
-        self._prefilled_ns = stopwatch.now_ns()
+        timeline.prefilled()
         plan = self._plan = self._make_plan(prompt_tokens, max_tokens)
         finish = engine.finish_reason
         if finish is None:
             # Still the prefill's: its last chunk, or the plan, may have outlasted the deadline.
             self._checkpoint()
         self.stage = Stage.DECODE
-        self._planned_ns = self._evicted_ns = stopwatch.now_ns()
+        timeline.planned()
         if finish is None and plan.kept_tokens < prompt_tokens:
             engine.evict(plan.kept_tokens)
-            self._evicted_ns = stopwatch.now_ns()
+            timeline.evicted()
         try:
             while finish is None:
                 self._checkpoint()
@@ -204,9 +201,10 @@ class Execution:
             max_tokens=max_tokens,
             predicted_tokens=None if lengths is None else lengths.predicted_tokens(max_tokens),
             window=parts.engine.window,
-            spent=seconds(parts.stopwatch.now_ns() - self._started_ns),
+            spent=self._timeline.spent,
             remaining=self._remaining() - self._decided.margin,
             length_risk=self._length_risk,
+            pace=parts.pace.pace(self._decided.time_risk),
         )
         return self._decided.planner.plan(situation, self._time_model)
 
@@ -219,11 +217,16 @@ class Execution:
         grace = 0.0 if finished else allowed
         return self._prediction.wait(max(0.0, grace))
 
-    def _observe_length(self, *, complete: bool) -> None:
-        """Tell how far the response got; what was stopped before it was longer than that."""
+    def _observe(self, *, complete: bool) -> None:
+        """Tell how far the response got, and how late; what was stopped was longer than that."""
+        plan, parts = self._plan, self._parts
+        if plan is None:
+            return
+        reached = parts.engine.response_tokens
+        profiled = self._time_model.evict_and_decode(plan.prompt_tokens, plan.kept_tokens, reached)
+        parts.pace.observe(self._timeline.since_plan, profiled)
         if self._length_risk is not None:
-            reached = self._parts.engine.response_tokens
-            self._parts.coverage.observe(self._length_risk, reached, complete=complete)
+            parts.coverage.observe(self._length_risk, reached, complete=complete)
 
     def _response(self, plan: Plan, finish: FinishReason, text: str) -> Response:
         return Response(
@@ -243,18 +246,4 @@ class Execution:
         return seconds(self.job.deadline_ns - clock.now_ns()) / clock.rate
 
     def _timing_now(self) -> Timing:
-        """Seconds per stage up to now; the stage under way counts as far as it has come."""
-        clock_ns, now_ns = self._parts.clock.now_ns(), self._parts.stopwatch.now_ns()
-
-        def between(start_ns: int | None, end_ns: int | None) -> float:
-            return 0.0 if start_ns is None else seconds((end_ns or now_ns) - start_ns)
-
-        return Timing(
-            queued=self._queued,
-            predict=self._prediction.elapsed if self._prediction is not None else 0.0,
-            prefill=between(self._started_ns, self._prefilled_ns),
-            evict=between(self._planned_ns, self._evicted_ns),
-            decode=between(self._evicted_ns, None),
-            total=seconds(clock_ns - self.job.release_ns),
-            slack=seconds(self.job.deadline_ns - clock_ns),
-        )
+        return self._timeline.timing(self._prediction.elapsed if self._prediction else 0.0)

@@ -11,6 +11,7 @@ from timebill_ros.runtime.coverage import CoverageTracker
 from timebill_ros.runtime.errors import JobStopped
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Reason
+from timebill_ros.runtime.pace import PaceTracker
 from timebill_ros.runtime.protocols import Engine, PredictionService
 
 
@@ -27,6 +28,7 @@ class Pipeline:
         predictor_grace: s that a finished prefill waits for a prediction that is not there yet,
             at most half of what is left.
         coverage: what the lengths of past responses say of the predictor's probabilities.
+        pace: how late past requests were, against the time model.
     """
 
     engine: Engine
@@ -37,6 +39,7 @@ class Pipeline:
     default_max_tokens: int
     predictor_grace: float
     coverage: CoverageTracker = field(default_factory=CoverageTracker)
+    pace: PaceTracker = field(default_factory=PaceTracker)
 
     def max_tokens_of(self, job: Job, prompt_tokens: int) -> int:
         """N_max of this job: its own, or the default shortened to the context that is left.

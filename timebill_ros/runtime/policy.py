@@ -27,12 +27,16 @@ class OverrunPolicy(Enum):
 class Decisions:
     """How a job's eviction ratio is chosen, and what happens at its deadline.
 
-    ``anytime_margin`` is the time that Anytime keeps for closing and publishing an answer, s.
+    Attributes:
+        planner, policy: as their names say.
+        anytime_margin: time that Anytime keeps for closing and publishing an answer, s.
+        time_risk: accepted share of requests that are slower than their worst case.
     """
 
     planner: Planner
     policy: OverrunPolicy
     anytime_margin: float = 0.0
+    time_risk: float = 0.0
 
     @property
     def margin(self) -> float:
@@ -53,9 +57,11 @@ def decisions(settings: Settings) -> Decisions:
         risk=settings.risk,
         fixed_alpha=settings.fixed_alpha,
     )
+    if not 0.0 <= settings.time_risk < 1.0:
+        raise SettingError("time_risk", settings.time_risk, "in [0, 1)")
     try:
         policy = OverrunPolicy(settings.overrun_policy)
     except ValueError:
         names = ", ".join(policy.value for policy in OverrunPolicy)
         raise SettingError("overrun_policy", settings.overrun_policy, f"one of {names}") from None
-    return Decisions(planner, policy, settings.anytime_margin)
+    return Decisions(planner, policy, settings.anytime_margin, settings.time_risk)

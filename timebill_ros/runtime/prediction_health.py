@@ -27,6 +27,7 @@ class _Comparison:
         beyond_wcet: execution outlasted the plan's worst case, or its deadline came although the
             worst case was to end before.
         predicted: a prediction came in time.
+        time_margin: how much slower than profiled the plan took decoding to be, in proportion.
     """
 
     length: tuple[float, float] | None
@@ -35,6 +36,7 @@ class _Comparison:
     beyond_planned: bool
     beyond_wcet: bool
     predicted: bool
+    time_margin: float
 
 
 class PredictionHealth:
@@ -66,6 +68,7 @@ class PredictionHealth:
             "share beyond planned_tokens": f"{planned:.3f}",
             "share beyond wcet": f"{wcet:.3f}",
             "share without prediction": f"{_share(not c.predicted for c in last):.3f}",
+            "time margin": f"{last[-1].time_margin:.3f}" if last else _NONE,
             "plans": str(len(last)),
         }
         if len(last) >= ENOUGH and planned > settings.beyond_plan_warn:
@@ -94,6 +97,7 @@ def _compare(outcome: Outcome, plan: Plan, *, complete: bool) -> _Comparison:
         beyond_planned=tokens > plan.planned_tokens,
         beyond_wcet=timing.execution > plan.wcet or (plan.feasible and not complete),
         predicted=predicted,
+        time_margin=plan.time_margin,
     )
 
 

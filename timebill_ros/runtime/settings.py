@@ -38,6 +38,7 @@ class Settings:
     alpha_max: float = 0.95
     pessimism: float = 5.0
     risk: float = 0.0
+    time_risk: float = 0.0
     fixed_alpha: float = 0.5
     overrun_policy: str = "kill"
     anytime_margin: float = 0.01

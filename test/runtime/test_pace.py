@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The window of past requests' times, alone and behind a server in virtual time."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from timebill_ros.budget.pace import lateness
+from timebill_ros.budget.planners import TimeBillPlanner
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.runtime.outcome import Reason
+from timebill_ros.runtime.pace import WINDOW, PaceTracker
+
+from .simulated import FLAT, Scene
+
+# A step takes 1 ms and 1 us per cached token.
+MODEL = TimeModel(a=0.0, b=1e-5, c=0.0, p=1e-6, q=1e-3)
+SLOW = replace(MODEL, p=1.5 * MODEL.p, q=1.5 * MODEL.q)
+
+
+def test_the_profile_holds_until_requests_show_otherwise() -> None:
+    tracker = PaceTracker()
+    assert tracker.pace(0.05).margin == 0.0
+    tracker.observe(2.0, 1.0)
+    assert tracker.pace(0.05).margin == 0.0, "one slow request is not the machine"
+    tracker.observe(1.5, 1.0)
+    assert tracker.pace(0.05).margin == pytest.approx(lateness(1.5, 1.0))
+
+
+def test_a_lasting_change_is_known_within_a_window() -> None:
+    tracker = PaceTracker()
+    for _ in range(WINDOW):
+        tracker.observe(1.5, 1.0)
+    assert tracker.pace(0.5).margin == pytest.approx(lateness(1.5, 1.0))
+    for _ in range(WINDOW):
+        tracker.observe(1.0, 1.0)
+    assert tracker.pace(0.01).margin == 0.0
+
+
+def test_no_work_says_nothing() -> None:
+    tracker = PaceTracker()
+    for _ in range(WINDOW):
+        tracker.observe(1.0, 0.0)
+    assert tracker.pace(0.01).margin == 0.0
+
+
+def test_many_threads_may_observe_and_ask() -> None:
+    tracker = PaceTracker()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for n in range(200):
+                tracker.observe(1.0 + n / 100, 1.0)
+                assert tracker.pace(0.05).margin >= 0.0
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20.0)
+    assert not failures
+
+
+def slow_scene(time_risk: float) -> Scene:
+    """Thirty requests that keep everything only where the machine is as fast as profiled."""
+    scene = Scene(
+        time_model=MODEL,
+        real_times=SLOW,
+        planner=TimeBillPlanner(pessimism=1.0),
+        time_risk=time_risk,
+        default_max_tokens=51,
+    )
+    for n in range(30):
+        scene.job(f"{n:02}", release_ms=1000 * n, budget_ms=130, response_tokens=51)
+    scene.run()
+    return scene
+
+
+def test_a_machine_slower_than_its_profile_misses_until_plans_know() -> None:
+    # 10 ms of prefill, then 50 steps of 2 ms and more: 111 ms as profiled, 162 ms in truth.
+    blind = slow_scene(0.0)
+    assert [outcome.job.id for outcome in blind.outcomes if not outcome.plan.alpha] == [
+        f"{n:02}" for n in range(30)
+    ]
+    assert all(blind.overrun(f"{n:02}").reason is Reason.KILLED for n in range(30))
+
+    aware = slow_scene(0.05)
+    assert [aware.overrun(f"{n:02}").reason for n in range(2)] == [Reason.KILLED] * 2
+    for n in range(2, 30):
+        plan = aware.response(f"{n:02}").plan
+        assert plan.alpha > 0.0
+        assert plan.feasible
+        assert plan.time_margin == pytest.approx(0.5, abs=0.05)
+        assert aware.response(f"{n:02}").timing.execution <= plan.wcet
+
+
+def test_an_answer_within_prefill_is_no_measure_of_decoding() -> None:
+    scene = Scene(real_times=replace(FLAT, q=1.0), time_risk=0.05)
+    for n in range(10):
+        scene.job(f"{n}", release_ms=1000 * n, response_tokens=1)
+    scene.run()
+    assert all(scene.response(f"{n}").plan.time_margin == 0.0 for n in range(10))
