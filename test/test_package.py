@@ -7,8 +7,6 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -224,14 +222,3 @@ def test_the_manifest_is_valid_and_names_the_installed_version() -> None:
 def test_executables_are_where_ros2_run_looks(name: str) -> None:
     assert importlib.util.find_spec(MODULES[name])
     assert os.access(prefix() / "lib" / "timebill_ros" / name, os.X_OK)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "text"),
-    [(["--help"], 0, "llm_node"), (["nonsense"], 2, "no executable 'nonsense'")],
-)
-def test_the_command_names_its_executables(arguments: list[str], status: int, text: str) -> None:
-    command = [sys.executable, "-m", "timebill_ros", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == status
-    assert text in done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 
 MODULES = {
     "llm_node": "timebill_ros.node.main",
@@ -20,6 +21,10 @@ MODULES = {
 }
 
 
+# By the build: the source folder has none.
+_GENERATED = {"timebill_ros.msg", "timebill_ros.action"}
+
+
 def main() -> int | None:
     """Run the executable named by the first argument, with the rest as its own arguments."""
     names = ", ".join(MODULES)
@@ -31,7 +36,27 @@ def main() -> int | None:
         print(f"timebill_ros: no executable {name!r}; there are: {names}", file=sys.stderr)
         return 2
     sys.argv[0] = f"timebill_ros {name}"
-    return importlib.import_module(MODULES[name]).main()
+    try:
+        return importlib.import_module(MODULES[name]).main()
+    except ModuleNotFoundError as missing:
+        if (advice := _advice(str(missing.name))) is None:
+            raise
+        print(f"timebill_ros: {advice}", file=sys.stderr)
+        return 1
+
+
+def _advice(missing: str) -> str | None:
+    """What to do about a module that is not there; None where it should be."""
+    if missing in _GENERATED:
+        folder = Path(__file__).parent
+        return f"{folder} is a source folder without messages: python -P finds the installed one"
+    package = missing.partition(".")[0]
+    if package == __package__:
+        return None
+    return (
+        f"{package} is not installed for {sys.executable}: source ROS 2, activate the virtual "
+        "environment, and see the README, Getting started"
+    )
 
 
 if __name__ == "__main__":

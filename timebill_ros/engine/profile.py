@@ -114,7 +114,9 @@ class Profiler:
             self._visit(size)
             seconds = time.perf_counter() - before
             visited.append(size)
-            share = len(visited) / len(sizes) / _ROUNDS
+            # By the clock where one round takes all the time there is.
+            spent = time.perf_counter() - start
+            share = max(len(visited) / len(sizes) / _ROUNDS, spent / max(spent, self._limit))
             self._progress(share, f"profiling: {size} tokens in {seconds:.3f} s")
         return visited
 

@@ -67,6 +67,8 @@ class LlmNode(LifecycleNode):
         if self._service is not None:
             self._service.open()
         self._diagnostics.enter("active")
+        topic = self.resolve_topic_name("~/input/instruction")
+        self.get_logger().info(f"active: instructions are taken on {topic}")
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -74,6 +76,7 @@ class LlmNode(LifecycleNode):
         if self._service is not None:
             self._service.close()
         self._diagnostics.enter("inactive")
+        self.get_logger().info("inactive: instructions are rejected")
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executable ``llm_node``."""
+"""The node that answers language-model instructions within their deadline.
+
+Its parameters come after --ros-args, as in: --ros-args -p model:=embedded -p threads:=2
+"""
 
 from __future__ import annotations
 
+import argparse
 import signal
+import sys
 import threading
 import time
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 
 from timebill_ros.node.llm_node import LlmNode
 
@@ -19,13 +26,16 @@ _SIGNAL_POLL = 0.1
 _LEAVE = 0.3
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the node until it is interrupted; its lifecycle is driven from outside.
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; 1 if it was to start by itself and cannot.
+
+    Unless ``--autostart`` is given, its lifecycle is driven from outside.
 
     rclpy's own signal handlers would shut the context down at once, and with it the publishers
     that are to announce what was in flight. So the signals only ask the node to end, from before
     others can see it.
     """
+    options = _parser().parse_args(remove_ros_args(args)[1:])
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ending.set())
@@ -34,8 +44,13 @@ def main(args: list[str] | None = None) -> None:
     # Single-threaded: messages wait for nothing here, and the engine has a thread of its own.
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    failed = False
     try:
-        while not ending.is_set():
+        if options.autostart:
+            failed = not _started(node) and not ending.is_set()
+        else:
+            node.get_logger().info("unconfigured: waits to be configured and activated")
+        while not (failed or ending.is_set()):
             executor.spin_once(timeout_sec=_SIGNAL_POLL)
     finally:
         _take_leave(node, executor)
@@ -44,6 +59,13 @@ def main(args: list[str] | None = None) -> None:
         rclpy.shutdown()
         # A terminal and launch may both interrupt; the second signal must not kill Python's exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return int(failed)
+
+
+def _started(node: LlmNode) -> bool:
+    """Configure and activate; whether both succeeded."""
+    transitions = (node.trigger_configure, node.trigger_activate)
+    return all(transition() == TransitionCallbackReturn.SUCCESS for transition in transitions)
 
 
 def _take_leave(node: LlmNode, executor: SingleThreadedExecutor) -> None:
@@ -55,5 +77,17 @@ def _take_leave(node: LlmNode, executor: SingleThreadedExecutor) -> None:
         executor.spin_once(timeout_sec=end - time.monotonic())
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--autostart",
+        action="store_true",
+        help="configure and activate at once, where no launch file or operator does",
+    )
+    return parser
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -171,6 +171,7 @@ def _time_model(
     predict = None if predictor is None else _prediction(predictor, engine)
 
     def measure() -> ProfilePoints:
+        _LOG.info("measuring it, for %g s at most", settings.profile_seconds)
         return Profiler(
             engine,
             limit=settings.profile_seconds,
