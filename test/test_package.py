@@ -45,6 +45,7 @@ FIELDS = {
         "predicted_tokens": "uint32",
         "planned_tokens": "uint32",
         "time_margin": "double",
+        "score": "double",
         "risk": "double",
         "predicted_prefill": DURATION,
         "predicted_time": DURATION,

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from timebill_ros.budget.planners import (
     make_planner,
     minimal_alpha,
 )
+from timebill_ros.budget.quality import QualityCurve, QualityPoint
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 
@@ -78,6 +80,14 @@ def test_alpha_star_put_back_into_equation_9_uses_the_budget_exactly(
     kept = (1.0 - alpha) * n_x
     worst = sum(model.p * (kept + i - 1) + model.q for i in range(1, n_w))
     assert pace.worst(worst + model.evict(n_x)) == pytest.approx(remaining, rel=1e-6)
+
+
+def test_a_plan_tells_what_was_measured_at_its_ratio() -> None:
+    curve = QualityCurve((QualityPoint(0.0, 90.0, 1.0, 0.0), QualityPoint(1.0, 50.0, 1.0, 0.0)))
+    measured = replace(situation(), quality=curve)
+    plan = FixedPlanner(alpha=0.25).plan(measured, MODEL)
+    assert plan.score == pytest.approx(80.0)
+    assert FixedPlanner(alpha=0.25).plan(situation(), MODEL).score is None
 
 
 @given(

@@ -178,4 +178,6 @@ def test_the_account_has_what_there_is() -> None:
     assert ANSWERED.plan is not None
     risky = replace(ANSWERED, plan=replace(ANSWERED.plan, planned_tokens=112, risk=0.05))
     assert "(predicted 96, planned for 112 at a risk of 0.050)" in ask.account(risky)
+    scored = replace(ANSWERED, plan=replace(ANSWERED.plan, score=97.6))
+    assert "alpha 0.42 (where answers score 98 of 100)," in ask.account(scored)
     assert ask.account(EXPIRED) == "[expired], queued 0.530 s, slack -0.018 s"

@@ -54,7 +54,12 @@ def test_a_response_becomes_a_record() -> None:
         text="yes",
         response_tokens=3,
         plan=Plan(
-            planner="timebill", alpha=0.25, prompt_tokens=40, wcet=duration_msg(0.4), risk=0.05
+            planner="timebill",
+            alpha=0.25,
+            prompt_tokens=40,
+            wcet=duration_msg(0.4),
+            risk=0.05,
+            score=97.5,
         ),
         # Under a clock at rate 3: what it tells is three times as long as the work.
         timing=Timing(
@@ -67,7 +72,8 @@ def test_a_response_becomes_a_record() -> None:
     assert record.plan is not None
     assert (record.ending, record.text, record.prompt_tokens) == (Ending.IN_TIME, "yes", 40)
     assert (record.released, record.budget, record.timing.slack) == (7.0, 0.5, -0.25)
-    assert (record.plan.alpha, record.plan.wcet, record.plan.risk) == (0.25, 0.4, 0.05)
+    assert (record.plan.alpha, record.plan.wcet) == (0.25, 0.4)
+    assert (record.plan.risk, record.plan.score) == (0.05, 97.5)
     assert record.execution == pytest.approx(0.1)
 
 

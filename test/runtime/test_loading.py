@@ -12,15 +12,21 @@ import numpy as np
 import pytest
 
 from timebill_ros.budget.calibration import fit_calibration
-from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.errors import QualityFileError, SettingError
 from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.quality import (
+    QUALITY_FILE,
+    QualityCurve,
+    QualityPoint,
+    write_quality,
+)
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import DeviceUnavailable
 from timebill_ros.engine.profile import least_context
 from timebill_ros.predictor.calibration import write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.runtime import loading
-from timebill_ros.runtime.loading import Loaded, load
+from timebill_ros.runtime.loading import Loaded, load, measured_quality
 from timebill_ros.runtime.settings import Settings
 
 
@@ -119,6 +125,24 @@ def test_a_damaged_calibration_fails_loading_by_name(predictor: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": {"pairs": 3}}))
     with pytest.raises(PredictorIncomplete, match="calibration: 'levels' is missing"):
         loading._calibration(predictor)
+
+
+def test_a_model_brings_what_was_measured_of_its_eviction_method(tmp_path: Path) -> None:
+    embedded = measured_quality(Settings(eviction_method="snapkv"))
+    blind = measured_quality(Settings(eviction_method="random"))
+    assert embedded is not None
+    assert blind is not None
+    assert embedded.score(0.5) > blind.score(0.5) + 20.0
+    mine = Settings(model=str(tmp_path))
+    assert measured_quality(mine) is None
+    assert measured_quality(Settings(model="somebody/somewhere")) is None
+    curve = QualityCurve((QualityPoint(0.0, 90.0, 1.0, 0.0),))
+    write_quality(tmp_path / QUALITY_FILE, {"snapkv": curve})
+    assert measured_quality(mine) == curve
+    assert measured_quality(Settings(model=str(tmp_path), eviction_method="random")) is None
+    (tmp_path / QUALITY_FILE).write_text("[]")
+    with pytest.raises(QualityFileError, match=r"quality\.json"):
+        measured_quality(mine)
 
 
 def test_a_device_that_is_not_there_is_named_with_its_parameter(predictor: Path) -> None:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from timebill_ros.budget.pace import AS_PROFILED, Pace
+from timebill_ros.budget.quality import QualityCurve
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 
@@ -31,6 +32,7 @@ class Situation:
         remaining: s from now to the deadline, T - t_prefill - delta; negative once it passed.
         length_risk: how probable longer responses are; None where no prediction came in time.
         pace: how late eviction and decoding are taken to be in the worst case.
+        quality: what eviction ratios cost the loaded model; None where that was not measured.
     """
 
     prompt_tokens: int
@@ -41,6 +43,7 @@ class Situation:
     remaining: float
     length_risk: LengthRisk | None = None
     pace: Pace = AS_PROFILED
+    quality: QualityCurve | None = None
 
     def smallest_kept(self) -> int:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
@@ -81,6 +84,8 @@ class Plan:
         wcet: s of execution, start to end, for N_W tokens at the situation's pace, equation (9).
         risk: calibrated probability that the response is longer than N_W; None where not known.
         time_margin: how late its pace takes eviction and decoding to be, in proportion.
+        score: Q(alpha), the mean score of 0 to 100 that was measured at this ratio; None where
+            none was.
     """
 
     planner: str
@@ -94,6 +99,7 @@ class Plan:
     wcet: float
     risk: float | None = None
     time_margin: float = 0.0
+    score: float | None = None
 
 
 def kept_tokens(alpha: float, situation: Situation) -> int:
@@ -113,11 +119,12 @@ def plan_with(
     """The plan that evicts at ``alpha``, rechecked by equation (9) on whole tokens."""
     kept = kept_tokens(alpha, situation)
     worst = situation.pace.worst(model.evict_and_decode(situation.prompt_tokens, kept, planned))
+    evicted = min(alpha, 1.0 - kept / situation.prompt_tokens)
     likely_tokens = situation.predicted_tokens or planned
     likely = model.evict_and_decode(situation.prompt_tokens, kept, likely_tokens)
     return Plan(
         planner=planner,
-        alpha=min(alpha, 1.0 - kept / situation.prompt_tokens),
+        alpha=evicted,
         feasible=fits(worst, situation),
         prompt_tokens=situation.prompt_tokens,
         kept_tokens=kept,
@@ -127,4 +134,5 @@ def plan_with(
         wcet=situation.spent + worst,
         risk=situation.risk_of(planned),
         time_margin=situation.pace.margin,
+        score=situation.quality.score(evicted) if situation.quality else None,
     )

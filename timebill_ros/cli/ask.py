@@ -122,9 +122,10 @@ def account(record: Record) -> str:
     parts = [f"[{record.ending}]"]
     if (plan := record.plan) is not None:
         predicted = f"predicted {plan.predicted_tokens}" if plan.predicted_tokens else "unpredicted"
+        score = "" if plan.score is None else f" (where answers score {plan.score:.0f} of 100)"
         risk = "" if plan.risk is None else f" at a risk of {plan.risk:.3f}"
         parts += [
-            f"alpha {plan.alpha:.2f}",
+            f"alpha {plan.alpha:.2f}{score}",
             f"prompt {record.prompt_tokens} tokens",
             f"response {record.response_tokens} tokens ({predicted}, "
             f"planned for {plan.planned_tokens}{risk})",

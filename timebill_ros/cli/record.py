@@ -45,7 +45,8 @@ _ENDINGS = {number: Ending(reason.value) for reason, number in REASONS.items()}
 class Planned:
     """The numbers of a plan: N_hat (0 where no prediction came in time), N_W, alpha; times in s.
 
-    ``risk``, of a response longer than N_W, is None where it was not known.
+    ``risk``, of a response longer than N_W, is None where it was not known, and so is ``score``,
+    which was measured at alpha.
     """
 
     predicted_tokens: int
@@ -55,6 +56,7 @@ class Planned:
     predicted_time: float
     wcet: float
     risk: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ def _row(record: Record) -> dict[str, object]:
         "risk": plan.risk if plan and plan.risk is not None else "",
         "response_tokens": record.response_tokens,
         "alpha": plan.alpha if plan else "",
+        "score": plan.score if plan and plan.score is not None else "",
         "feasible": plan.feasible if plan else "",
         "predicted_time": plan.predicted_time if plan else "",
         "wcet": plan.wcet if plan else "",
@@ -245,6 +248,7 @@ def _planned(message: PlanMsg) -> Planned | None:
         predicted_time=seconds(nanoseconds(message.predicted_time)),
         wcet=seconds(nanoseconds(message.wcet)),
         risk=message.risk if message.risk >= 0.0 else None,
+        score=message.score if message.score >= 0.0 else None,
     )
 
 

@@ -39,7 +39,7 @@ STAGES = {
 }
 
 
-_UNKNOWN_RISK = -1.0
+_UNKNOWN = -1.0
 
 # What fits the 32 bits of a message's seconds: 68 years either way.
 _SHORTEST_NS, _LONGEST_NS = -(2**31) * NS_PER_S, 2**31 * NS_PER_S - 1
@@ -154,8 +154,9 @@ def plan_msg(plan: Plan | None, predicted_prefill: float) -> msg.Plan:
         predicted_prefill=prefill,
         predicted_time=duration_msg(plan.predicted_time),
         wcet=duration_msg(plan.wcet),
-        risk=_UNKNOWN_RISK if plan.risk is None else plan.risk,
+        risk=_UNKNOWN if plan.risk is None else plan.risk,
         time_margin=plan.time_margin,
+        score=_UNKNOWN if plan.score is None else plan.score,
     )
 
 

@@ -87,6 +87,7 @@ def assemble(
             default_max_tokens=settings.max_tokens,
             predictor_grace=settings.predictor_grace,
             coverage=CoverageTracker(loaded.calibration),
+            quality=loaded.quality,
         )
         server = Server(
             pipeline,

@@ -205,6 +205,7 @@ class Execution:
             remaining=self._remaining() - self._decided.margin,
             length_risk=self._length_risk,
             pace=parts.pace.pace(self._decided.time_risk),
+            quality=parts.quality,
         )
         return self._decided.planner.plan(situation, self._time_model)
 

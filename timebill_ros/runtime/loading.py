@@ -14,6 +14,7 @@ from pathlib import Path
 from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
 from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.quality import QUALITY_FILE, QualityCurve, read_quality
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint, usable_device
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.fingerprint import checkpoint_digest
@@ -48,7 +49,7 @@ Progress = Callable[[float, str], None]
 class Loaded:
     """What a server needs of the model: ``predictor`` is None where none is configured.
 
-    ``calibration`` is None where the predictor has none.
+    ``calibration`` is None where the predictor has none, ``quality`` where nothing was measured.
     """
 
     engine: TransformerEngine
@@ -56,6 +57,7 @@ class Loaded:
     fit: TimeModelFit
     device: str
     calibration: Calibration | None = None
+    quality: QualityCurve | None = None
 
 
 def load(settings: Settings, progress: Progress) -> Loaded:
@@ -64,13 +66,15 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     To be called on the thread that the engine is to run on.
 
     Raises:
-        SettingError, EngineError, PredictorError: what cannot be worked with, by name.
+        SettingError, EngineError, PredictorError, QualityFileError: what cannot be worked with, by
+            name.
     """
     progress(0.0, f"loading the model {settings.model!r}")
     checkpoint = load_checkpoint(
         model_folder(settings), device=settings.device, dtype=settings.dtype
     )
     engine = make_engine(checkpoint, settings)
+    quality = measured_quality(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
     folder, predictor, predictor_id = _predictor_folder(settings), None, ""
     calibration = None
@@ -86,12 +90,22 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     progress(0.9, "warming up")
     warm_up(engine)
     progress(1.0, f"ready on {checkpoint.device}")
-    return Loaded(engine, predictor, fit, str(checkpoint.device), calibration)
+    return Loaded(engine, predictor, fit, str(checkpoint.device), calibration, quality)
 
 
 def model_folder(settings: Settings) -> str | Path:
     """Where the model is: the package's own for 'embedded', otherwise as set."""
     return _EMBEDDED / "checkpoint" if settings.model == "embedded" else settings.model
+
+
+def measured_quality(settings: Settings) -> QualityCurve | None:
+    """Q(alpha) under the set eviction method, where the model's folder tells it.
+
+    Raises:
+        QualityFileError: the folder has such a file, but it holds no curves.
+    """
+    path = Path(model_folder(settings)).expanduser() / QUALITY_FILE
+    return read_quality(path).get(settings.eviction_method) if path.is_file() else None
 
 
 def default_threads(checkpoint: Checkpoint) -> int:

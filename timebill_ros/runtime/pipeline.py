@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from timebill_ros.budget.quality import QualityCurve
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage import CoverageTracker
@@ -29,6 +30,7 @@ class Pipeline:
             at most half of what is left.
         coverage: what the lengths of past responses say of the predictor's probabilities.
         pace: how late past requests were, against the time model.
+        quality: Q(alpha) of the loaded model under its eviction method; None where not measured.
     """
 
     engine: Engine
@@ -40,6 +42,7 @@ class Pipeline:
     predictor_grace: float
     coverage: CoverageTracker = field(default_factory=CoverageTracker)
     pace: PaceTracker = field(default_factory=PaceTracker)
+    quality: QualityCurve | None = None
 
     def max_tokens_of(self, job: Job, prompt_tokens: int) -> int:
         """N_max of this job: its own, or the default shortened to the context that is left.
