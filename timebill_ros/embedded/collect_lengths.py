@@ -35,7 +35,7 @@ class PairSet:
 
 SETS = {
     "train": PairSet(seed=2, count=1200),
-    "calibration": PairSet(seed=1_000_001, count=1000),
+    "calibration": PairSet(seed=1_000_001, count=5000),
     "held_out": PairSet(seed=1_000_003, count=1000),
     "unseen": PairSet(seed=1_000_005, count=500, unseen=True),
 }
