@@ -18,9 +18,15 @@ from timebill_ros.budget.plan import Situation
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.runtime.coverage import CoverageTracker
+from timebill_ros.runtime.pace import PaceTracker
 
 MODEL = TimeModel(6e-9, 1.5e-5, 2e-3, 5e-8, 2.5e-4, evict_rate=8e-7, evict_base=2e-4)
-PLANNERS = {"pessimism 5": TimeBillPlanner(), "risk 0.05": TimeBillPlanner(risk=0.05)}
+# With the time risk that goes with each.
+PLANNERS = {
+    "pessimism 5": (TimeBillPlanner(), 0.0),
+    "risk 0.05": (TimeBillPlanner(risk=0.05), 0.0),
+    "both risks": (TimeBillPlanner(risk=0.05), 0.05),
+}
 
 
 def main() -> None:
@@ -30,8 +36,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(heading("Planning time"))
     print(f"{arguments.plans} plans each; goal: p99 < 200 us")
-    for name, planner in PLANNERS.items():
-        times, alphas = plan_many(planner, arguments.plans)
+    for name, (planner, time_risk) in PLANNERS.items():
+        times, alphas = plan_many(planner, time_risk, arguments.plans)
         p50, p99, worst = np.quantile(times, [0.5, 0.99, 1.0]) / 1e3
         evicting = np.mean((alphas > 0) & (alphas < planner.alpha_max))
         print(
@@ -41,7 +47,7 @@ def main() -> None:
 
 
 def plan_many(
-    planner: TimeBillPlanner, count: int
+    planner: TimeBillPlanner, time_risk: float, count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """ns and alpha of each plan, made from a distribution over 100 buckets."""
     rng = random.Random(0)
@@ -49,13 +55,17 @@ def plan_many(
     lengths = LengthDistribution(draws.dirichlet(np.ones(100)), bucket_size=4)
     actual = draws.integers(1, 401, 1000).tolist()
     tracker = CoverageTracker(fit_calibration([lengths] * 1000, actual))
+    times_seen = PaceTracker()
+    for measured in draws.gamma(20.0, 0.05, 100):
+        times_seen.observe(measured, profiled=1.0)
     times, alphas = np.empty(count), np.empty(count)
     gc.disable()
     for i in range(count):
         prompt_tokens, remaining = rng.randint(1, 8192), rng.uniform(-0.1, 0.5)
         start = time.perf_counter_ns()
         predicted, known = lengths.predicted_tokens(400), tracker.assess(lengths)
-        situation = Situation(prompt_tokens, 400, predicted, 16, 0.1, remaining, known)
+        pace = times_seen.pace(time_risk)
+        situation = Situation(prompt_tokens, 400, predicted, 16, 0.1, remaining, known, pace)
         alphas[i] = planner.plan(situation, MODEL).alpha
         times[i] = time.perf_counter_ns() - start
     gc.enable()

@@ -14,6 +14,7 @@ from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage import CoverageTracker
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
+from timebill_ros.runtime.pace import PaceTracker
 from timebill_ros.runtime.partial import Observer
 from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
@@ -50,6 +51,7 @@ class Scene:
     observe: Callable[[Job], Observer | None] = lambda _: None
     coverage: CoverageTracker = field(default_factory=CoverageTracker)
     time_risk: float = 0.0
+    pace: PaceTracker = field(default_factory=PaceTracker)
     real_times: TimeModel | None = None  # where they are not what the time model says
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class Scene:
                 default_max_tokens=self.default_max_tokens,
                 predictor_grace=self.predictor_grace,
                 coverage=self.coverage,
+                pace=self.pace,
             ),
             Decisions(self.planner, self.policy, self.anytime_margin, self.time_risk),
             queue_capacity=self.queue_capacity,

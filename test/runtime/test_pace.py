@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from timebill_ros.budget.pace import lateness
-from timebill_ros.budget.planners import TimeBillPlanner
+from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.runtime.outcome import Reason
 from timebill_ros.runtime.pace import WINDOW, PaceTracker
@@ -100,9 +100,40 @@ def test_a_machine_slower_than_its_profile_misses_until_plans_know() -> None:
         assert aware.response(f"{n:02}").timing.execution <= plan.wcet
 
 
-def test_an_answer_within_prefill_is_no_measure_of_decoding() -> None:
-    scene = Scene(real_times=replace(FLAT, q=1.0), time_risk=0.05)
-    for n in range(10):
-        scene.job(f"{n}", release_ms=1000 * n, response_tokens=1)
+class RecordingTracker(PaceTracker):
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[float, float]] = []
+
+    def observe(self, measured: float, profiled: float) -> None:
+        self.told.append((measured, profiled))
+        super().observe(measured, profiled)
+
+
+def told(response_tokens: int, budget_ms: int = 1000) -> list[tuple[float, float]]:
+    """What one request of 1,000 tokens, half of them evicted in 10 ms, says of 20 ms in truth."""
+    tracker = RecordingTracker()
+    scene = Scene(
+        time_model=replace(FLAT, evict_base=0.01),
+        real_times=replace(FLAT, evict_base=0.02),
+        planner=FixedPlanner(alpha=0.5),
+        pace=tracker,
+    )
+    scene.job("a", response_tokens=response_tokens, budget_ms=budget_ms)
     scene.run()
-    assert all(scene.response(f"{n}").plan.time_margin == 0.0 for n in range(10))
+    return tracker.told
+
+
+def test_eviction_and_decoding_are_compared_for_the_tokens_that_came() -> None:
+    assert told(11) == [pytest.approx((0.030, 0.020))]
+
+
+def test_a_killed_request_says_what_it_took_so_far() -> None:
+    # 10 ms of prefill and 20 ms of eviction leave 5 ms: five steps.
+    assert told(11, budget_ms=35) == [pytest.approx((0.025, 0.015))]
+
+
+def test_an_answer_within_prefill_says_nothing() -> None:
+    assert told(1) == []

@@ -224,8 +224,10 @@ class Execution:
         if plan is None:
             return
         reached = parts.engine.response_tokens
-        profiled = self._time_model.evict_and_decode(plan.prompt_tokens, plan.kept_tokens, reached)
-        parts.pace.observe(self._timeline.since_plan, profiled)
+        if reached > 1:  # The first token is the prefill's, and needs no eviction.
+            n_x, kept = plan.prompt_tokens, plan.kept_tokens
+            profiled = self._time_model.evict_and_decode(n_x, kept, reached)
+            parts.pace.observe(self._timeline.since_plan, profiled)
         if self._length_risk is not None:
             parts.coverage.observe(self._length_risk, reached, complete=complete)
 
