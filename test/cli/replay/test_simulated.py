@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -192,52 +190,6 @@ def test_expectations_decide_the_exit_status(
     ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "fault"),
-    [
-        (["--rate", "-1"], "a rate is above 0"),
-        (["--rate", "fast"], "invalid rate value: 'fast'"),
-        (["--expect", "speed>=1"], "no figure speed"),
-        (["--simulate", "--time-model", "/nowhere.json"], "/nowhere.json: no time model can"),
-        (["--simulate", "-p", "planner:=best"], "planner"),
-        (["--simulate", "-p", "pessimism:=0.5"], "pessimism"),
-        (["--simulate", "--params", "/nowhere.yaml"], "/nowhere.yaml: there is no such file"),
-        (["--simulate", "-p", "profile_cache:=/nowhere"], "no profile of the model 'embedded'"),
-        (["--time-model", "x.json"], "--time-model is for --simulate"),
-        (["--simulate", "--start"], "--start does not go with --simulate"),
-        (["--start", "--node", "x"], "--node names a node that runs already"),
-        (["--budget", "1"], "are for traces"),
-        (["--topic", "/other"], "no timebill_ros/msg/Instruction at /other"),
-    ],
-)
-def test_bad_arguments_are_named_with_status_two(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str
-) -> None:
-    bag = write(tmp_path / "in", [recorded("a", 0.0)], [answer("a")])
-    with pytest.raises(SystemExit) as caught:
-        raise SystemExit(main([str(bag), *arguments]))
-    assert caught.value.code == 2
-    assert fault in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "fault"),
-    [
-        ([], "a trace has no deadlines"),
-        (["--budget", "1", "--topic", "/x"], "--topic is for bags"),
-        (["--budget", "1", "--by-stamp"], "--by-stamp is for bags"),
-        (["--simulate", "--budget", "1", "--lengths", "x"], "--lengths is for bags"),
-    ],
-)
-def test_bad_arguments_of_a_trace_are_named(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["trace.csv", *arguments])
-    assert caught.value.code == 2
-    assert fault in capsys.readouterr().err
-
-
 def test_a_replay_that_cannot_begin_leaves_no_bag(tmp_path: Path, model: Path) -> None:
     bag = write(tmp_path / "in", [recorded("a", 0.0)])
     out = ["--out", str(tmp_path / "out")]
@@ -253,24 +205,3 @@ def test_nothing_is_overwritten(
     assert main(arguments) == 0
     assert main(arguments) == 2
     assert "bag: exists already" in capsys.readouterr().err
-
-
-ROOT = Path(__file__).parents[3]
-
-
-def commands(page: str) -> list[list[str]]:
-    """The arguments of the commands in virtual time that a page shows."""
-    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = re.findall(r"^    timebill_ros replay (.*)$", text, re.MULTILINE)
-    return [shlex.split(line) for line in lines if "--simulate" in line]
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/replay-tests.md"])
-def test_the_commands_of_the_pages_run_as_written(
-    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(ROOT)
-    assert commands(page)
-    for arguments in commands(page):
-        assert main(arguments) == 0
-        assert "60 instructions" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from pathlib import Path
 from timebill_ros.cli.argument_types import node_name, positive_seconds
 from timebill_ros.cli.replay.expectation import Expectation
 from timebill_ros.cli.replay.recording import Lengths
+from timebill_ros.node.parameter_specs import SPECS
 
 _FASTEST = 1e6
 
@@ -92,14 +93,15 @@ def _misfit(options: argparse.Namespace) -> str | None:
             return "a trace has no deadlines: give --budget, --budget-per-token or both"
     elif options.budget is not None or options.budget_per_token is not None:
         return "--budget and --budget-per-token are for traces: a bag has its deadlines"
-    return next(
-        (
-            f"--params {path}: there is no such file"
-            for path in options.params
-            if not path.is_file()
-        ),
-        None,
-    )
+    for path in options.params:
+        if not path.is_file():
+            return f"--params {path}: there is no such file"
+    for assignment in options.param:
+        # ROS ignores what no node declares: a slip would replay with the default.
+        name = assignment.partition(":=")[0].rpartition(":")[2]
+        if name not in SPECS and name != "use_sim_time":
+            return f"-p {assignment}: the node has no such parameter"
+    return None
 
 
 def _parser(description: str) -> argparse.ArgumentParser:

@@ -117,7 +117,7 @@ def _simulate(
 def _play(
     options: argparse.Namespace, recorded: Sequence[Recorded], storage: StoragePlugin
 ) -> Outcomes:
-    with _node(options) as (domain, heartbeat), _keeping(options, storage) as keep:
+    with _keeping(options, storage) as keep, _node(options) as (domain, heartbeat):
         pace = Pace(options.rate, options.clock)
         replay = LiveReplay(options.node, domain, pace, keep, heartbeat)
         return replay.run(recorded, wait=options.wait, patience=options.patience)
