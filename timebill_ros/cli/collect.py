@@ -107,7 +107,10 @@ def _recorded_prompts(bag: Path, *, chat_template: bool) -> Iterator[Prompt]:
     from timebill_ros.collection.prompts import Prompt
     from timebill_ros.node.conversions import instruction_from
 
-    for each in Bag(bag).recorded:
+    recording = Bag(bag)
+    for note in recording.notes:
+        _LOG.warning(note)
+    for each in recording.recorded:
         message = each.instruction
         source = f"{bag}, instruction {message.id}"
         if message.messages and not chat_template:

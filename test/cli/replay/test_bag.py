@@ -183,7 +183,7 @@ def test_malformed_bags_are_named(tmp_path: Path) -> None:
         path = write(tmp_path / f"bag{number}", [recorded("a", 0.0)] * 50, storage=storage)
         (data,) = (file for file in path.iterdir() if file.name != "metadata.yaml")
         data.write_bytes(data.read_bytes()[: data.stat().st_size // 3])
-        with pytest.raises(BadInput, match=f"bag{number}: not a rosbag2"):
+        with pytest.raises(BadInput, match=f"bag{number}: (not a rosbag2|.*: its end is missing)"):
             Bag(path)
         (path / "metadata.yaml").write_text("rosbag2_bagfile_information: 3")
         with pytest.raises(BadInput, match=f"bag{number}: not a rosbag2"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, StoragePlugin
+from rosbags.rosbag2 import StoragePlugin
 
 from timebill_ros import msg
+from timebill_ros.cli.replay.bag_files import BagFiles, open_bag
 from timebill_ros.cli.replay.definitions import INSTRUCTION, OVERRUN, RESPONSE, definitions_of
 from timebill_ros.cli.replay.recording import BadInput, Lengths, Recorded, named
 from timebill_ros.msg import Instruction, Overrun
@@ -33,8 +35,8 @@ class Bag:
         recorded: its instructions in order of recording, or of their stamps, with the lengths its
             outcomes tell.
         storage: how it is stored, to write the next one alike.
-        notes: what the reader should know: fields that this version does not have, or has more;
-            stamps of another clock than the recording's.
+        notes: what the reader should know: what a killed recorder left out; fields that this
+            version does not have, or has more; stamps of another clock than the recording's.
     """
 
     def __init__(self, path: Path, topic: str = "", *, by_stamp: bool = False) -> None:
@@ -51,21 +53,19 @@ class Bag:
         """
         self.notes: list[str] = []
         self._path = path
-        with self._reader() as reader:
-            connections = list(reader.connections)
-            mcap = path.suffix == ".mcap" or any(path.glob("*.mcap*"))
+        with self._files() as files:
+            connections = files.connections
+            mcap = any(reader.path.suffix == ".mcap" for reader in files.readers)
             self.storage = StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3
-            chosen = [c for c in connections if topic in ("", c.topic)]
-            instructions = list(self._messages(reader, chosen, INSTRUCTION))
-            outcomes = [
-                pair
-                for kind in (RESPONSE, OVERRUN)
-                for pair in self._messages(reader, connections, kind)
-            ]
+            instructions = list(_messages(files, INSTRUCTION, topic))
+            outcomes = [pair for kind in (RESPONSE, OVERRUN) for pair in _messages(files, kind)]
+            self.notes += files.notes
         for pairs in (instructions, outcomes):
             pairs.sort(key=lambda pair: pair[0])
         if not instructions:
-            raise BadInput(f"{path}: {_no_instruction(connections, topic)}")
+            raise BadInput(
+                "; ".join([f"{path}: {_no_instruction(connections, topic)}", *self.notes])
+            )
         lengths = _lengths([outcome for _, outcome in outcomes])
         messages = [self._instruction(message) for _, message in instructions]
         self.recorded = [
@@ -77,11 +77,11 @@ class Bag:
         self._note_other_clocks()
 
     @contextmanager
-    def _reader(self) -> Iterator[Reader]:
-        """An open reader; whatever it, or the bag's bytes under it, raises is bad input."""
+    def _files(self) -> Iterator[BagFiles]:
+        """Its open files; whatever they, or the bag's bytes under them, raise is bad input."""
         try:
-            with Reader(self._path) as reader:
-                yield reader
+            with open_bag(self._path) as files:
+                yield files
         except BadInput:
             raise
         except Exception as failure:
@@ -89,16 +89,6 @@ class Bag:
             raise BadInput(
                 f"{self._path}: not a rosbag2 that can be read: {type(failure).__name__}: {failure}"
             ) from failure
-
-    def _messages(
-        self, reader: Reader, connections: Sequence[Connection], kind: str
-    ) -> Iterator[tuple[int, Any]]:
-        """(recorded, message) of one type, read by the definition that the bag holds of it."""
-        for connection in connections:
-            if connection.msgtype == kind:
-                store = definitions_of(connection)
-                for _, at_ns, raw in reader.messages([connection]):
-                    yield at_ns, store.deserialize_cdr(raw, kind)
 
     def _by_stamp(self) -> list[Recorded]:
         """The recorded instructions at their stamps, in the stamps' order."""
@@ -135,6 +125,14 @@ class Bag:
             if names and note + end not in self.notes:
                 self.notes.append(note + end)
         return instruction
+
+
+def _messages(files: BagFiles, kind: str, topic: str = "") -> Iterator[tuple[int, Any]]:
+    """(recorded, message) of one type, read by the definition that its file holds of it."""
+    for connection, messages in files.topics(kind, topic):
+        store = definitions_of(connection)
+        for at_ns, raw in messages:
+            yield at_ns, store.deserialize_cdr(raw, kind)
 
 
 def _fill(target: Any, source: Any) -> tuple[list[str], list[str]]:
@@ -191,7 +189,10 @@ def _lengths(outcomes: Sequence[Any]) -> dict[str, Iterator[Lengths | None]]:
 
 
 def _no_instruction(connections: Sequence[Connection], topic: str) -> str:
-    found = ", ".join(f"{c.topic} ({c.msgtype}, {c.msgcount})" for c in connections)
+    counts: Counter[tuple[str, str]] = Counter()
+    for each in connections:
+        counts[each.topic, each.msgtype] += each.msgcount
+    found = ", ".join(f"{name} ({kind}, {count})" for (name, kind), count in counts.items())
     at = f" at {topic}" if topic else ""
     return f"no {INSTRUCTION}{at}; its topics are: {found or 'none'}"
 
