@@ -31,9 +31,7 @@ UNKNOWN = "overrun_policy:=1"
 COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
 
 
-def shown(
-    *beginning: str, where: Callable[[list[str]], bool] = lambda words: True
-) -> list[object]:
+def shown(*beginning: str, where: Callable[[list[str]], bool] = lambda words: True) -> list[object]:
     """What follows this beginning in the pages' commands; those that ``where`` takes."""
     size = len(beginning)
     return [

@@ -43,7 +43,7 @@ def test_a_source_folder_says_that_it_has_no_messages(tmp_path: Path) -> None:
 def test_a_package_that_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
     monkeypatch.delitem(sys.modules, "timebill_ros.cli.top", raising=False)
     monkeypatch.setattr(sys, "argv", ["timebill_ros", "top", "--once"])
     assert main() == 1
