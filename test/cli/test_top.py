@@ -72,6 +72,7 @@ def test_a_snapshot_is_printed_where_there_is_no_terminal(
     printed = capsys.readouterr().out
     assert "active" in printed
     assert "2 of 7 wait" in printed
+    assert "last outcomes" not in printed
 
 
 def test_outcomes_are_taken_and_late_is_none(node: StandIn, domain: int) -> None:

@@ -60,9 +60,10 @@ class Dashboard:
 
     def render(self, silence: float = 0.0) -> RenderableType:
         """The tables; ``silence`` is how long the node has said nothing, s."""
-        return Group(self._health(silence), self._outcomes())
+        return Group(self.health(silence), self._outcomes())
 
-    def _health(self, silence: float) -> Table:
+    def health(self, silence: float = 0.0) -> Table:
+        """The first table: the diagnostics alone."""
         title = Text(self._node, style="bold")
         if silence > 0.0:
             title.append(f"  silent for {silence:.0f} s", style="bold red")

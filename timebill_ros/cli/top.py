@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 return 1
             if options.once:
-                console.print(watch.dashboard.render())
+                console.print(watch.dashboard.health())
             elif console.is_terminal:
                 _show(watch, console, options.period)
             else:
@@ -111,7 +111,7 @@ def _print(watch: Watch, console: Console, period: float) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--node", type=node_name, default="/llm", help="name of the node")
-    parser.add_argument("--once", action="store_true", help="print the tables once and end")
+    parser.add_argument("--once", action="store_true", help="print the diagnostics once and end")
     parser.add_argument(
         "--period", type=positive_seconds, default=0.5, help="s between two updates"
     )
