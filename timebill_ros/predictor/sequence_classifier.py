@@ -58,7 +58,7 @@ class SequenceClassifierPredictor:
         if self._threads not in (None, torch.get_num_threads()):
             torch.set_num_threads(self._threads)  # per calling thread
         # The special tokens stand at both ends, so shortening keeps them.
-        bounds = (max_input, self._max_input, self._positions())
+        bounds = (max_input, self._max_input, positions_of(self._model))
         limits = [limit for limit in bounds if limit is not None]
         limit = min(limits) if limits else None
         tokens = keep_head_and_tail(self._tokenizer.encode(text), limit) or [self._filler()]
@@ -66,16 +66,30 @@ class SequenceClassifierPredictor:
         logits = self._model(batch, attention_mask=torch.ones_like(batch)).logits
         return LengthDistribution(logits[0].double().softmax(-1).cpu().numpy(), self.bucket_size)
 
-    def _positions(self) -> int | None:
-        longest: int | None = getattr(self._model.config, "max_position_embeddings", None)
-        return longest
-
     def _filler(self) -> int:
         """Stands for an empty input."""
         for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
         return 0
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """The longest input that a model can read, tokens; None where it has no bound.
+
+    RoBERTa and its kin count positions from behind the padding's: those before are no token's.
+    """
+    longest: int | None = getattr(model.config, "max_position_embeddings", None)
+    if longest is None or longest < 1:  # XLNet says -1
+        return None
+    unused = [
+        part.padding_idx + 1
+        for name, part in model.named_modules()
+        if name.endswith("position_embeddings")
+        and isinstance(part, torch.nn.Embedding)
+        and part.padding_idx is not None
+    ]
+    return longest - max(unused, default=0)
 
 
 def load(folder: Path, *, device: str, threads: int | None) -> SequenceClassifierPredictor:

@@ -37,7 +37,7 @@ from timebill_ros.predictor.checkpoint import Buckets
 from timebill_ros.predictor.errors import BackboneUnusable, TrainedAlready
 from timebill_ros.predictor.pairs import Pair, PairsHeader, check_same
 from timebill_ros.predictor.recipe import Recipe
-from timebill_ros.predictor.sequence_classifier import load_tokenizer
+from timebill_ros.predictor.sequence_classifier import load_tokenizer, positions_of
 from timebill_ros.predictor.split import Split, write_prompts
 from timebill_ros.predictor.truncation import keep_head_and_tail
 
@@ -200,8 +200,8 @@ def _arguments(recipe: Recipe, states: Path, save_every: int, use_cpu: bool) -> 
 
 
 def _check_positions(model: PreTrainedModel, recipe: Recipe) -> None:
-    positions = getattr(model.config, "max_position_embeddings", recipe.max_input)
-    if recipe.max_input > positions:
+    positions = positions_of(model)
+    if positions is not None and recipe.max_input > positions:
         bound = f"at most {positions}, what the backbone {recipe.backbone} reads"
         raise SettingError("max_input", recipe.max_input, bound)
 
