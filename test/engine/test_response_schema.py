@@ -43,6 +43,12 @@ def test_what_is_no_schema_is_refused_with_the_reason(schemas, schema, fault):
     assert fault in str(refused.value)
 
 
+def test_the_reason_is_told_without_the_grammar_around_it(schemas):
+    with pytest.raises(SchemaRefused) as refused:
+        schemas.hold('{"type": "array", "uniqueItems": true}')
+    assert str(refused.value) == 'response_schema: Unimplemented keys: ["uniqueItems"]'
+
+
 def test_equal_schemas_are_compiled_once_and_shared_by_no_response(schemas):
     schema = json.dumps({"enum": ["left", "right"]})
     first, second = schemas.hold(schema), schemas.hold(schema)

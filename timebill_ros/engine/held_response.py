@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 
 import numpy as np
@@ -16,6 +17,9 @@ from timebill_ros.engine.json_prefix import Closing, closings
 
 # A string is free text where it may go on with any word; names and choices are not.
 _ANY_WORDS = (b" a", b" z", b" 7")
+# What stands around the reason where a schema cannot be compiled.
+_LISTING = "\n   1 | "
+_PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 # Ways to close that are tried: what cannot be closed is known within a millisecond or two. One
 # unfinished element of a list has about as many as members.
 _MOST_TRIES = 64
@@ -97,5 +101,6 @@ class HeldResponse:
 
 
 def fault_of(matcher: LLMatcher) -> str:
-    """What a grammar gave up at, without the dump of its state."""
-    return str(matcher.get_error()).split("<state>")[0].strip()
+    """What a grammar gave up at, without its state and the listing of the grammar around it."""
+    told = str(matcher.get_error()).split("<state>")[0].split(_LISTING)[0]
+    return _PLACE.sub("", told).strip()
