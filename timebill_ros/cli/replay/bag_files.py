@@ -47,7 +47,7 @@ class BagFiles:
     """The open files of one bag.
 
     Attributes:
-        readers: one per storage file, in the order of recording.
+        readers: one per storage file.
         notes: what is missing, which the user should know.
     """
 
@@ -122,8 +122,9 @@ def _whole(file: Path, scratch: Path, notes: list[str]) -> Path:
     if file.suffix == ".mcap" and not _has_end(file):
         notes.append(f"{file}: its end is missing: only what was written before is read")
         return _with_end(file, scratch / file.name)
-    if file.suffix == ".db3" and (journals := list(file.parent.glob(f"{file.name}-*"))):
-        return _recovered(file, journals, scratch / file.name)
+    journals = [file.with_name(file.name + end) for end in ("-wal", "-journal")]
+    if file.suffix == ".db3" and (left := [each for each in journals if each.exists()]):
+        return _recovered(file, left, scratch / file.name)
     return file
 
 
