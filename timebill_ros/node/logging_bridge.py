@@ -19,14 +19,19 @@ class NodeLogHandler(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log one record."""
-        text = self.format(record)
+        """Log one record; one that cannot be told goes to stderr and costs its sender nothing."""
+        try:
+            self._log(record.levelno, self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def _log(self, level: int, text: str) -> None:
         # rclpy ties a severity to the place of the call, so each level needs a line of its own.
-        if record.levelno >= logging.ERROR:
+        if level >= logging.ERROR:
             self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
+        elif level >= logging.WARNING:
             self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
+        elif level >= logging.INFO:
             self._logger.info(text)
         else:
             self._logger.debug(text)
