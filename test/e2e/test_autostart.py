@@ -8,25 +8,34 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from timebill_ros.cli.session import free_domain
+from timebill_ros.cli.session import Session, free_domain
 
 from .subject import PATIENCE, SETTINGS
 
 pytestmark = pytest.mark.e2e
 
 
-def started(**parameters: object) -> subprocess.Popen[str]:
+@contextmanager
+def started(**parameters: object) -> Iterator[subprocess.Popen[str]]:
     """The node's process, with its log to be read."""
     command = [sys.executable, "-P", "-m", "timebill_ros", "llm_node", "--autostart", "--ros-args"]
     for name, value in {**SETTINGS, **parameters}.items():
         command += ["-p", f"{name}:={json.dumps(value)}"]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(free_domain())}
+    domain = free_domain()
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env=environment, **streams)
+    # The session takes the domain at once; the process needs seconds to come up in it.
+    with (
+        Session("watcher", domain),
+        subprocess.Popen(command, env=environment, **streams) as process,
+    ):
+        yield process
 
 
 def test_the_node_becomes_active_by_itself(profiles: Path) -> None:
