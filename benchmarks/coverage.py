@@ -193,11 +193,12 @@ def covered_streams(
             # So that the streams do not share the sequence of places.
             tracker.assess(requests[0].lengths)
         for number, each in enumerate(requests):
-            known = tracker.assess(each.lengths)
+            alpha = 0.0 if number < BEFORE else EVICTED
+            known = tracker.assess(each.lengths).at(alpha)
             planned = [known.planned_tokens(risk, LONGEST_RESPONSE) for risk in RISKS]
             covered[:, stream, number] = each.response_tokens <= np.array(planned)
             if adapt:
-                tracker.observe(known, each.response_tokens, complete=True)
+                tracker.observe(known, each.response_tokens, complete=True, alpha=alpha)
     return covered
 
 

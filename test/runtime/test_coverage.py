@@ -10,8 +10,8 @@ import pytest
 
 from timebill_ros.budget.calibration import fit_calibration, place
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.planners import TimeBillPlanner
-from timebill_ros.budget.risk import LengthRisk
+from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
+from timebill_ros.budget.risk import MOST, LengthRisk
 from timebill_ros.budget.time_model import Quadratic
 from timebill_ros.runtime.coverage import CoverageTracker, evenly_spread
 from timebill_ros.runtime.outcome import Reason
@@ -72,6 +72,16 @@ def test_one_cut_off_counts_as_longer() -> None:
     assert planned(complete, 0.1) < planned(cut_off, 0.1)
 
 
+def test_responses_after_large_evictions_count_apart() -> None:
+    tracker = CoverageTracker(CALIBRATION, window=50)
+    for _ in range(50):
+        tracker.observe(tracker.assess(LENGTHS), 99, complete=True, alpha=0.9)
+    known = tracker.assess(LENGTHS)
+    assert known.at(0.0).planned_tokens(0.1, max_tokens=400) in (90, 91)
+    assert known.at(MOST).planned_tokens(0.1, max_tokens=400) in (90, 91)
+    assert known.at(0.9).planned_tokens(0.1, max_tokens=400) in (98, 99)
+
+
 def test_a_response_that_did_not_begin_says_nothing() -> None:
     tracker = CoverageTracker()
     tracker.observe(tracker.assess(LENGTHS), 0, complete=False)
@@ -113,10 +123,14 @@ class RecordingTracker(CoverageTracker):
     def __init__(self) -> None:
         super().__init__(CALIBRATION)
         self.told: list[tuple[int, bool]] = []
+        self.alphas: list[float] = []
 
-    def observe(self, known: LengthRisk, response_tokens: int, *, complete: bool) -> None:
+    def observe(
+        self, known: LengthRisk, response_tokens: int, *, complete: bool, alpha: float = 0.0
+    ) -> None:
         self.told.append((response_tokens, complete))
-        super().observe(known, response_tokens, complete=complete)
+        self.alphas.append(alpha)
+        super().observe(known, response_tokens, complete=complete, alpha=alpha)
 
 
 def scene(**settings: object) -> Scene:
@@ -157,6 +171,14 @@ def test_every_response_s_length_counts_as_far_as_it_is_known(
     served.job("a", lengths=LENGTHS, **settings)
     served.run()
     assert tracker.told == [told]
+
+
+def test_a_response_counts_for_the_ratio_that_was_evicted() -> None:
+    tracker = RecordingTracker()
+    served = scene(coverage=tracker, planner=FixedPlanner(alpha=0.875))
+    served.job("a", lengths=LENGTHS)
+    served.run()
+    assert tracker.alphas == [0.875]
 
 
 def test_what_has_no_prediction_or_ends_before_its_plan_does_not_count() -> None:

@@ -49,23 +49,29 @@ class Situation:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
         return min(self.prompt_tokens, max(1, self.window))
 
-    def planned_tokens(self, pessimism: float, risk: float = 0.0) -> int:
+    def planned_tokens(self, pessimism: float, risk: float = 0.0, alpha: float = 0.0) -> int:
         """N_W: min(k N_hat, N_max), equation (8), or where ``risk`` is set the length for it.
 
-        That is the smallest n with P(N > n) <= risk. Where neither is known it is N_max.
+        That is the smallest n with P(N > n) <= risk after evicting at ``alpha``. Where neither is
+        known it is N_max.
         """
         if risk > 0.0:
             known = self.length_risk
-            return known.planned_tokens(risk, self.max_tokens) if known else self.max_tokens
+            return (
+                known.at(alpha).planned_tokens(risk, self.max_tokens) if known else self.max_tokens
+            )
         if self.predicted_tokens is None:
             return self.max_tokens
         return min(math.ceil(pessimism * self.predicted_tokens), self.max_tokens)
 
-    def risk_of(self, planned: int) -> float | None:
-        """P(N > ``planned``); 0 for N_max, which no response exceeds; None where not known."""
+    def risk_of(self, planned: int, alpha: float) -> float | None:
+        """P(N > ``planned``) after evicting at ``alpha``; None where not known.
+
+        0 for N_max, which no response exceeds.
+        """
         if planned >= self.max_tokens:
             return 0.0
-        return self.length_risk.miss_probability(planned) if self.length_risk else None
+        return self.length_risk.at(alpha).miss_probability(planned) if self.length_risk else None
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ def plan_with(
         planned_tokens=planned,
         predicted_time=situation.spent + likely,
         wcet=situation.spent + worst,
-        risk=situation.risk_of(planned),
+        risk=situation.risk_of(planned, evicted),
         time_margin=situation.pace.margin,
         score=situation.quality.score(evicted) if situation.quality else None,
     )

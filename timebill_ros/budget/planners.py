@@ -39,12 +39,21 @@ class TimeBillPlanner:
             raise SettingError("alpha_max", self.alpha_max, "in [0, 1)")
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
-        """alpha* clipped to [0, alpha_max]; 0 where evicting costs more time than it saves."""
-        planned = situation.planned_tokens(self.pessimism, self.risk)
-        alpha = min(minimal_alpha(planned, situation, model), self.alpha_max)
+        """alpha* clipped to [0, alpha_max]; 0 where evicting costs more time than it saves.
+
+        With a risk, N_W may be longer after so large an eviction. Then alpha* is the one of that
+        length, or, where no ratio is enough for it, still that of the shorter one.
+        """
+        kept_whole = situation.planned_tokens(self.pessimism, self.risk)
+        alpha = min(minimal_alpha(kept_whole, situation, model), self.alpha_max)
+        planned = max(kept_whole, situation.planned_tokens(self.pessimism, self.risk, alpha))
+        if planned > kept_whole:
+            enough = minimal_alpha(planned, situation, model)
+            alpha = enough if enough <= self.alpha_max else alpha
         evicting = plan_with("timebill", alpha, planned, situation, model)
-        keeping = plan_with("timebill", 0.0, planned, situation, model)
-        return evicting if evicting.wcet < keeping.wcet else keeping
+        if evicting.wcet < plan_with("timebill", 0.0, planned, situation, model).wcet:
+            return evicting
+        return plan_with("timebill", 0.0, kept_whole, situation, model)
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class FixedPlanner:
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """The set ratio, with the worst case that it leads to."""
-        planned = situation.planned_tokens(self.pessimism, self.risk)
+        planned = situation.planned_tokens(self.pessimism, self.risk, self.alpha)
         return plan_with("fixed", self.alpha, planned, situation, model)
 
 

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.coverage import Coverage, Seen
 from timebill_ros.budget.length import LengthDistribution
+
+# Responses to prompts of which a larger share was evicted are judged apart: a model that lost most
+# of its context may run on, and would make all others seem likely to.
+MOST = 0.75
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,21 @@ class LengthRisk:
         calibration: from held-out pairs; None where the predictor has none, and its
             probabilities are taken as they are.
         coverage: what recent responses say of probabilities so calibrated.
+        coverage_of_evicted: the same of those for which more than ``MOST`` was evicted; None
+            where they are not told apart.
     """
 
     lengths: LengthDistribution
     place: float
     calibration: Calibration | None
     coverage: Coverage
+    coverage_of_evicted: Coverage | None = None
+
+    def at(self, alpha: float) -> LengthRisk:
+        """The risk of the response that comes after evicting at ``alpha``."""
+        if alpha <= MOST or self.coverage_of_evicted is None:
+            return self
+        return replace(self, coverage=self.coverage_of_evicted)
 
     def miss_probability(self, tokens: int) -> float | None:
         """Calibrated P(N > ``tokens``); None where nothing was observed that could tell.

@@ -229,7 +229,7 @@ class Execution:
             profiled = self._time_model.evict_and_decode(n_x, kept, reached)
             parts.pace.observe(self._timeline.since_plan, profiled)
         if self._length_risk is not None:
-            parts.coverage.observe(self._length_risk, reached, complete=complete)
+            parts.coverage.observe(self._length_risk, reached, complete=complete, alpha=plan.alpha)
 
     def _response(self, plan: Plan, finish: FinishReason, text: str) -> Response:
         return Response(
