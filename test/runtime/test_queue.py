@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue against a sorted list, and at its edges."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.queue import DeadlineQueue
+
+deadlines = st.lists(st.integers(0, 5), max_size=12)
+
+
+def job(deadline_ns: int, release_ns: int = 0, name: str = "a") -> Job:
+    return Job(name, Conversation("", "stop"), release_ns, deadline_ns)
+
+
+def filled(jobs: list[Job]) -> DeadlineQueue:
+    queue = DeadlineQueue(len(jobs))
+    for each in jobs:
+        queue.push(each)
+    return queue
+
+
+def emptied(queue: DeadlineQueue) -> list[Job]:
+    """What is popped, one after another."""
+    return list(iter(queue.pop, None))
+
+
+def by_urgency(jobs: list[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda each: each.deadline_ns)  # stable: arrival decides
+
+
+def assert_same(found: list[Job], expected: list[Job]) -> None:
+    """The very same jobs: equal ones have the same deadline, so identity tells their order."""
+    assert [id(each) for each in found] == [id(each) for each in expected]
+
+
+@given(deadlines)
+def test_the_most_urgent_comes_first_and_of_equals_the_earliest(times: list[int]) -> None:
+    jobs = [job(time) for time in times]
+    assert_same(emptied(filled(jobs)), by_urgency(jobs))
+    assert_same(filled(jobs).pop_all(), by_urgency(jobs))
+
+
+def test_order_of_arrival_outlasts_what_left_in_between() -> None:
+    waiting = [job(7) for _ in range(4)]
+    queue = filled([job(1), *waiting[:2]])
+    queue.pop()
+    queue.push(waiting[2])
+    assert queue.remove(waiting[0])
+    queue.push(waiting[3])
+    assert_same(emptied(queue), waiting[1:])
+
+
+@given(deadlines, st.integers(-1, 6))
+def test_what_has_expired_by_an_instant_goes_and_the_rest_stays(
+    times: list[int], now_ns: int
+) -> None:
+    jobs = by_urgency([job(time) for time in times])
+    queue = filled(jobs)
+    # A deadline that has just been reached leaves no time at all.
+    assert_same(queue.pop_expired(now_ns), [j for j in jobs if j.deadline_ns <= now_ns])
+    assert_same(emptied(queue), [j for j in jobs if j.deadline_ns > now_ns])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12), st.integers(-1, 6))
+def test_what_was_released_after_an_instant_goes_and_the_rest_stays_in_order(
+    times: list[tuple[int, int]], instant_ns: int
+) -> None:
+    jobs = [job(deadline, release) for deadline, release in times]
+    queue, urgent = filled(jobs), by_urgency(jobs)
+    popped = queue.pop_released_after(instant_ns)
+    assert_same(popped, [j for j in urgent if j.release_ns > instant_ns])
+    more = job(3, instant_ns)
+    queue.push(more)
+    rest = [j for j in urgent if j.release_ns <= instant_ns]
+    assert_same(emptied(queue), by_urgency([*rest, more]))
+
+
+@given(deadlines, st.data())
+def test_removing_takes_the_very_job_and_keeps_the_order(
+    times: list[int], data: st.DataObject
+) -> None:
+    jobs = [job(time) for time in [2, *times]]
+    gone = data.draw(st.sampled_from(jobs))
+    queue = filled(jobs)
+    assert not queue.remove(job(gone.deadline_ns))  # an equal one that never came
+    assert queue.remove(gone)
+    assert not queue.remove(gone)
+    assert_same(emptied(queue), by_urgency([each for each in jobs if each is not gone]))
+
+
+def test_it_is_full_at_its_capacity_and_has_room_again() -> None:
+    queue = DeadlineQueue(2)
+    fullness = [queue.full]
+    for _ in range(2):
+        queue.push(job(1))
+        fullness.append(queue.full)
+    queue.pop()
+    assert [*fullness, queue.full] == [False, False, True, False]
+
+
+def test_the_peak_starts_anew_at_what_waits() -> None:
+    queue = filled([job(1), job(2), job(3)])
+    queue.pop()
+    assert (len(queue), queue.take_peak()) == (2, 3)
+    assert queue.take_peak() == 2
+    queue.pop_all()
+    queue.push(job(1))
+    assert queue.take_peak() == 2
+    assert queue.take_peak() == 1
+
+
+def test_nothing_comes_of_nothing() -> None:
+    queue = DeadlineQueue(0)
+    assert queue.full
+    assert queue.pop() is None
+    assert queue.pop_all() == queue.pop_expired(10) == queue.pop_released_after(0) == []
+    assert not queue.remove(job(1))
+    assert queue.take_peak() == 0
