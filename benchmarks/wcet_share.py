@@ -25,6 +25,7 @@ BUDGET_SHARES = (0.3, 1.3)
 LENGTHS: tuple[dict[str, float], ...] = (
     {"pessimism": 1.0, "risk": 0.0},
     {"pessimism": 5.0, "risk": 0.0},
+    {"pessimism": 5.0, "risk": 0.05},
     {"pessimism": 5.0, "risk": 0.01},
 )
 TIME_RISKS = (0.0, 0.05)
