@@ -105,7 +105,7 @@ class InstructionClient:
         Raises:
             NodeAbsent: that took longer than ``timeout`` s.
         """
-        if not self._session.spin_until(lambda: self.connected, timeout):
+        if not self._session.wait_for(self._node_name, lambda: self.connected, timeout):
             raise NodeAbsent.after(timeout, node=self._node_name, topic=self._publisher.topic_name)
         self.spin(SETTLING)
 

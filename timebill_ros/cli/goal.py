@@ -73,7 +73,7 @@ class GoalClient:
             configured = self._session.node.count_subscribers(topic) > 0
             return configured and bool(self._action.server_is_ready())
 
-        if not self._session.spin_until(ready, timeout):
+        if not self._session.wait_for(self._node_name, ready, timeout):
             raise NodeAbsent.after(timeout, node=self._node_name, topic=topic)
         self._session.spin_until(lambda: False, SETTLING)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Self
@@ -16,6 +17,8 @@ from rclpy.signals import SignalHandlerOptions
 
 # How soon a condition is looked at again while no message comes, s.
 _POLL = 0.02
+# How long a person waits without being told what for, s.
+_UNTOLD = 2.0
 
 # RTPS maps domains to UDP ports; above 101 they may meet ports that Linux hands out.
 _PORT_BASE, _PORTS_PER_DOMAIN, _FIRST_UNICAST = 7400, 250, 10
@@ -53,6 +56,16 @@ class Session:
                 return False
             self._executor.spin_once(timeout_sec=min(left, _POLL))
         return True
+
+    def wait_for(self, what: str, done: Callable[[], bool], timeout: float) -> bool:
+        """As ``spin_until``, but no long wait is silent: stderr tells ``what`` is waited for."""
+        if self.spin_until(done, min(timeout, _UNTOLD)):
+            return True
+        left = timeout - _UNTOLD
+        if left <= 0.0:
+            return False
+        print(f"waiting for {what}, up to {left:.3g} s more", file=sys.stderr, flush=True)
+        return self.spin_until(done, left)
 
     def close(self) -> None:
         """Leave the domain."""

@@ -34,6 +34,7 @@ class Watch:
     def __init__(self, node: str, session: Session) -> None:
         """Subscribe to what ``node`` publishes."""
         self.dashboard = Dashboard(node)
+        self._node = node
         self._session = session
         self._heard = time.monotonic()
         ros = session.node
@@ -43,7 +44,7 @@ class Watch:
 
     def wait_for_node(self, timeout: float) -> bool:
         """Whether the node said anything within ``timeout`` s."""
-        return self._session.spin_until(lambda: self.dashboard.heard, timeout)
+        return self._session.wait_for(self._node, lambda: self.dashboard.heard, timeout)
 
     def listen(self, duration: float) -> None:
         """Take messages for ``duration`` s."""
