@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from timebill_ros.cli import session as module
@@ -17,3 +19,10 @@ def test_only_a_long_wait_is_told(
         assert capsys.readouterr().err == ""
         assert not session.wait_for("/llm", lambda: False, 0.15)
         assert capsys.readouterr().err == "waiting for /llm, up to 0.1 s more\n"
+
+
+def test_a_domain_is_taken_where_only_a_later_participant_is_left() -> None:
+    domain = free_domain()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as participant:
+        participant.bind(("", 7400 + 250 * domain + 10 + 2 * 3))
+        assert free_domain() != domain

@@ -23,6 +23,8 @@ _UNTOLD = 2.0
 # RTPS maps domains to UDP ports; above 101 they may meet ports that Linux hands out.
 _PORT_BASE, _PORTS_PER_DOMAIN, _FIRST_UNICAST = 7400, 250, 10
 _LAST_DOMAIN = 101
+# How many participants' ports are looked at in a domain.
+_PARTICIPANTS = 10
 
 
 class Session:
@@ -92,11 +94,17 @@ def free_domain() -> int:
         RuntimeError: every domain is taken.
     """
     for domain in range(_LAST_DOMAIN, -1, -1):
-        port = _PORT_BASE + _PORTS_PER_DOMAIN * domain + _FIRST_UNICAST
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
+        first = _PORT_BASE + _PORTS_PER_DOMAIN * domain + _FIRST_UNICAST
+        # The first to come may be gone, and have left others behind.
+        if all(_is_free(first + 2 * participant) for participant in range(_PARTICIPANTS)):
             return domain
     raise RuntimeError(f"no ROS domain from 0 to {_LAST_DOMAIN} is free on this machine")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
