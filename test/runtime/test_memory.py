@@ -12,7 +12,7 @@ import pytest
 
 from timebill_ros.runtime.memory import memory_now
 
-MEMINFO = "MemTotal:  8000 kB\nMemFree: 100 kB\nMemAvailable: 2000 kB\nHugePages_Total: 0\n"
+MEMINFO = "MemTotal:  8000 kB\nMemFree: 100 kB\nMemAvailable: 2000 kB\n\nHugePages_Total: 0\n"
 
 
 @pytest.fixture

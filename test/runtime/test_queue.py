@@ -47,11 +47,12 @@ def test_the_most_urgent_comes_first_and_of_equals_the_earliest(times: list[int]
 
 def test_order_of_arrival_outlasts_what_left_in_between() -> None:
     waiting = [job(7) for _ in range(4)]
-    queue = filled([job(1), *waiting[:2]])
+    queue = filled([job(1), job(2), waiting[0]])
     queue.pop()
-    queue.push(waiting[2])
+    queue.pop()
+    for each in waiting[1:]:
+        queue.push(each)
     assert queue.remove(waiting[0])
-    queue.push(waiting[3])
     assert_same(emptied(queue), waiting[1:])
 
 
