@@ -22,13 +22,16 @@ from xml.etree import ElementTree
 SOURCE_TREE = Path(__file__).resolve().parents[2]
 DEFINITIONS = Path(__file__).resolve().parent / "interfaces"
 PACKAGES = tuple(sorted(path.parent.name for path in DEFINITIONS.glob("*/package.xml")))
+# Name of the folder that they are built in, before its digest.
+BUILD = "autoware-interfaces-"
 # A cold build takes a minute on four busy cores.
 TIMEOUT = 600.0
 
 
 def installed() -> bool:
-    """Whether this Python has Autoware's own packages."""
-    return all(importlib.util.find_spec(package) for package in PACKAGES)
+    """Whether this Python has Autoware's own packages, and not only loaded the generated ones."""
+    specs = [importlib.util.find_spec(package) for package in PACKAGES]
+    return all(spec is not None and BUILD not in str(spec.origin) for spec in specs)
 
 
 def built_prefix(builds: Path = SOURCE_TREE / "build") -> Path:
@@ -39,10 +42,10 @@ def built_prefix(builds: Path = SOURCE_TREE / "build") -> Path:
     """
     build = _build_messages()
     prefixes = build.ament_prefixes()
-    folder = builds / f"autoware-interfaces-{_digest(prefixes)}"
+    folder = builds / f"{BUILD}{_digest(prefixes)}"
     prefix = folder / "prefix"
     if not prefix.exists():
-        for stale in builds.glob("autoware-interfaces-*"):
+        for stale in builds.glob(f"{BUILD}*"):
             shutil.rmtree(stale)
         unfinished = folder / "unfinished"
         for package in PACKAGES:
