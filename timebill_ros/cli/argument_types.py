@@ -4,17 +4,24 @@
 from __future__ import annotations
 
 import argparse
+import math
+
+# Durations in messages have a signed 32-bit number of seconds.
+_LONGEST = 2.0**31
 
 
 def positive_seconds(text: str) -> float:
     """A duration that fits a message.
 
     Raises:
-        argparse.ArgumentTypeError: it is not above 0 s, or longer than 68 years.
+        argparse.ArgumentTypeError: it is no number, not above 0 s, or longer than 68 years.
     """
-    value = float(text)
-    if not 0.0 < value < 2.0**31:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive time in seconds")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time above 0 and below {_LONGEST:.0f} s")
     return value
 
 
@@ -29,6 +36,6 @@ def positive_count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
     return int(text)
