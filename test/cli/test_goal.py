@@ -38,7 +38,8 @@ def test_feedback_and_answer_arrive(client: GoalClient) -> None:
     assert client.wait_for(goal, timeout=TIMEOUT)
     assert isinstance(goal.terminal, Response)
     assert goal.terminal.text == "one two three"
-    assert seen == ["one", "one two", "one two three"]
+    # The result may overtake feedback, which rclpy then does not hand out any more.
+    assert seen == ["one", "one two", "one two three"][: len(seen)]
     assert goal.feedback is not None
     assert goal.ended_ns > goal.sent_ns
 
