@@ -41,7 +41,7 @@ def test_pessimism_is_rounded_up_and_capped_as_plans_do() -> None:
 
     assert covered(1.0, [31, 32, 33, 64], 400) == 0.5
     assert covered(1.01, [32, 33, 34, 64], 400) == 0.5  # ceil(32.32) is 33
-    assert covered(5.0, [100, 100], 100) == 1.0
+    assert covered(5.0, [100, 101], 100) == 0.5
 
 
 def test_a_right_predictor_covers_one_minus_the_risk() -> None:
@@ -68,9 +68,10 @@ def test_calibration_mends_a_predictor_that_expects_too_little() -> None:
 
 
 def test_figures_have_a_name_each_and_no_nan() -> None:
-    found = assess([ONE] * 3, pairs([32, 32, 33]), 400, pessimism=1.5, calibration=None)
+    found = assess([ONE] * 3, pairs([32, 48, 49]), 400, pessimism=1.5, calibration=None)
     figures = found.figures()
-    assert figures["covered_pessimism_1.5"] == 1.0
+    assert figures["covered_pessimism_1.5"] == 0.6667
+    assert figures["covered_risk_0.2"] == 0.3333
     assert figures["pairs"] == 3
     assert {f"covered_risk_{r}" for r in ("0.01", "0.05", "0.1", "0.2")} <= figures.keys()
     equal = assess([ONE], pairs([32]), 400, pessimism=1.0, calibration=None)
