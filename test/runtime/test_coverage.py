@@ -72,14 +72,25 @@ def test_one_cut_off_counts_as_longer() -> None:
     assert planned(complete, 0.1) < planned(cut_off, 0.1)
 
 
-def test_responses_after_large_evictions_count_apart() -> None:
+def test_responses_that_run_on_after_large_evictions_count_apart() -> None:
     tracker = CoverageTracker(CALIBRATION, window=50)
     for _ in range(50):
-        tracker.observe(tracker.assess(LENGTHS), 99, complete=True, alpha=0.9)
+        tracker.observe(tracker.assess(LENGTHS), 98, complete=False, alpha=0.9)
     known = tracker.assess(LENGTHS)
     assert known.at(0.0).planned_tokens(0.1, max_tokens=400) in (90, 91)
     assert known.at(MOST).planned_tokens(0.1, max_tokens=400) in (90, 91)
-    assert known.at(0.9).planned_tokens(0.1, max_tokens=400) in (98, 99)
+    assert known.at(0.9).planned_tokens(0.1, max_tokens=400) == 400
+
+
+@pytest.mark.parametrize("calibration", [CALIBRATION, None], ids=["surprised", "uncalibrated"])
+def test_plans_for_n_max_do_not_last_where_they_all_evict_most(calibration: object) -> None:
+    tracker = CoverageTracker(calibration, window=50)
+    for _ in range(10):
+        tracker.observe(tracker.assess(LENGTHS), 101, complete=False)
+    assert planned(tracker, 0.05) == 400
+    for n in range(50):
+        tracker.observe(tracker.assess(LENGTHS), 1 + 2 * n, complete=True, alpha=0.9)
+    assert planned(tracker, 0.05) in range(93, 99)
 
 
 def test_a_response_that_did_not_begin_says_nothing() -> None:

@@ -27,7 +27,9 @@ class CoverageTracker:
     scores that a calibrated predictor would have, and empty without a calibration: then every plan
     is for N_max until enough responses have shown what the probabilities are worth.
 
-    Responses for which most of the prompt's cache was evicted have a window of their own.
+    Responses for which most of the prompt's cache was evicted have a window of their own. Those
+    that ended by themselves count among the others as well: were every plan for N_max, and evicted
+    most, the others would never be heard of again.
 
     May be used from any thread.
     """
@@ -66,7 +68,10 @@ class CoverageTracker:
             return
         seen = known.seen(response_tokens, complete=complete)
         with self._lock:
-            (self._evicted if alpha > MOST else self._kept).add(seen)
+            if alpha > MOST:
+                self._evicted.add(seen)
+            if alpha <= MOST or complete:
+                self._kept.add(seen)
 
 
 class _Window:
