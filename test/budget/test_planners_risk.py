@@ -84,6 +84,12 @@ def test_a_fixed_ratio_is_planned_for_the_length_that_it_may_cause() -> None:
     assert FixedPlanner(alpha=0.9, pessimism=1.0).plan(s, MODEL).risk > 0.11
 
 
+def test_a_large_ratio_that_the_window_forbids_causes_nothing() -> None:
+    s = situation(length_risk=AFTER_EVICTION, prompt_tokens=100, window=64)
+    plan = FixedPlanner(alpha=0.9, risk=0.11).plan(s, MODEL)
+    assert (plan.alpha, plan.planned_tokens) == (pytest.approx(0.36), 40)
+
+
 def test_a_risk_without_a_prediction_plans_for_n_max() -> None:
     plan = TimeBillPlanner(risk=0.1).plan(situation(predicted_tokens=None), MODEL)
     assert (plan.planned_tokens, plan.risk) == (400, 0.0)

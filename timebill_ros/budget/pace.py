@@ -50,7 +50,7 @@ def pace_for(risk: float, seen: Sequence[float]) -> Pace:
     """The pace that at most the share ``risk`` of requests like those ``seen`` falls short of.
 
     Never below 0, for a plan promises no more than was profiled. Too few scores for so rare a risk
-    give the latest of them. A risk of 0 stands for the time model as it is.
+    give the largest of them. A risk of 0 stands for the time model as it is.
     """
     if risk <= 0.0 or not seen:
         return AS_PROFILED

@@ -49,6 +49,10 @@ class Situation:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
         return min(self.prompt_tokens, max(1, self.window))
 
+    def evictable(self, alpha: float) -> float:
+        """``alpha``, or the share that is not window where that is less."""
+        return min(alpha, 1.0 - self.smallest_kept() / self.prompt_tokens)
+
     def planned_tokens(self, pessimism: float, risk: float = 0.0, alpha: float = 0.0) -> int:
         """N_W: min(k N_hat, N_max), equation (8), or where ``risk`` is set the length for it.
 
@@ -56,10 +60,10 @@ class Situation:
         known it is N_max.
         """
         if risk > 0.0:
-            known = self.length_risk
-            return (
-                known.at(alpha).planned_tokens(risk, self.max_tokens) if known else self.max_tokens
-            )
+            if self.length_risk is None:
+                return self.max_tokens
+            known = self.length_risk.at(self.evictable(alpha))
+            return known.planned_tokens(risk, self.max_tokens)
         if self.predicted_tokens is None:
             return self.max_tokens
         return min(math.ceil(pessimism * self.predicted_tokens), self.max_tokens)
@@ -89,7 +93,8 @@ class Plan:
         predicted_time: s of execution, start to end, for N_hat tokens (N_W without a prediction).
         wcet: s of execution, start to end, for N_W tokens at the situation's pace, equation (9).
         risk: calibrated probability that the response is longer than N_W; None where not known.
-        time_margin: how late its pace takes eviction and decoding to be, in proportion.
+        time_margin: how late its pace takes eviction and decoding to be, as a score of
+            ``pace.lateness``.
         score: Q(alpha), the mean score of 0 to 100 that was measured at this ratio; None where
             none was.
     """
