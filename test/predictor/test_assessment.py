@@ -68,7 +68,7 @@ def test_calibration_mends_a_predictor_that_expects_too_little() -> None:
 
 
 def test_figures_have_a_name_each_and_no_nan() -> None:
-    found = assess([ONE] * 3, pairs([32, 48, 49]), 400, pessimism=1.5, calibration=None)
+    found = assess([ONE] * 3, pairs([1, 48, 49]), 400, pessimism=1.5, calibration=None)
     figures = found.figures()
     assert figures["covered_pessimism_1.5"] == 0.6667
     assert figures["covered_risk_0.2"] == 0.3333
