@@ -27,6 +27,8 @@ from .recordings import answer, recorded, write
         (["--simulate", "-p", "profile_cache:=/nowhere"], "no profile of the model 'embedded'"),
         (["--time-model", "x.json"], "--time-model is for --simulate"),
         (["--simulate", "--start"], "--start does not go with --simulate"),
+        (["--simulate", "--wait", "3"], "--wait does not go with --simulate"),
+        (["--simulate", "--patience", "3"], "--patience does not go with --simulate"),
         (["--start", "--node", "x"], "--node names a node that runs already"),
         (["--budget", "1"], "are for traces"),
         (["--topic", "/other"], "no timebill_ros/msg/Instruction at /other"),

@@ -13,6 +13,8 @@ from timebill_ros.cli.replay.recording import Lengths
 from timebill_ros.node.parameter_specs import SPECS
 
 _FASTEST = 1e6
+# s
+_WAIT, _PATIENCE = 10.0, 60.0
 
 
 def rate(text: str) -> float:
@@ -68,17 +70,21 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
     for assignment in options.param:
         options.ros_arguments += ["-p", assignment]
     options.node = options.node or "/llm"
+    options.wait = options.wait or _WAIT
+    options.patience = options.patience or _PATIENCE
     return options
 
 
 def _misfit(options: argparse.Namespace) -> str | None:
     """What does not go together with what."""
-    if not options.simulate:
+    if options.simulate:
+        for name in ("start", "wait", "patience"):
+            if getattr(options, name):
+                return f"--{name} does not go with --simulate: no node takes part"
+    else:
         for name in ("time_model", "lengths", "assume_lengths"):
             if getattr(options, name) is not None:
                 return f"--{name.replace('_', '-')} is for --simulate: a node takes its own time"
-    if options.simulate and options.start:
-        return "--start does not go with --simulate: no node takes part"
     if options.start and options.node is not None:
         return "--node names a node that runs already: --start, --params and -p start one"
     if options.trace:
@@ -158,15 +164,13 @@ def _parser(description: str) -> argparse.ArgumentParser:
     node.add_argument(
         "--wait",
         type=positive_seconds,
-        default=10.0,
-        help="s to wait for a running node (default 10)",
+        help=f"s to wait for a running node (default {_WAIT:g})",
     )
     node.add_argument(
         "--patience",
         type=positive_seconds,
-        default=60.0,
         help="s of silence beyond the last deadline after which what has not ended counts as "
-        "missing (default 60)",
+        f"missing (default {_PATIENCE:g})",
     )
     virtual = parser.add_argument_group("without a model")
     virtual.add_argument(
