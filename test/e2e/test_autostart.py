@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,14 @@ def started(**parameters: object) -> Iterator[subprocess.Popen[str]]:
         Session("watcher", domain),
         subprocess.Popen(command, env=environment, **streams) as process,
     ):
-        yield process
+        # Leaving Popen waits for the process, and reading its log does: neither may be for ever.
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
 
 
 def test_the_node_becomes_active_by_itself(profiles: Path) -> None:
