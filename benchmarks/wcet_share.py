@@ -38,7 +38,7 @@ HEADER = (
 
 
 def main() -> None:
-    """Answer the same requests under each pessimism, and print one row for each."""
+    """Answer the same requests under each caution, and print one row for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--model", default="embedded")
@@ -79,9 +79,9 @@ def row(
     """One row of the table.
 
     The shares are over the feasible plans: of those, killed ones ended within neither, and those
-    that had outgrown N_W broke the plan's first assumption. The errors
-    are over the answers; for the actual length, the time that the model gives for it after the
-    prefill as measured, as in the plan.
+    that had outgrown N_W broke the plan's first assumption. The errors are over the answers; for
+    the actual length, the time that the model gives for it after the prefill as measured, as in
+    the plan.
     """
     planned = [message for message in messages if message.plan.planner]
     feasible = [message for message in planned if message.plan.feasible]

@@ -18,7 +18,7 @@ ROPE_THETA = 1e10
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """Build the untrained model: 3 layers, hidden size 216, 4 heads of 64, about 1.8 M weights.
+    """Build the untrained model: 3 layers, hidden size 216, 4 heads of 64, about 1.9 M weights.
 
     Every query head has its own key-value head: the cache is then large beside the weights, as it
     is in a large model, and evicting it buys time.
