@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,7 @@ from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.runtime.outcome import Reason
 from timebill_ros.runtime.pace import WINDOW, PaceTracker
+from timebill_ros.runtime.simulation import ScaledClock
 
 from .simulated import FLAT, Scene
 
@@ -112,7 +114,9 @@ class RecordingTracker(PaceTracker):
         super().observe(measured, profiled)
 
 
-def told(response_tokens: int, budget_ms: int = 1000) -> list[tuple[float, float]]:
+def told(
+    response_tokens: int, budget_ms: int = 1000, rate: float = 1.0
+) -> list[tuple[float, float]]:
     """What one request of 1,000 tokens, half of them evicted in 10 ms, says of 20 ms in truth."""
     tracker = RecordingTracker()
     scene = Scene(
@@ -120,6 +124,7 @@ def told(response_tokens: int, budget_ms: int = 1000) -> list[tuple[float, float
         real_times=replace(FLAT, evict_base=0.02),
         planner=FixedPlanner(alpha=0.5),
         pace=tracker,
+        deadline_clock_over=partial(ScaledClock, rate=rate),
     )
     scene.job("a", response_tokens=response_tokens, budget_ms=budget_ms)
     scene.run()
@@ -128,6 +133,11 @@ def told(response_tokens: int, budget_ms: int = 1000) -> list[tuple[float, float
 
 def test_eviction_and_decoding_are_compared_for_the_tokens_that_came() -> None:
     assert told(11) == [pytest.approx((0.030, 0.020))]
+
+
+@pytest.mark.parametrize("rate", [0.5, 4.0])
+def test_times_are_real_ones_whatever_the_rate_of_the_deadlines_clock(rate: float) -> None:
+    assert told(11, rate=rate) == [pytest.approx((0.030, 0.020))]
 
 
 def test_a_killed_request_says_what_it_took_so_far() -> None:

@@ -45,3 +45,11 @@ def test_a_stage_under_way_counts_as_far_as_it_has_come() -> None:
     timeline.planned()
     clock.advance(7 * MS)
     assert timeline.timing(0.0).decode == 0.007
+
+
+def test_a_stage_that_ended_at_instant_0_has_ended() -> None:
+    clock = VirtualClock()
+    timeline = Timeline(Job("a", Conversation("", "stop"), 0, 10 * MS), clock, clock)
+    timeline.prefilled()
+    clock.advance(7 * MS)
+    assert timeline.timing(0.0).prefill == 0.0

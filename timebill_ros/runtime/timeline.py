@@ -68,4 +68,5 @@ class Timeline:
         """Seconds between two instants; up to now where the later one has not come."""
         if start_ns is None:
             return 0.0
-        return seconds((end_ns or self._stopwatch.now_ns()) - start_ns)
+        end_ns = self._stopwatch.now_ns() if end_ns is None else end_ns
+        return seconds(end_ns - start_ns)
