@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which numbers an outcome has, and in which unit; over topics see test_llm_node."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from std_msgs.msg import Float64
+
+from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.finish import FinishReason
+from timebill_ros.node.debug_topics import DEBUG_TOPICS, DebugTopics
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing
+
+JOB = Job("a", Conversation("", "stop"), 0, 10)
+PLAN = Plan("timebill", 0.25, True, 100, 75, 16, 80, predicted_time=0.125, wcet=0.5)
+TIMING = Timing(queued=1.0, prefill=0.5, evict=0.25, decode=0.125, total=2.0, slack=-0.5)
+ANSWER = Response(JOB, "", FinishReason.EOS, False, 3, PLAN, 0.1, TIMING)
+KILLED = Overrun(JOB, Reason.KILLED, Stage.DECODE, "", TIMING, "", 3, PLAN)
+ALL = {
+    "processing_time_ms": 875.0,
+    "predicted_time_ms": 125.0,
+    "response_tokens": 3.0,
+    "predicted_tokens": 16.0,
+    "alpha": 0.25,
+    "slack_ms": -500.0,
+}
+
+
+class Topics:
+    """A node's publishers that keep what is published."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, float] = {}
+
+    def create_lifecycle_publisher(self, kind: type, topic: str, depth: int) -> Topic:
+        assert kind is Float64
+        return Topic(self, topic.removeprefix("~/debug/"))
+
+    def destroy_lifecycle_publisher(self, topic: Topic) -> None:
+        self.numbers[topic.name] = 0.0
+
+
+class Topic:
+    def __init__(self, topics: Topics, name: str) -> None:
+        self.topics, self.name = topics, name
+
+    def publish(self, message: Float64) -> None:
+        assert self.name not in self.topics.numbers
+        self.topics.numbers[self.name] = message.data
+
+
+def published(outcome: Outcome) -> dict[str, float]:
+    topics = Topics()
+    DebugTopics(topics, ExitStack()).publish(outcome)  # type: ignore[arg-type]
+    return topics.numbers
+
+
+@pytest.mark.parametrize("outcome", [ANSWER, KILLED])
+def test_what_was_planned_and_run_has_every_number(outcome: Outcome) -> None:
+    assert published(outcome) == ALL
+    assert tuple(ALL) == DEBUG_TOPICS
+
+
+def test_without_a_prediction_no_length_is_made_up() -> None:
+    unpredicted = replace(ANSWER, plan=replace(PLAN, predicted_tokens=0))
+    assert ALL.keys() - published(unpredicted).keys() == {"predicted_tokens"}
+
+
+def test_what_was_killed_before_its_plan_tells_its_work_only() -> None:
+    found = published(replace(KILLED, plan=None, stage=Stage.PREFILL))
+    assert found == {"processing_time_ms": 875.0, "slack_ms": -500.0}
+
+
+def test_what_never_ran_tells_its_slack_only() -> None:
+    waited = Timing(queued=1.0, total=1.0, slack=0.25)
+    assert published(Overrun(JOB, Reason.EXPIRED, Stage.QUEUED, "", waited)) == {"slack_ms": 250.0}
+
+
+def test_the_stack_removes_every_topic() -> None:
+    topics = Topics()
+    with ExitStack() as stack:
+        DebugTopics(topics, stack)  # type: ignore[arg-type]
+        assert topics.numbers == {}
+    assert topics.numbers.keys() == set(DEBUG_TOPICS)
