@@ -17,7 +17,6 @@ def test_quality_is_linear_between_the_points_and_level_beyond() -> None:
     assert CURVE.score(0.0) == 90.0
     assert CURVE.score(0.25) == pytest.approx(85.0)
     assert CURVE.score(0.9) == 80.0
-    assert CURVE.ran_to_cap(0.25) == pytest.approx(0.05)
 
 
 def test_curves_come_back_from_their_file(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_families_count_as_the_workload_draws_them() -> None:
     curve = quality_curves(rows)["snapkv"]
     assert curve.score(0.0) == pytest.approx(100.0 - 50.0 * DEFAULT_MIX[Family.REPORT])
     assert curve.score(0.5) == pytest.approx(10.0)
-    assert curve.ran_to_cap(0.0) == pytest.approx(0.25)
+    assert curve.points[0].ran_to_cap == pytest.approx(0.25)
     # Every family's mean has the standard error 20 / sqrt(4).
     spread = sum((share * 10.0) ** 2 for share in DEFAULT_MIX.values()) ** 0.5
     assert curve.points[0].standard_error == pytest.approx(spread, abs=1e-3)

@@ -63,15 +63,8 @@ class QualityCurve:
 
     def score(self, alpha: float) -> float:
         """Q(alpha), 0 to 100: linear between the points, level beyond them."""
-        return self._at(alpha, "score")
-
-    def ran_to_cap(self, alpha: float) -> float:
-        """Share of the answers that do not end by themselves: linear, level beyond the points."""
-        return self._at(alpha, "ran_to_cap")
-
-    def _at(self, alpha: float, name: str) -> float:
         alphas = [point.alpha for point in self.points]
-        return float(np.interp(alpha, alphas, [getattr(point, name) for point in self.points]))
+        return float(np.interp(alpha, alphas, [point.score for point in self.points]))
 
 
 def write_quality(path: Path, curves: Mapping[str, QualityCurve]) -> None:
