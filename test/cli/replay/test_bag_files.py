@@ -64,6 +64,13 @@ def test_compressed(
 
 
 @each_storage
+def test_metadata_that_was_not_written_is_none(tmp_path: Path, storage: StoragePlugin) -> None:
+    path = small_bag(tmp_path / "bag", storage)
+    (path / "metadata.yaml").write_text("")
+    assert names_of(path) == NAMES
+
+
+@each_storage
 def test_without_metadata_every_file_of_the_folder_is_read(
     tmp_path: Path, storage: StoragePlugin
 ) -> None:

@@ -96,7 +96,7 @@ def _storage_files(path: Path, notes: list[str]) -> list[Path]:
     if not path.is_dir():
         return [path]
     metadata = path / "metadata.yaml"
-    if metadata.exists():
+    if metadata.exists() and metadata.stat().st_size:  # empty where the power went
         information = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]
         files = [path / PurePath(name).name for name in information["relative_file_paths"]]
     else:
