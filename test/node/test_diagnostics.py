@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.clock_type import ClockType
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode
 
@@ -15,7 +16,7 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.node.diagnostics import Diagnostics, ServerHealth, status_name
 from timebill_ros.runtime.health import Level, Report
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Overrun, Reason, Stage, Timing
+from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Stage, Timing
 from timebill_ros.runtime.settings import Settings
 
 from ..runtime.simulated import Scene
@@ -80,6 +81,7 @@ def test_configuring_is_told_at_once_and_its_failure_until_something_else(spoken
 def test_reports_follow_the_state_until_nobody_is_watched(spoken: Spoken) -> None:
     reports = {"queue": Report(Level.ERROR, "full", {"queue depth": "4"})}
     assert spoken.period_ns == NS_PER_S
+    assert spoken.diagnostics._timer.clock.clock_type is ClockType.STEADY_TIME
     spoken.diagnostics.watch(lambda: reports, "cpu", 0.25)
     spoken.diagnostics.enter("active")
     [[state, queue]] = spoken.said
@@ -122,22 +124,26 @@ def test_a_server_s_reports_take_in_every_outcome_and_the_peak_once() -> None:
     assert health.reports(scene.server, settings)["queue"].values["queue peak"] == "0"
 
 
+class Guarded:
+    """A report's source that is asked by one thread at a time."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self.added: list[Outcome] = []
+
+    def add(self, outcome: Outcome) -> None:
+        assert self._lock.locked()
+        self.added.append(outcome)
+
+    def report(self, settings: Settings) -> Report:
+        assert self._lock.locked()
+        return Report(Level.OK, "")
+
+
 def test_outcomes_may_come_while_reports_are_read() -> None:
-    health, scene, failures = ServerHealth(), Scene(), []
-
-    def work() -> None:
-        try:
-            for _ in range(200):
-                health.add(OUTCOME)
-                health.reports(scene.server, Settings())
-        except BaseException as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20.0)
-    assert not failures
-    reports = health.reports(scene.server, Settings())
-    assert reports["deadlines"].values["outcomes: killed"] == "800"
+    health = ServerHealth()
+    sources = health._deadlines, health._predictions = Guarded(health._lock), Guarded(health._lock)
+    health.add(OUTCOME)
+    assert [source.added for source in sources] == [[OUTCOME], [OUTCOME]]
+    health.reports(Scene().server, Settings())
+    assert not health._lock.locked()
