@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ratios and quantiles of a replay, and what is expected of them."""
+"""Ratios and quantiles of a replay, and the picture of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from timebill_ros.cli.record import Ending, Record
 from timebill_ros.cli.replay.chart import draw_replay
-from timebill_ros.cli.replay.expectation import Expectation
 from timebill_ros.cli.replay.figures import Figures
 
 from ..records import ALL, ANSWERED, EXPIRED, LATE
@@ -74,45 +73,3 @@ def test_the_table_and_the_file_say_the_same(tmp_path: Path) -> None:
 def test_the_picture_is_drawn_whatever_happened(tmp_path: Path, records: list[Record]) -> None:
     draw_replay(tmp_path / "replay.png", Figures(records), "title")
     assert (tmp_path / "replay.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("text", "holds"),
-    [
-        ("completion>=0.95", True),
-        ("completion >= 0.97", False),
-        ("completion==0.96", True),
-        ("missing==0", True),
-        ("miss_ratio<=0.03", True),
-        ("miss_ratio<0.03", False),
-        ("latency_p99.9>1", True),
-        ("slack_p01>-1e-3", True),
-        ("expired>2", False),
-    ],
-)
-def test_expectations(text: str, holds: bool) -> None:
-    assert (Expectation.parse(text).failure(FIGURES) is None) is holds
-
-
-def test_a_failed_expectation_says_what_was_found() -> None:
-    failure = Expectation.parse("completion>=0.97").failure(FIGURES)
-    assert failure == "expected completion >= 0.97: it is 0.96"
-    nothing = Expectation.parse("latency_p99<=1").failure(Figures([EXPIRED]))
-    assert nothing == "expected latency_p99 <= 1: nothing has it"
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("completion", "is no expectation like completion>=0.95"),
-        ("completion=>0.9", "is no expectation"),
-        ("completion>=", "is no expectation"),
-        ("completion>=most", "'most' is no number"),
-        ("completion>=nan", "is not finite"),
-        ("speed>=1", "no figure speed: there are instructions"),
-        ("latency_p9x<1", "no figure latency_p9x"),
-    ],
-)
-def test_bad_expectations_are_named(text: str, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        Expectation.parse(text)
