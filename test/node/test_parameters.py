@@ -101,6 +101,15 @@ def test_a_bad_override_lets_the_node_come_up_and_fails_the_reading_by_name(
         parameters.read()
 
 
+def test_an_override_that_nothing_declares_is_told(
+    declare: Declare, capfd: pytest.CaptureFixture[str]
+) -> None:
+    declare(overrun_polcy="kill", pessimism=2.0, use_sim_time=False)
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "[WARN]" in line]
+    assert len(warnings) == 1
+    assert "parameter overrun_polcy: there is none, it is ignored" in warnings[0]
+
+
 def test_setting_a_good_value_mends_a_bad_override(declare: Declare) -> None:
     node, parameters = declare(alpha_max=1.5)
     node.set_parameters([Parameter("alpha_max", value=0.8)])

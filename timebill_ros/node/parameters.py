@@ -50,8 +50,18 @@ class Parameters:
         self._faults: dict[str, MisfitOverride] = {}
         for field in fields(Settings):
             self._declare(field.name)
+        self._warn_of_unknown()
         node.add_on_set_parameters_callback(self._check)
         node.add_post_set_parameters_callback(self._take_over)
+
+    def _warn_of_unknown(self) -> None:
+        """Name the overrides that nothing declares, which ROS drops without a word.
+
+        No fault: a file for all nodes (``/**``) has other nodes' parameters too.
+        """
+        for name in sorted(self._node._parameter_overrides):
+            if not (self._node.has_parameter(name) or name.startswith("qos_overrides.")):
+                self._node.get_logger().warning(f"parameter {name}: there is none, it is ignored")
 
     def read(self) -> Settings:
         """The parameters as they are now.
