@@ -82,3 +82,20 @@ def test_nothing_runs_after_the_end() -> None:
     assert thread.stop(0.0)
     with pytest.raises(RuntimeError, match="shutdown"):
         thread.call(lambda: None)
+
+
+class Broken(Stuck):
+    """Stands for a server that fails itself, where it should have failed a job."""
+
+    def serve_next(self) -> bool:
+        raise RuntimeError("no outcome for this")
+
+
+def test_a_server_that_fails_is_not_passed_over_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    thread = EngineThread()
+    thread.serve(Broken())
+    assert thread.stop(PATIENCE)
+    assert "no job is served any more" in caplog.text
+    assert "no outcome for this" in caplog.text

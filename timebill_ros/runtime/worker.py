@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from timebill_ros.runtime.server import Server
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ class EngineThread:
     def serve(self, server: Server) -> None:
         """Serve the server's jobs from now on, until ``stop``."""
         self._serving = self._pool.submit(self._serve, server)
+        self._serving.add_done_callback(_tell_failure)
 
     def stop(self, timeout: float) -> bool:
         """End after the running job; whether it ended within ``timeout`` s.
@@ -54,3 +58,9 @@ class EngineThread:
         while not self._ending.is_set():
             if server.wait_for_job(_IDLE_POLL):
                 server.serve_next()
+
+
+def _tell_failure(serving: Future[None]) -> None:
+    """A server's jobs fail one by one; should the server itself fail, nobody else would hear."""
+    if failure := serving.exception():
+        _LOG.critical("the engine's thread has ended: no job is served any more", exc_info=failure)
