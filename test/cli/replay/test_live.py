@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replays into a stand-in for the node, over real DDS: pace, clocks, and every way it can fail."""
+"""Replays into a stand-in for the node, over real DDS: tempo, clocks, and every way it can fail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from timebill_ros.cli.record import Ending
 from timebill_ros.cli.replay.bag import Bag
 from timebill_ros.cli.replay.live import LiveReplay
 from timebill_ros.cli.replay.main import main
-from timebill_ros.cli.replay.recording import Outcomes, Pace, Recorded
+from timebill_ros.cli.replay.recording import Outcomes, Recorded, Tempo
 from timebill_ros.cli.session import free_domain
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import nanoseconds, time_msg
@@ -30,8 +30,8 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> int:
     return domain
 
 
-def play(domain: int, items: list[Recorded], pace: Pace, patience: float = 0.5) -> Outcomes:
-    replay = LiveReplay("/llm", domain, pace, keep=None, heartbeat=lambda: None)
+def play(domain: int, items: list[Recorded], tempo: Tempo, patience: float = 0.5) -> Outcomes:
+    replay = LiveReplay("/llm", domain, tempo, keep=None, heartbeat=lambda: None)
     return replay.run(items, wait=10.0, patience=patience)
 
 
@@ -43,7 +43,7 @@ def test_on_the_wall_clock_stamps_and_deadlines_move_to_now(domain: int) -> None
         recorded("c", 0.8, header=Instruction().header),
     ]
     with StandIn(domain) as node:
-        outcomes = play(domain, items, Pace(rate=2.0))
+        outcomes = play(domain, items, Tempo(rate=2.0))
     assert outcomes.faults == []
     assert [record.ending for record in outcomes.records] == [Ending.IN_TIME] * 3
     (a_at, a), (b_at, b), (c_at, c) = node.received
@@ -62,7 +62,7 @@ def test_on_the_wall_clock_stamps_and_deadlines_move_to_now(domain: int) -> None
 def test_with_a_clock_instructions_are_sent_as_they_were(domain: int) -> None:
     items = [recorded("a", 0.0), recorded("b", 1.0)]
     with StandIn(domain, use_sim_time=True) as node:
-        outcomes = play(domain, items, Pace(rate=4.0, simulated=True))
+        outcomes = play(domain, items, Tempo(rate=4.0, simulated=True))
     assert [record.ending for record in outcomes.records] == [Ending.IN_TIME] * 2
     assert [message for _, message in node.received] == [item.instruction for item in items]
     # The clock that the node sees has come to the recorded instant, a tick more or less.
@@ -74,7 +74,7 @@ def test_outcomes_that_are_missing_or_doubled_are_faults(domain: int) -> None:
     prompts = ["twice", "silence", "kill", "stop"]
     items = [recorded(prompt, 0.01 * n, budget=0.1) for n, prompt in enumerate(prompts)]
     with StandIn(domain):
-        outcomes = play(domain, items, Pace())
+        outcomes = play(domain, items, Tempo())
     assert list(outcomes.faults) == [
         "twice: 2 terminal messages came",
         "silence: no terminal message came",
@@ -88,7 +88,7 @@ def test_what_the_heartbeat_finds_ends_the_replay(domain: int) -> None:
     def heartbeat() -> None:
         raise RuntimeError("it died")
 
-    replay = LiveReplay("/llm", domain, Pace(), None, heartbeat)
+    replay = LiveReplay("/llm", domain, Tempo(), None, heartbeat)
     with StandIn(domain), pytest.raises(RuntimeError, match="it died"):
         replay.run([recorded("a", 0.0, prompt="silence")], wait=10.0, patience=60.0)
 

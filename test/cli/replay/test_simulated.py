@@ -10,7 +10,7 @@ import pytest
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.replay.bag import Bag
 from timebill_ros.cli.replay.main import main
-from timebill_ros.cli.replay.recording import BadInput, Lengths, Pace, Recorded
+from timebill_ros.cli.replay.recording import BadInput, Lengths, Recorded, Tempo
 from timebill_ros.cli.replay.simulated import assumed, replay_simulated
 from timebill_ros.cli.replay.trace import read_lengths
 from timebill_ros.msg import ChatMessage, Overrun, Response
@@ -23,13 +23,13 @@ from .recordings import FLAT, START_NS, answer, of_simulation, recorded, write
 # Prefill 1 ms per 100 tokens, a step 1 ms: 1,000 tokens answered with 11 take 20 ms.
 MODEL = TimeModel(a=0.0, b=1e-5, c=0.0, p=0.0, q=1e-3)
 
-AS_RECORDED = Pace()
+AS_RECORDED = Tempo()
 NAMES = {number: reason.value for reason, number in REASONS.items()}
 
 
 def ended(
     items: list[Recorded],
-    pace: Pace = AS_RECORDED,
+    tempo: Tempo = AS_RECORDED,
     **settings: object,
 ) -> list[tuple[str, str, float]]:
     """(id, how it ended, s since the first was recorded) in order of the endings."""
@@ -38,7 +38,7 @@ def ended(
         items,
         Settings(**settings),  # type: ignore[arg-type]
         MODEL,
-        pace,
+        tempo,
         keep=lambda at_ns, message: kept.append((at_ns, message)),
     )
     assert outcomes.faults == []
@@ -61,14 +61,14 @@ def test_instructions_come_when_they_were_recorded() -> None:
 
 def test_at_another_rate_they_come_faster_with_the_budgets_that_they_had() -> None:
     items = [recorded("a", 0.0, budget=0.03), recorded("b", 0.5, budget=0.03)]
-    assert ended(items, Pace(rate=10.0)) == [("a", "answered", 0.02), ("b", "answered", 0.07)]
+    assert ended(items, Tempo(rate=10.0)) == [("a", "answered", 0.02), ("b", "answered", 0.07)]
     deadline = [recorded("a", 0.5, deadline=time_msg(START_NS + 515_000_000))]
-    assert ended([recorded("first", 0.0), *deadline], Pace(rate=10.0))[1] == ("a", "killed", 0.065)
+    assert ended([recorded("first", 0.0), *deadline], Tempo(rate=10.0))[1] == ("a", "killed", 0.065)
 
 
 def test_with_their_clock_their_budgets_pass_faster_too() -> None:
     items = [recorded("a", 0.0, budget=0.3), recorded("b", 0.5, budget=0.15)]
-    assert ended(items, Pace(rate=10.0, simulated=True)) == [
+    assert ended(items, Tempo(rate=10.0, simulated=True)) == [
         ("a", "answered", 0.2),
         ("b", "killed", 0.65),
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replays into a node, at the recorded pace or another, with its own clock or on the wall's."""
+"""Replays into a node, at the recorded tempo or another, with its own clock or on the wall's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rosgraph_msgs.msg import Clock as ClockMsg
 
 from timebill_ros.cli.client import Arrival, Exchange, InstructionClient, NodeAbsent
 from timebill_ros.cli.record import missing_record, record_of
-from timebill_ros.cli.replay.recording import Keep, Outcomes, Pace, Recorded, shifted
+from timebill_ros.cli.replay.recording import Keep, Outcomes, Recorded, Tempo, shifted
 from timebill_ros.cli.session import Session
 from timebill_ros.node.conversions import nanoseconds, time_msg
 from timebill_ros.runtime.clock import NS_PER_S, seconds
@@ -54,20 +54,20 @@ class LiveReplay:
     """Sends what was recorded to a node, and waits until each instruction has ended."""
 
     def __init__(
-        self, node: str, domain: int | None, pace: Pace, keep: Keep | None, heartbeat: Heartbeat
+        self, node: str, domain: int | None, tempo: Tempo, keep: Keep | None, heartbeat: Heartbeat
     ) -> None:
         """Describe it; nothing is sent before ``run``.
 
         Args:
             node: name of the node.
             domain: its ROS domain; the one of ROS_DOMAIN_ID where None.
-            pace: how recorded time passes.
+            tempo: how recorded time passes.
             keep: gets every message sent and received.
             heartbeat: called again and again.
         """
         self._node = node
         self._domain = domain
-        self._pace = pace
+        self._tempo = tempo
         self._keep: Keep = keep or (lambda at_ns, message: None)
         self._heartbeat = heartbeat
         self._heard_ns = self._seen_ns = time.monotonic_ns()
@@ -91,8 +91,8 @@ class LiveReplay:
             self._clock(wait) as tick,
         ):
             client.wait_for_node(wait)
-            timeline = Timeline(recorded, self._pace.rate)
-            if self._pace.simulated:
+            timeline = Timeline(recorded, self._tempo.rate)
+            if self._tempo.simulated:
                 self._now_ns = timeline.now_ns
             for item in recorded:
                 while (left := timeline.until(item.at_ns)) > 0.0:
@@ -108,7 +108,7 @@ class LiveReplay:
 
     def _send(self, client: InstructionClient, item: Recorded) -> None:
         now_ns = self._now_ns()
-        by_ns = 0 if self._pace.simulated else now_ns - item.at_ns
+        by_ns = 0 if self._tempo.simulated else now_ns - item.at_ns
         instruction = shifted(item.instruction, by_ns)
         if not nanoseconds(instruction.header.stamp):
             instruction.header.stamp = time_msg(now_ns)
@@ -123,7 +123,7 @@ class LiveReplay:
         tick: Callable[[int], None],
         patience: float,
     ) -> None:
-        rate = self._pace.rate if self._pace.simulated else 1.0
+        rate = self._tempo.rate if self._tempo.simulated else 1.0
         budgets = (budget_of(item) / rate for item in recorded)
         last_ns = time.monotonic_ns() + round(max(budgets) * NS_PER_S)
         while not client.wait_for_all(_TICK):
@@ -148,7 +148,7 @@ class LiveReplay:
     @contextmanager
     def _clock(self, wait: float) -> Iterator[Callable[[int], None]]:
         """Publishes an instant on /clock; does nothing where the node's time is its own."""
-        if not self._pace.simulated:
+        if not self._tempo.simulated:
             yield lambda now_ns: None
             return
         with Session("timebill_clock", self._domain) as session:

@@ -31,8 +31,8 @@ from timebill_ros.cli.replay.recording import (
     Keep,
     Lengths,
     Outcomes,
-    Pace,
     Recorded,
+    Tempo,
 )
 from timebill_ros.cli.replay.settings import settings_of
 from timebill_ros.cli.replay.simulated import assumed, replay_simulated
@@ -109,17 +109,17 @@ def _simulate(
     print(f"simulated with the time model {source.name}", file=sys.stderr)
     if options.assume_lengths is not None:
         recorded = assumed(recorded, options.assume_lengths)
-    pace = Pace(options.rate, options.clock)
+    tempo = Tempo(options.rate, options.clock)
     with _keeping(options, storage) as keep:
-        return replay_simulated(recorded, settings, model, pace, keep)
+        return replay_simulated(recorded, settings, model, tempo, keep)
 
 
 def _play(
     options: argparse.Namespace, recorded: Sequence[Recorded], storage: StoragePlugin
 ) -> Outcomes:
     with _keeping(options, storage) as keep, _node(options) as (domain, heartbeat):
-        pace = Pace(options.rate, options.clock)
-        replay = LiveReplay(options.node, domain, pace, keep, heartbeat)
+        tempo = Tempo(options.rate, options.clock)
+        replay = LiveReplay(options.node, domain, tempo, keep, heartbeat)
         return replay.run(recorded, wait=options.wait, patience=options.patience)
 
 

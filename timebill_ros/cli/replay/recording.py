@@ -54,7 +54,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Tempo:
     """How recorded time passes.
 
     Attributes:

@@ -15,8 +15,8 @@ from timebill_ros.cli.replay.recording import (
     Keep,
     Lengths,
     Outcomes,
-    Pace,
     Recorded,
+    Tempo,
     shifted,
 )
 from timebill_ros.engine.conversation import Conversation
@@ -50,7 +50,7 @@ def replay_simulated(
     recorded: Sequence[Recorded],
     settings: Settings,
     time_model: TimeModel,
-    pace: Pace,
+    tempo: Tempo,
     keep: Keep | None = None,
 ) -> Outcomes:
     """Have every instruction end in virtual time, exactly as it would be if time were what is told.
@@ -59,7 +59,7 @@ def replay_simulated(
         recorded: instructions with their lengths.
         settings: the node's; those that concern the model itself do nothing.
         time_model: what each stage takes.
-        pace: how recorded time passes.
+        tempo: how recorded time passes.
         keep: gets every message that would be sent and received.
 
     Raises:
@@ -70,7 +70,7 @@ def replay_simulated(
     requests = {item.instruction.id: _request(item) for item in recorded}
     virtual = VirtualClock()
     start_ns = recorded[0].at_ns
-    clock = ScaledClock(virtual, rate=pace.rate if pace.simulated else 1.0, start_ns=start_ns)
+    clock = ScaledClock(virtual, rate=tempo.rate if tempo.simulated else 1.0, start_ns=start_ns)
     ended: dict[str, list[Record]] = {name: [] for name in requests}
 
     def emit(outcome: Outcome) -> None:
@@ -95,8 +95,8 @@ def replay_simulated(
     for item in recorded:
         instruction = item.instruction
         due_ns = clock.real_ns(item.at_ns)
-        if not pace.simulated:
-            due_ns = round(due_ns / pace.rate)
+        if not tempo.simulated:
+            due_ns = round(due_ns / tempo.rate)
             instruction = shifted(instruction, start_ns + due_ns - item.at_ns)
         virtual.at(due_ns, partial(arrive, instruction))
     simulate(server, virtual, [])
