@@ -147,9 +147,9 @@ def test_a_growing_text_is_printed_once(
     [
         ([], "required: prompt"),
         (["stop", "--schema", "/does/not/exist.json"], "/does/not/exist.json cannot be read"),
-        (["stop", "--budget", "0"], "not a positive time"),
-        (["stop", "--budget", "nan"], "not a positive time"),
-        (["stop", "--budget", "soon"], "invalid"),
+        (["stop", "--budget", "0"], "'0' is no time above 0"),
+        (["stop", "--budget", "nan"], "'nan' is no time above 0"),
+        (["stop", "--budget", "soon"], "'soon' is no time above 0"),
         (["stop", "--max-tokens", "-1"], "not a positive number of tokens"),
     ],
 )
