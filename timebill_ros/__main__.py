@@ -39,7 +39,7 @@ def main() -> int | None:
     try:
         return importlib.import_module(MODULES[name]).main()
     except ModuleNotFoundError as missing:
-        if (advice := _advice(str(missing.name))) is None:
+        if missing.name is None or (advice := _advice(missing.name)) is None:
             raise
         print(f"timebill_ros: {advice}", file=sys.stderr)
         return 1
