@@ -7,6 +7,7 @@ import argparse
 import signal
 import sys
 import threading
+import unicodedata
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,16 +91,22 @@ class GrowingText:
         if self._shown.startswith(text):
             return  # What was shown and is cut off again, as at a stop string, cannot be unprinted.
         if text.startswith(self._shown):
-            print(text[len(self._shown) :], end="", flush=True)
+            print(_harmless(text[len(self._shown) :]), end="", flush=True)
         else:
             # Another end than was shown, as where a schema is closed at the deadline.
-            print(f"\n{text}", end="", flush=True)
+            print(f"\n{_harmless(text)}", end="", flush=True)
         self._shown = text
 
     def end(self) -> None:
         """End the line, if there is one."""
         if self._shown:
             print(flush=True)
+
+
+def _harmless(text: str) -> str:
+    """A model's text without what a terminal would take for a command."""
+    controls = {c for c in text if unicodedata.category(c) == "Cc" and c not in "\n\t"}
+    return text.translate(dict.fromkeys(map(ord, controls), "\N{REPLACEMENT CHARACTER}"))
 
 
 def _tell(goal: Goal, printed: GrowingText) -> int:
