@@ -130,7 +130,7 @@ def plan_with(
     """The plan that evicts at ``alpha``, rechecked by equation (9) on whole tokens."""
     kept = kept_tokens(alpha, situation)
     worst = situation.pace.worst(model.evict_and_decode(situation.prompt_tokens, kept, planned))
-    evicted = min(alpha, 1.0 - kept / situation.prompt_tokens)
+    evicted = situation.evictable(alpha)
     likely_tokens = situation.predicted_tokens or planned
     likely = model.evict_and_decode(situation.prompt_tokens, kept, likely_tokens)
     return Plan(

@@ -50,9 +50,10 @@ class TimeBillPlanner:
         if planned > kept_whole:
             enough = minimal_alpha(planned, situation, model)
             alpha = enough if enough <= self.alpha_max else alpha
-        evicting = plan_with("timebill", alpha, planned, situation, model)
-        if evicting.wcet < plan_with("timebill", 0.0, planned, situation, model).wcet:
-            return evicting
+        if alpha > 0.0:
+            evicting = plan_with("timebill", alpha, planned, situation, model)
+            if evicting.wcet < plan_with("timebill", 0.0, planned, situation, model).wcet:
+                return evicting
         return plan_with("timebill", 0.0, kept_whole, situation, model)
 
 
