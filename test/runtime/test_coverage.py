@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -17,6 +15,7 @@ from timebill_ros.runtime.coverage import CoverageTracker, evenly_spread
 from timebill_ros.runtime.outcome import Reason
 from timebill_ros.runtime.policy import OverrunPolicy
 
+from .at_once import run_at_once
 from .simulated import Scene
 
 LENGTHS = LengthDistribution(np.full(100, 0.01), 1)
@@ -110,22 +109,13 @@ def test_the_first_scores_are_evenly_spread_and_so_is_what_is_left_of_them() -> 
 
 def test_many_threads_may_observe_and_assess() -> None:
     tracker = CoverageTracker(CALIBRATION)
-    failures: list[BaseException] = []
 
     def work() -> None:
-        try:
-            for n in range(1, 101):
-                tracker.observe(tracker.assess(LENGTHS), n, complete=n % 2 == 0)
-                assert tracker.assess(LENGTHS).coverage.stated.size == 200
-        except BaseException as failure:
-            failures.append(failure)
+        for n in range(1, 101):
+            tracker.observe(tracker.assess(LENGTHS), n, complete=n % 2 == 0)
+            assert tracker.assess(LENGTHS).coverage.stated.size == 200
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20.0)
-    assert not failures
+    run_at_once(work)
 
 
 class RecordingTracker(CoverageTracker):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +15,7 @@ from timebill_ros.runtime.outcome import Reason
 from timebill_ros.runtime.pace import WINDOW, PaceTracker
 from timebill_ros.runtime.simulation import ScaledClock
 
+from .at_once import run_at_once
 from .simulated import FLAT, Scene
 
 # A step takes 1 ms and 1 us per cached token.
@@ -51,22 +51,13 @@ def test_no_work_says_nothing() -> None:
 
 def test_many_threads_may_observe_and_ask() -> None:
     tracker = PaceTracker()
-    failures: list[BaseException] = []
 
     def work() -> None:
-        try:
-            for n in range(200):
-                tracker.observe(1.0 + n / 100, 1.0)
-                assert tracker.pace(0.05).margin >= 0.0
-        except BaseException as failure:
-            failures.append(failure)
+        for n in range(200):
+            tracker.observe(1.0 + n / 100, 1.0)
+            assert tracker.pace(0.05).margin >= 0.0
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20.0)
-    assert not failures
+    run_at_once(work)
 
 
 def slow_scene(time_risk: float) -> Scene:
