@@ -23,14 +23,8 @@ from numpy.typing import NDArray
 
 from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.embedded.generation import (
-    CHECKPOINT,
-    LONGEST_RESPONSE,
-    PREDICTOR,
-    generate,
-    open_engine,
-)
-from timebill_ros.embedded.lengths import Pair, read_pairs, sample_tasks, write_pairs
+from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, PREDICTOR, open_engine
+from timebill_ros.embedded.lengths import generated, read_pairs, sample_tasks, write_pairs
 from timebill_ros.predictor.calibration import read_calibration
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.coverage import CoverageTracker
@@ -55,10 +49,7 @@ class Answered:
 
 def main() -> None:
     """Measure both, and print, write and draw what came out."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=Path, help="directory that keeps the answers' lengths")
-    parser.add_argument("--count", type=int, default=300, help="prompts to answer, twice")
-    parser.add_argument("--predictor", type=Path, default=PREDICTOR)
+    parser = prompts_parser(__doc__)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--streams", type=int, default=40)
     parser.add_argument("--after", nargs="+", default=["plan=1", "list=1", "report=2"])
@@ -86,6 +77,15 @@ def main() -> None:
         draw_streams(arguments.out / "coverage.png", *shifted, change=BEFORE)
 
 
+def prompts_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the arguments that ``answered_prompts`` reads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--pairs", type=Path, help="directory that keeps the answers' lengths")
+    parser.add_argument("--count", type=int, default=300, help="prompts to answer, twice")
+    parser.add_argument("--predictor", type=Path, default=PREDICTOR)
+    return parser
+
+
 def answered_prompts(arguments: argparse.Namespace, name: str, *, alpha: float) -> list[Answered]:
     """Answer prompts of the default mix, or read the answers' lengths, and predict them."""
     path = None if arguments.pairs is None else arguments.pairs / f"{name}.npz"
@@ -94,8 +94,7 @@ def answered_prompts(arguments: argparse.Namespace, name: str, *, alpha: float) 
     else:
         engine = open_engine(CHECKPOINT, threads=1)
         tasks = sample_tasks(SEEDS[name], arguments.count, LONGEST_PROMPT)
-        answers = ((task.family, generate(engine, task, alpha)) for task in tasks)
-        pairs = [Pair(a.prompt_ids, a.response_tokens, family) for family, a in answers]
+        pairs = list(generated(engine, tasks, alpha))
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_pairs(path, pairs)

@@ -8,17 +8,15 @@ all others.
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
-from coverage import EVICTED, Answered, answered_prompts
+from coverage import EVICTED, Answered, answered_prompts, prompts_parser
 from machine import heading
 
 from timebill_ros.budget.calibration import Calibration
-from timebill_ros.embedded.generation import LONGEST_RESPONSE, PREDICTOR
+from timebill_ros.embedded.generation import LONGEST_RESPONSE
 from timebill_ros.predictor.calibration import read_calibration
 from timebill_ros.runtime.coverage import WINDOW, CoverageTracker
 
@@ -29,10 +27,7 @@ COUNTED = 600  # requests of a stream, after those that fill the window
 
 def main() -> None:
     """Count and print both."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=Path, help="directory that keeps the answers' lengths")
-    parser.add_argument("--count", type=int, default=300, help="prompts to answer, twice")
-    parser.add_argument("--predictor", type=Path, default=PREDICTOR)
+    parser = prompts_parser(__doc__)
     parser.add_argument("--streams", type=int, default=20)
     arguments = parser.parse_args()
     usual = answered_prompts(arguments, "usual", alpha=0.0)

@@ -14,6 +14,7 @@ from timebill_ros.embedded.train_predictor import (
     calibrate,
     expected_pairs,
 )
+from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.workload.tasks import Family
 
 
@@ -30,7 +31,7 @@ class FixedPredictor:
 
 def test_some_expected_prompts_have_no_scene(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timebill_ros.embedded.train_predictor.EXPECTED_PAIRS", 60)
-    pairs = expected_pairs(CHECKPOINT)
+    pairs = expected_pairs(load_checkpoint(CHECKPOINT))
     bare = [pair for pair in pairs if len(pair.prompt_ids) < 60]
     assert 0 < len(bare) <= SCENELESS_PAIRS
     assert {pair.family for pair in bare} <= set(SCENELESS)

@@ -34,6 +34,7 @@ from timebill_ros.embedded.train_predictor import (
     expected_pairs,
     target_embeddings,
 )
+from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.predictor.baselines.classes import proxy_model_classes, s3_classes
 from timebill_ros.predictor.baselines.encoders import Kept, bert, distilbert
 from timebill_ros.predictor.baselines.regression import Regression
@@ -48,6 +49,10 @@ ENCODER_RATE = 1e-3
 
 Build = Callable[[Tensor, int, int], nn.Module]
 """A network from the target's embeddings, its number of outputs, and a seed."""
+Encoder = Callable[[int, int, int, Kept], nn.Module]
+"""One from the vocabulary's size, its number of outputs, a seed, and what it reads."""
+Classes = Callable[[Sequence[int]], LengthClasses]
+"""The classes that a network chooses from, by the lengths of training."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Method:
 
     name: str
     build: Build
-    classes: Callable[[Sequence[int]], LengthClasses] | None
+    classes: Classes | None
     peak_rate: float = PEAK_RATE
 
 
@@ -92,28 +97,21 @@ def _regression() -> Method:
     return Method("ours, regression", network, None)
 
 
-def _proxy_model(kept: Kept) -> Method:
+def _published(name: str, encoder: Encoder, classes: Classes, kept: Kept) -> Method:
     def network(embeddings: Tensor, outputs: int, seed: int) -> nn.Module:
-        return bert(embeddings.shape[0], outputs, seed, kept)
+        return encoder(embeddings.shape[0], outputs, seed, kept)
 
-    classes = partial(proxy_model_classes, longest_response=LONGEST_RESPONSE)
-    return Method(f"ProxyModel, {kept.value} 512 tokens", network, classes, ENCODER_RATE)
-
-
-def _s3(kept: Kept) -> Method:
-    def network(embeddings: Tensor, outputs: int, seed: int) -> nn.Module:
-        return distilbert(embeddings.shape[0], outputs, seed, kept)
-
-    def classes(_lengths: Sequence[int]) -> LengthClasses:
-        return s3_classes(LONGEST_RESPONSE)
-
-    return Method(f"S3, {kept.value} 512 tokens", network, classes, ENCODER_RATE)
+    return Method(f"{name}, {kept.value} 512 tokens", network, classes, ENCODER_RATE)
 
 
+PUBLISHED: tuple[tuple[str, Encoder, Classes], ...] = (
+    ("ProxyModel", bert, partial(proxy_model_classes, longest_response=LONGEST_RESPONSE)),
+    ("S3", distilbert, lambda _lengths: s3_classes(LONGEST_RESPONSE)),
+)
 METHODS = (
     *(_ours(bucket_size) for bucket_size in (64, 32, 16, 4, 2, 1)),
     _regression(),
-    *(published(kept) for kept in Kept for published in (_proxy_model, _s3)),
+    *(_published(*published, kept) for kept in Kept for published in PUBLISHED),
 )
 
 
@@ -221,8 +219,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    embeddings = target_embeddings(arguments.checkpoint)
-    pairs = expected_pairs(arguments.checkpoint)
+    target = load_checkpoint(arguments.checkpoint)
+    embeddings = target_embeddings(target)
+    pairs = expected_pairs(target)
     pairs += read_pairs(PairSet.path(arguments.pairs, "train"))
     measured = read_pairs(PairSet.path(arguments.pairs, arguments.measure_on))
     done = {(result.method, result.seed) for result in read_results(arguments.results)}

@@ -41,10 +41,12 @@ def sample_tasks(
         yield sample_task(rng, sample_family(rng), int(length), held_out=unseen)
 
 
-def generated(engine: TransformerEngine, tasks: Iterable[Task]) -> Iterator[Pair]:
-    """Answer tasks without eviction, and yield the lengths that came out."""
+def generated(
+    engine: TransformerEngine, tasks: Iterable[Task], alpha: float = 0.0
+) -> Iterator[Pair]:
+    """Answer tasks after evicting at ``alpha``, and yield the lengths that came out."""
     for task in tasks:
-        answer = generate(engine, task)
+        answer = generate(engine, task, alpha)
         yield Pair(answer.prompt_ids, answer.response_tokens, task.family)
 
 

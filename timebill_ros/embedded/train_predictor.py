@@ -25,7 +25,7 @@ from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE
 from timebill_ros.embedded.length_training import train
 from timebill_ros.embedded.lengths import Pair, read_pairs, right_answers, sample_tasks
 from timebill_ros.embedded.predictor_quality import measure
-from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
 from timebill_ros.engine.fingerprint import target_fingerprint
 from timebill_ros.predictor.calibration import write_calibration
 from timebill_ros.predictor.checkpoint import Buckets
@@ -48,17 +48,16 @@ SCENELESS_PAIRS = 500
 LOG_EVERY = 50
 
 
-def expected_pairs(checkpoint: Path) -> list[Pair]:
+def expected_pairs(target: Checkpoint) -> list[Pair]:
     """The prompts with the lengths of right answers that training uses."""
-    tokenizer = load_checkpoint(checkpoint).tokenizer
     tasks = list(sample_tasks(EXPECTED_SEED, EXPECTED_PAIRS, LONGEST_EXPECTED_PROMPT))
     bare = [replace(task, system="") for task in tasks if task.family in SCENELESS]
-    return list(right_answers(tokenizer, tasks + bare[:SCENELESS_PAIRS]))
+    return list(right_answers(target.tokenizer, tasks + bare[:SCENELESS_PAIRS]))
 
 
-def target_embeddings(checkpoint: Path) -> Tensor:
+def target_embeddings(target: Checkpoint) -> Tensor:
     """The target's input embeddings [vocabulary, h]."""
-    embeddings = load_checkpoint(checkpoint).model.get_input_embeddings()
+    embeddings = target.model.get_input_embeddings()
     return embeddings.get_parameter("weight").detach().float()
 
 
@@ -98,9 +97,10 @@ def main() -> None:
     for name in ("train", "calibration", "held_out"):
         collect(arguments.pairs, name, arguments.checkpoint, threads=arguments.threads)
         sets[name] = read_pairs(PairSet.path(arguments.pairs, name))
-    expected = expected_pairs(arguments.checkpoint)
+    target = load_checkpoint(arguments.checkpoint)
+    expected = expected_pairs(target)
 
-    network = build(target_embeddings(arguments.checkpoint), arguments.bucket_size, arguments.seed)
+    network = build(target_embeddings(target), arguments.bucket_size, arguments.seed)
     classes = buckets(arguments.bucket_size, LONGEST_RESPONSE)
     log = _train(network, expected + sets["train"], classes, arguments.seed)
 
