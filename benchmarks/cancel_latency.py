@@ -16,7 +16,7 @@ import numpy as np
 from machine import heading
 from served import PATIENCE, QUANTILES_HEADER, again, draw_instruction, duration, quantiles, served
 
-from timebill_ros.cli.goal import GoalClient
+from timebill_ros.client.goal import GoalClient
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import nanoseconds, time_msg
 from timebill_ros.runtime.clock import seconds

@@ -23,11 +23,16 @@ from numpy.typing import NDArray
 
 from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.embedded.generation import CHECKPOINT, LONGEST_RESPONSE, PREDICTOR, open_engine
-from timebill_ros.embedded.lengths import generated, read_pairs, sample_tasks, write_pairs
 from timebill_ros.predictor.calibration import read_calibration
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.coverage import CoverageTracker
+from timebill_ros.training.embedded.generation import (
+    CHECKPOINT,
+    LONGEST_RESPONSE,
+    PREDICTOR,
+    open_engine,
+)
+from timebill_ros.training.embedded.lengths import generated, read_pairs, sample_tasks, write_pairs
 
 # Not among the seeds that anything was trained with.
 SEEDS = {"usual": 20_000_003, "evicted": 20_000_004}

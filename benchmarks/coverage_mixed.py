@@ -16,9 +16,9 @@ from coverage import EVICTED, Answered, answered_prompts, prompts_parser
 from machine import heading
 
 from timebill_ros.budget.calibration import Calibration
-from timebill_ros.embedded.generation import LONGEST_RESPONSE
 from timebill_ros.predictor.calibration import read_calibration
 from timebill_ros.runtime.coverage import WINDOW, CoverageTracker
+from timebill_ros.training.embedded.generation import LONGEST_RESPONSE
 
 RISKS = (0.01, 0.05, 0.1)
 SHARES = (0.2, 0.5)

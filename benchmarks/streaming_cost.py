@@ -16,8 +16,8 @@ import numpy as np
 from machine import heading
 from served import PATIENCE, Served, again, draw_instruction, duration, served
 
-from timebill_ros.cli.goal import GoalClient
-from timebill_ros.cli.session import Session
+from timebill_ros.client.goal import GoalClient
+from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Partial, Response
 from timebill_ros.workload.tasks import Family
 

@@ -26,23 +26,29 @@ PYTHON_FILES = [
     ),
 ]
 
-# Which other rooms a room may import: node, cli -> runtime -> engine, predictor -> budget.
+# Which other rooms a room may import: cli, replay, autoware, client, node -> runtime -> engine,
+# predictor -> budget. Training stands apart: nothing that runs on a robot imports it.
 ROOMS = {
     "budget": set(),
     "workload": set(),
+    "embedded": set(),
     "engine": {"budget"},
     "predictor": {"budget"},
-    "collection": {"engine", "predictor"},
     "runtime": {"budget", "engine", "predictor"},
-    "embedded": {"budget", "engine", "predictor", "workload"},
-    "node": {"budget", "engine", "predictor", "runtime", "embedded", "msg", "action"},
+    "node": {"budget", "engine", "predictor", "runtime", "msg", "action"},
+    "client": {"budget", "engine", "runtime", "node", "msg", "action"},
     "autoware": {"budget", "runtime", "node", "workload", "msg"},
+    "replay": {"budget", "engine", "runtime", "node", "client", "msg"},
     "cli": {
-        *("budget", "engine", "predictor", "collection", "runtime", "embedded", "workload"),
-        *("node", "msg", "action"),
+        *("budget", "engine", "predictor", "runtime", "workload"),
+        *("node", "client", "replay", "msg", "action"),
+    },
+    "training": {
+        *("budget", "engine", "predictor", "runtime", "workload"),
+        *("node", "client", "replay", "cli", "msg"),
     },
 }
-ROS_ROOMS = {"node", "cli", "autoware"}
+ROS_ROOMS = {"node", "client", "autoware", "replay", "cli", "training"}
 ROS_MODULES = {"ament_index_python", "builtin_interfaces", "launch", "launch_ros", "rclpy"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 MOST_LINES = 350

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from timebill_ros.__main__ import MODULES
-from timebill_ros.cli.replay.main import main as replay
+from timebill_ros.cli.replay import main as replay
 from timebill_ros.msg import Instruction
 from timebill_ros.node.parameter_specs import SPECS
 

@@ -12,11 +12,11 @@ MODULES = {
     "profile": "timebill_ros.cli.profile",
     "ask": "timebill_ros.cli.ask",
     "demo": "timebill_ros.cli.demo",
-    "replay": "timebill_ros.cli.replay.main",
+    "replay": "timebill_ros.cli.replay",
     "top": "timebill_ros.cli.top",
-    "collect": "timebill_ros.cli.collect",
-    "train-predictor": "timebill_ros.cli.train_predictor",
-    "evaluate-predictor": "timebill_ros.cli.evaluate_predictor",
+    "collect": "timebill_ros.training.commands.collect",
+    "train-predictor": "timebill_ros.training.commands.train_predictor",
+    "evaluate-predictor": "timebill_ros.training.commands.evaluate_predictor",
     "autoware_adapter": "timebill_ros.autoware.main",
 }
 

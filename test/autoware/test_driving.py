@@ -12,7 +12,7 @@ from rclpy.context import Context
 from std_msgs.msg import String
 
 from timebill_ros.autoware.adapter_node import AutowareAdapter
-from timebill_ros.cli.node_process import NodeProcess
+from timebill_ros.client.node_process import NodeProcess
 
 from .fake_autoware import FakeAutoware
 

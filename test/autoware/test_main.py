@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.autoware.interfaces import AD_API, PLANNING, InterfacesMissing
-from timebill_ros.cli.session import Session, free_domain
+from timebill_ros.client.session import Session, free_domain
 
 from .interface_build import environment, installed
 

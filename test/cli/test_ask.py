@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from test.client.goals import StandIn
+from test.client.records import ANSWERED, EXPIRED, UNPREDICTED
 from timebill_ros.cli import ask
-from timebill_ros.cli.node_process import NodeProcess
-from timebill_ros.cli.session import free_domain
-
-from .goals import StandIn
-from .records import ANSWERED, EXPIRED, UNPREDICTED
+from timebill_ros.client.node_process import NodeProcess
+from timebill_ros.client.session import free_domain
 
 TIMEOUT = 120.0
 # Small enough to be profiled in seconds.

@@ -9,9 +9,8 @@ from dataclasses import replace
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rich.console import Console
 
+from test.client.records import ANSWERED, EXPIRED
 from timebill_ros.cli.dashboard import Dashboard
-
-from .records import ANSWERED, EXPIRED
 
 
 def said(node: str = "robot/llm", level: bytes = DiagnosticStatus.OK, **values: str) -> object:

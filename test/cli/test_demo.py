@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from test.client.records import ANSWERED, EXPIRED, UNPREDICTED
 from timebill_ros.cli import demo
-from timebill_ros.cli.node_process import NodeProcess, NodeProcessError
-from timebill_ros.cli.record import Ending, Record
-
-from .records import ANSWERED, EXPIRED, UNPREDICTED
+from timebill_ros.client.node_process import NodeProcess, NodeProcessError
+from timebill_ros.client.record import Ending, Record
 
 EVICTED, WHOLE = ANSWERED, UNPREDICTED
 FAILED = replace(EXPIRED, id="x", ending=Ending.FAILED, detail="out of memory")

@@ -10,7 +10,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from timebill_ros.cli import top
-from timebill_ros.cli.session import Session, free_domain
+from timebill_ros.client.session import Session, free_domain
 from timebill_ros.msg import Overrun, Response
 
 pytestmark = pytest.mark.e2e

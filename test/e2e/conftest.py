@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.cli.client import InstructionClient
+from timebill_ros.client.client import InstructionClient
 
 from .subject import Subject
 

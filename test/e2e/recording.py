@@ -10,10 +10,10 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin
 from std_msgs.msg import Header
 
-from timebill_ros.cli.replay.bag_writer import BagWriter
-from timebill_ros.cli.replay.recording import Recorded
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg, time_msg
+from timebill_ros.replay.bag_writer import BagWriter
+from timebill_ros.replay.recording import Recorded
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.workload.tasks import sample_family, sample_task
 

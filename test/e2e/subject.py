@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from timebill_ros.cli.client import Exchange, InstructionClient
-from timebill_ros.cli.node_process import NodeProcess, Parameter
+from timebill_ros.client.client import Exchange, InstructionClient
+from timebill_ros.client.node_process import NodeProcess, Parameter
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, nanoseconds
 from timebill_ros.runtime.clock import seconds

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.cli.session import Session, free_domain
+from timebill_ros.client.session import Session, free_domain
 
 from .subject import PATIENCE, SETTINGS
 

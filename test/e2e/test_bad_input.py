@@ -13,9 +13,9 @@ import pytest
 from rclpy.publisher import Publisher
 from rclpy.serialization import serialize_message
 
-from timebill_ros.cli.client import InstructionClient
-from timebill_ros.cli.node_process import NodeProcessError
-from timebill_ros.cli.session import Session
+from timebill_ros.client.client import InstructionClient
+from timebill_ros.client.node_process import NodeProcessError
+from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, time_msg
 from timebill_ros.node.qos import OUTCOME_QOS

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from timebill_ros.action import Instruct
-from timebill_ros.cli.goal import Goal, GoalClient
+from timebill_ros.client.goal import Goal, GoalClient
 from timebill_ros.msg import Overrun, Response
 
 from .subject import PATIENCE, Subject, ask, long_work

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from timebill_ros.cli.replay.bag import Bag
-from timebill_ros.cli.replay.main import main
+from timebill_ros.cli.replay import main
+from timebill_ros.replay.bag import Bag
 
 from .recording import EMPTY, OVERDUE, SIZE, draw_recording, write_recording
 from .subject import PATIENCE, Subject

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.cli.goal import GoalClient
-from timebill_ros.cli.node_process import NodeProcessError
+from timebill_ros.client.goal import GoalClient
+from timebill_ros.client.node_process import NodeProcessError
 from timebill_ros.msg import Overrun
 
 from .subject import PATIENCE, Subject, ended_by, long_work

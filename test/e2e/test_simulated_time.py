@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from rosgraph_msgs.msg import Clock
 
-from timebill_ros.cli.session import Session
+from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import time_msg
 from timebill_ros.runtime.clock import NS_PER_S

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from timebill_ros.embedded.tokenizer import build_tokenizer
 from timebill_ros.engine.errors import SchemaRefused
 from timebill_ros.engine.response_schema import MOST_SCHEMA_CHARS, ResponseSchemas
+from timebill_ros.training.embedded.tokenizer import build_tokenizer
 
 from .conftest import COMMON, EOS, byte_tokenizer
 

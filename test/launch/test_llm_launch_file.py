@@ -15,7 +15,7 @@ from rclpy.node import Node
 
 from timebill_ros.__main__ import MODULES
 from timebill_ros.action import Instruct
-from timebill_ros.cli.session import Session, free_domain
+from timebill_ros.client.session import Session, free_domain
 from timebill_ros.node import instruct_action, instruction_service, llm_node
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings

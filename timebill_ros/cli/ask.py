@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from timebill_ros.cli.argument_types import node_name, positive_seconds
-from timebill_ros.cli.client import NodeAbsent
-from timebill_ros.cli.goal import Goal, GoalClient
-from timebill_ros.cli.record import Ending, Record, record_of_message
+from timebill_ros.client.client import NodeAbsent
+from timebill_ros.client.goal import Goal, GoalClient
+from timebill_ros.client.record import Ending, Record, record_of_message
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.settings import Settings

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from timebill_ros.cli.record import Ending, Record
+from timebill_ros.client.record import Ending, Record
 from timebill_ros.node.diagnostics import status_name
 from timebill_ros.runtime.health import (
     MISS_RATIO,

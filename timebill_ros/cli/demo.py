@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timebill_ros.cli.client import Arrival, Exchange, InstructionClient, NodeAbsent
-from timebill_ros.cli.node_process import NodeProcess, NodeProcessError
-from timebill_ros.cli.record import HEADER, Ending, Record, line, record_of, write_csv
 from timebill_ros.cli.scenario import HEAD_START, Look, Request, draw_tasks, plan_run
+from timebill_ros.client.client import Arrival, Exchange, InstructionClient, NodeAbsent
+from timebill_ros.client.node_process import NodeProcess, NodeProcessError
+from timebill_ros.client.record import HEADER, Ending, Record, line, record_of, write_csv
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.policy import OverrunPolicy
@@ -207,7 +207,7 @@ def _report(run: Run, folder: Path, title: str) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         print("no picture: matplotlib is not installed", file=sys.stderr)
         return
-    from timebill_ros.cli.picture import draw_run
+    from timebill_ros.replay.picture import draw_run
 
     draw_run(folder / "demo.png", run.records, f"{title}.  {_IDS}")
     print(f"written: {folder / 'demo.png'}")

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.live import Live
 
 from timebill_ros.cli.argument_types import node_name, positive_seconds
-from timebill_ros.cli.client import Arrival, Exchange
 from timebill_ros.cli.dashboard import Dashboard
-from timebill_ros.cli.record import record_of
-from timebill_ros.cli.session import Session
+from timebill_ros.client.client import Arrival, Exchange
+from timebill_ros.client.record import record_of
+from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.diagnostics import TOPIC
 

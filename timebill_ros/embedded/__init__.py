@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded language model and its length predictor: training recipe and shipped checkpoints."""
+"""The embedded language model and its length predictor: shipped checkpoints, no code."""

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replays into a stand-in for the node, over real DDS: tempo, clocks, and every way it can fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from test.replay.recordings import START_NS, of_simulation, recorded, write
+from test.replay.stand_in import StandIn
+from timebill_ros.cli.replay import main
+from timebill_ros.client.record import Ending
+from timebill_ros.client.session import free_domain
+from timebill_ros.msg import Instruction
+from timebill_ros.node.conversions import nanoseconds, time_msg
+from timebill_ros.replay.bag import Bag
+from timebill_ros.replay.live import LiveReplay
+from timebill_ros.replay.recording import Outcomes, Recorded, Tempo
+from timebill_ros.runtime.clock import NS_PER_S, seconds
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def domain(monkeypatch: pytest.MonkeyPatch) -> int:
+    domain = free_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    return domain
+
+
+def play(domain: int, items: list[Recorded], tempo: Tempo, patience: float = 0.5) -> Outcomes:
+    replay = LiveReplay("/llm", domain, tempo, keep=None, heartbeat=lambda: None)
+    return replay.run(items, wait=10.0, patience=patience)
+
+
+def test_on_the_wall_clock_stamps_and_deadlines_move_to_now(domain: int) -> None:
+    deadline = time_msg(START_NS + 7 * NS_PER_S)
+    items = [
+        recorded("a", 0.0),
+        recorded("b", 0.4, deadline=deadline),
+        recorded("c", 0.8, header=Instruction().header),
+    ]
+    with StandIn(domain) as node:
+        outcomes = play(domain, items, Tempo(rate=2.0))
+    assert outcomes.faults == []
+    assert [record.ending for record in outcomes.records] == [Ending.IN_TIME] * 3
+    (a_at, a), (b_at, b), (c_at, c) = node.received
+    for at, message in node.received:
+        assert 0.0 <= at - seconds(nanoseconds(message.header.stamp)) < 0.2
+    assert seconds(nanoseconds(b.deadline)) - b_at == pytest.approx(6.6, abs=0.2)
+    assert b_at - a_at == pytest.approx(0.2, abs=0.15)
+    assert c_at - b_at == pytest.approx(0.2, abs=0.15)
+    assert (nanoseconds(a.budget), nanoseconds(a.deadline), nanoseconds(c.deadline)) == (
+        NS_PER_S,
+        0,
+        0,
+    )
+
+
+def test_with_a_clock_instructions_are_sent_as_they_were(domain: int) -> None:
+    items = [recorded("a", 0.0), recorded("b", 1.0)]
+    with StandIn(domain, use_sim_time=True) as node:
+        outcomes = play(domain, items, Tempo(rate=4.0, simulated=True))
+    assert [record.ending for record in outcomes.records] == [Ending.IN_TIME] * 2
+    assert [message for _, message in node.received] == [item.instruction for item in items]
+    # The clock that the node sees has come to the recorded instant, a tick more or less.
+    for (at, _), item in zip(node.received, items, strict=True):
+        assert at == pytest.approx(seconds(item.at_ns), abs=0.4)
+
+
+def test_outcomes_that_are_missing_or_doubled_are_faults(domain: int) -> None:
+    prompts = ["twice", "silence", "kill", "stop"]
+    items = [recorded(prompt, 0.01 * n, budget=0.1) for n, prompt in enumerate(prompts)]
+    with StandIn(domain):
+        outcomes = play(domain, items, Tempo())
+    assert list(outcomes.faults) == [
+        "twice: 2 terminal messages came",
+        "silence: no terminal message came",
+    ]
+    endings = {record.id: record.ending for record in outcomes.records}
+    assert endings["silence"] is Ending.MISSING
+    assert endings["kill"] is Ending.KILLED
+
+
+def test_what_the_heartbeat_finds_ends_the_replay(domain: int) -> None:
+    def heartbeat() -> None:
+        raise RuntimeError("it died")
+
+    replay = LiveReplay("/llm", domain, Tempo(), None, heartbeat)
+    with StandIn(domain), pytest.raises(RuntimeError, match="it died"):
+        replay.run([recorded("a", 0.0, prompt="silence")], wait=10.0, patience=60.0)
+
+
+def run(path: Path, *arguments: str) -> int:
+    return main([str(path), "--wait", "3", "--patience", "0.3", *arguments])
+
+
+def test_everything_is_kept_in_a_new_bag(domain: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "in", [recorded("a", 0.0), recorded("b", 0.1, prompt="kill")])
+    with StandIn(domain):
+        assert run(path, "--out", str(tmp_path / "out")) == 0
+    kept = Bag(tmp_path / "out" / "bag")
+    assert [item.instruction.id for item in kept.recorded] == ["a", "b"]
+    assert kept.recorded[0].at_ns > START_NS + 3600 * NS_PER_S
+    assert kept.recorded[0].lengths is not None
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "bag",
+        "figures.csv",
+        "replay.csv",
+        "replay.png",
+    }
+
+
+def test_by_their_stamps_a_simulation_s_instructions_move_to_now(
+    domain: int, tmp_path: Path
+) -> None:
+    bag = write(tmp_path / "in", [of_simulation("a", 0.0), of_simulation("b", 0.3)])
+    with StandIn(domain) as node:
+        assert run(bag, "--by-stamp", "--expect", "completion==1") == 0
+    for at, message in node.received:
+        assert 0.0 <= at - seconds(nanoseconds(message.header.stamp)) < 0.2
+
+
+def test_an_absent_node_is_said_to_be(
+    domain: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "in", [recorded("a", 0.0)])
+    assert main([str(path), "--wait", "0.3"]) == 1
+    assert "nothing takes instructions at /llm/input/instruction" in capsys.readouterr().err
+    assert main([str(path), "--wait", "0.3", "--clock"]) == 1
+    assert "nothing listens to /clock after 0.3 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("silence", "fault: a: no terminal message came"),
+        ("leave", "the node /llm left its topics in the middle of the replay"),
+    ],
+)
+def test_a_node_that_does_not_answer_ends_the_replay(
+    domain: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], prompt: str, told: str
+) -> None:
+    patient = ["--patience", "30"] if prompt == "leave" else []
+    path = write(tmp_path / "in", [recorded("a", 0.0, prompt=prompt, budget=0.1)])
+    with StandIn(domain):
+        assert run(path, *patient) == 1
+    assert told in capsys.readouterr().err

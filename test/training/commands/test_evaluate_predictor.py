@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A predictor that reads the target's tokens is given these."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.prompt import encode_prompt
+from timebill_ros.predictor.load import load_predictor
+from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.settings import Settings
+from timebill_ros.training.commands import collect, evaluate_predictor
+from timebill_ros.training.predictor.pairs import read_pairs
+from timebill_ros.training.predictor.quality import length_quality
+
+TARGET = Path(model_folder(Settings()))
+PREDICTOR = TARGET.parent / "predictor"
+TEXTS = ("stop", "keep lane", "now stop", "WSWZLA1 5Z")
+
+
+def test_the_embedded_predictor_reads_the_targets_tokens(tmp_path: Path) -> None:
+    lines = (json.dumps({"prompt": text}) + "\n" for text in TEXTS)
+    (tmp_path / "in.jsonl").write_text("".join(lines))
+    output = tmp_path / "pairs.jsonl"
+    assert collect.main([str(output), "--prompts", str(tmp_path / "in.jsonl")]) == 0
+    files = ["--json", str(tmp_path / "figures.json"), "--threads", "1"]
+    assert evaluate_predictor.main([str(PREDICTOR), str(output), *files]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+
+    tokenizer = load_checkpoint(TARGET).tokenizer
+    predictor = load_predictor(PREDICTOR, threads=1)
+    prompts = [encode_prompt(tokenizer, Conversation("", text)) for text in TEXTS]
+    header, pairs = read_pairs([output])
+    lengths = [pair.response_tokens for pair in pairs]
+    predicted = [predictor.predict("", prompt, None) for prompt in prompts]
+    expected = length_quality(predicted, lengths, header.longest_response)
+    assert {name: figures[name] for name in expected.rounded()} == expected.rounded()
+    blind = [predictor.predict("", (), None) for _ in prompts]
+    assert blind[0].probabilities != pytest.approx(predicted[0].probabilities)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replays in virtual time: the node's own admission and server, and an engine that takes time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.client.record import Record, record_of_outcome
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.msg import Instruction
+from timebill_ros.msg import Overrun as OverrunMsg
+from timebill_ros.msg import Response as ResponseMsg
+from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
+from timebill_ros.replay.recording import (
+    BadInput,
+    Keep,
+    Lengths,
+    Outcomes,
+    Recorded,
+    Tempo,
+    shifted,
+)
+from timebill_ros.runtime.admission import Limits, Refused, admit
+from timebill_ros.runtime.outcome import Outcome, Overrun
+from timebill_ros.runtime.pipeline import Pipeline
+from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.settings import Settings
+from timebill_ros.runtime.simulation import (
+    ScaledClock,
+    SimulatedEngine,
+    SimulatedPredictor,
+    SimulatedRequest,
+    VirtualClock,
+    simulate,
+)
+
+# Context of a node whose max_context is 0, the model's own limit: there is no model to ask.
+_MAX_CONTEXT = 131_072
+# Where nothing predicted a length, the predictor is taken to find the right bucket.
+_BUCKET = 16
+_LISTED = 5
+
+
+def replay_simulated(
+    recorded: Sequence[Recorded],
+    settings: Settings,
+    time_model: TimeModel,
+    tempo: Tempo,
+    keep: Keep | None = None,
+) -> Outcomes:
+    """Have every instruction end in virtual time, exactly as it would be if time were what is told.
+
+    Args:
+        recorded: instructions with their lengths.
+        settings: the node's; those that concern the model itself do nothing.
+        time_model: what each stage takes.
+        tempo: how recorded time passes.
+        keep: gets every message that would be sent and received.
+
+    Raises:
+        BadInput: the lengths of an instruction are not known.
+        SettingError: a setting out of its bounds, by name.
+    """
+    _check_known(recorded)
+    requests = {item.instruction.id: _request(item) for item in recorded}
+    virtual = VirtualClock()
+    start_ns = recorded[0].at_ns
+    clock = ScaledClock(virtual, rate=tempo.rate if tempo.simulated else 1.0, start_ns=start_ns)
+    ended: dict[str, list[Record]] = {name: [] for name in requests}
+
+    def emit(outcome: Outcome) -> None:
+        name = outcome.job.id
+        if keep is not None:
+            keep(clock.now_ns(), _message_of(outcome))
+        if not isinstance(outcome, Overrun) or outcome.terminal:
+            ended[name].append(record_of_outcome(outcome, requests[name].prompt_tokens))
+
+    pipeline = _pipeline(virtual, clock, requests, settings, time_model)
+    server = Server(
+        pipeline, decisions(settings), queue_capacity=settings.queue_capacity, emit=emit
+    )
+    # The lengths in tokens are known, and are held to the context: characters need no bound.
+    limits = Limits(settings.default_budget, settings.max_budget, max_prompt_chars=sys.maxsize)
+
+    def arrive(instruction: Instruction) -> None:
+        if keep is not None:
+            keep(clock.now_ns(), instruction)
+        _submit(instruction, server, clock.now_ns(), limits)
+
+    for item in recorded:
+        instruction = item.instruction
+        due_ns = clock.real_ns(item.at_ns)
+        if not tempo.simulated:
+            due_ns = round(due_ns / tempo.rate)
+            instruction = shifted(instruction, start_ns + due_ns - item.at_ns)
+        virtual.at(due_ns, partial(arrive, instruction))
+    simulate(server, virtual, [])
+    return _accounted(ended)
+
+
+def _pipeline(
+    virtual: VirtualClock,
+    clock: ScaledClock,
+    requests: dict[str, SimulatedRequest],
+    settings: Settings,
+    time_model: TimeModel,
+) -> Pipeline:
+    """The simulated engine and predictor in the place of the node's."""
+    predictor = SimulatedPredictor(virtual, time_model, requests, bucket_size=_BUCKET)
+    return Pipeline(
+        engine=SimulatedEngine(
+            virtual,
+            time_model,
+            requests,
+            window=settings.window,
+            max_context=settings.max_context or _MAX_CONTEXT,
+            chunk=settings.chunk,
+        ),
+        time_model=time_model,
+        predictor=predictor if settings.predictor != "none" else None,
+        clock=clock,
+        stopwatch=virtual,
+        default_max_tokens=settings.max_tokens,
+        predictor_grace=settings.predictor_grace,
+    )
+
+
+def _submit(instruction: Instruction, server: Server, now_ns: int, limits: Limits) -> None:
+    """What the node does with an instruction when it receives it."""
+    fields = instruction_from(instruction, id=instruction.id, received_ns=now_ns)
+    try:
+        job = admit(fields, received_ns=now_ns, clock_ns=now_ns, limits=limits)
+    except Refused as refused:
+        server.reject(refused.job, refused.detail)
+    else:
+        # The simulated engine knows a request by its prompt, which several may share.
+        server.submit(replace(job, conversation=Conversation(system="", prompt=job.id)))
+
+
+def _message_of(outcome: Outcome) -> OverrunMsg | ResponseMsg:
+    """What the node would publish."""
+    return overrun_msg(outcome) if isinstance(outcome, Overrun) else response_msg(outcome)
+
+
+def _accounted(ended: dict[str, list[Record]]) -> Outcomes:
+    """The records, and a fault where an instruction has not exactly one."""
+    faults = [
+        f"{n}: {len(found)} terminal outcomes" for n, found in ended.items() if len(found) != 1
+    ]
+    return Outcomes([record for found in ended.values() for record in found[:1]], faults)
+
+
+def _request(item: Recorded) -> SimulatedRequest:
+    lengths = item.lengths or Lengths(1, 1)
+    bucket = -(-lengths.response_tokens // _BUCKET) * _BUCKET
+    return SimulatedRequest(
+        lengths.prompt_tokens, lengths.response_tokens, lengths.predicted_tokens or bucket
+    )
+
+
+def _check_known(recorded: Sequence[Recorded]) -> None:
+    # One without a prompt is refused before anybody asks for its length.
+    unknown = [
+        r.instruction.id for r in recorded if r.lengths is None and r.instruction.prompt.strip()
+    ]
+    if unknown:
+        more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
+        raise BadInput(
+            f"the lengths of {len(unknown)} of {len(recorded)} instructions are not known: "
+            f"{', '.join(unknown[:_LISTED])}{more}; give --lengths, a bag or a table that has "
+            "them, or --assume-lengths PROMPT RESPONSE"
+        )
+
+
+def assumed(recorded: Sequence[Recorded], lengths: Lengths) -> list[Recorded]:
+    """The same, with these lengths where none are known."""
+    return [r if r.lengths else replace(r, lengths=lengths) for r in recorded]

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's Table 1, measured: ``python -m timebill_ros.training.embedded.compare_predictors``.
+
+Trains every length predictor with the same pairs, in the same order, for the same number of steps,
+once per seed, and prints its errors on held-out answers of the embedded model. A run that
+the results file has already is not repeated, so that seeds may run at the same time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.training.embedded.collect_lengths import PairSet
+from timebill_ros.training.embedded.generation import CHECKPOINT, LONGEST_RESPONSE
+from timebill_ros.training.embedded.length_training import PEAK_RATE, outputs_of, train
+from timebill_ros.training.embedded.lengths import Pair, read_pairs
+from timebill_ros.training.embedded.train_predictor import (
+    BUCKET_SIZE,
+    build,
+    cross_entropy,
+    expected_pairs,
+    target_embeddings,
+)
+from timebill_ros.training.predictor.baselines.classes import proxy_model_classes, s3_classes
+from timebill_ros.training.predictor.baselines.encoders import Kept, bert, distilbert
+from timebill_ros.training.predictor.baselines.regression import Regression
+from timebill_ros.training.predictor.length_classes import LengthClasses, buckets
+from timebill_ros.training.predictor.quality import length_errors
+
+# A third of what the shipped predictor gets: there are many rows, and encoders are slow.
+STEPS = 500
+# Best of 3e-4, 1e-3 and 4e-3 for ProxyModel on the last 512 tokens, on the calibration pairs; see
+# --peak-rate and --measure-on.
+ENCODER_RATE = 1e-3
+
+Build = Callable[[Tensor, int, int], nn.Module]
+"""A network from the target's embeddings, its number of outputs, and a seed."""
+Encoder = Callable[[int, int, int, Kept], nn.Module]
+"""One from the vocabulary's size, its number of outputs, a seed, and what it reads."""
+Classes = Callable[[Sequence[int]], LengthClasses]
+"""The classes that a network chooses from, by the lengths of training."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table: a network, and the classes that it chooses from; None: a regression."""
+
+    name: str
+    build: Build
+    classes: Classes | None
+    peak_rate: float = PEAK_RATE
+
+
+@dataclass(frozen=True)
+class Result:
+    """Errors of one training run under one decision rule, tokens but for R2."""
+
+    method: str
+    classes: int
+    rule: str
+    seed: int
+    mae: float
+    rmse: float
+    r2: float
+    train_seconds: float
+    """CPU time of training."""
+
+
+def _ours(bucket_size: int) -> Method:
+    def network(embeddings: Tensor, _outputs: int, seed: int) -> nn.Module:
+        return build(embeddings, bucket_size, seed)
+
+    def classes(_lengths: Sequence[int]) -> LengthClasses:
+        return buckets(bucket_size, LONGEST_RESPONSE)
+
+    return Method(f"ours, B = {bucket_size}", network, classes)
+
+
+def _regression() -> Method:
+    def network(embeddings: Tensor, _outputs: int, seed: int) -> nn.Module:
+        return Regression(build(embeddings, BUCKET_SIZE, seed))
+
+    return Method("ours, regression", network, None)
+
+
+def _published(name: str, encoder: Encoder, classes: Classes, kept: Kept) -> Method:
+    def network(embeddings: Tensor, outputs: int, seed: int) -> nn.Module:
+        return encoder(embeddings.shape[0], outputs, seed, kept)
+
+    return Method(f"{name}, {kept.value} 512 tokens", network, classes, ENCODER_RATE)
+
+
+PUBLISHED: tuple[tuple[str, Encoder, Classes], ...] = (
+    ("ProxyModel", bert, partial(proxy_model_classes, longest_response=LONGEST_RESPONSE)),
+    ("S3", distilbert, lambda _lengths: s3_classes(LONGEST_RESPONSE)),
+)
+METHODS = (
+    *(_ours(bucket_size) for bucket_size in (64, 32, 16, 4, 2, 1)),
+    _regression(),
+    *(_published(*published, kept) for kept in Kept for published in PUBLISHED),
+)
+
+
+def run(
+    method: Method, embeddings: Tensor, pairs: Sequence[Pair], held_out: Sequence[Pair], seed: int
+) -> list[Result]:
+    """Train ``method`` once, and measure it under each of its decision rules."""
+    lengths = [pair.response_tokens for pair in pairs]
+    classes = method.classes(lengths) if method.classes else None
+    network = method.build(embeddings, classes.count if classes else 1, seed)
+    loss = partial(cross_entropy, classes) if classes else absolute_error
+    start = time.process_time()
+    steps = train(network, pairs, loss, steps=STEPS, seed=seed, peak_rate=method.peak_rate)
+    for _ in tqdm(steps, f"{method.name}, {seed}", STEPS):
+        pass
+    seconds = time.process_time() - start
+    outputs = outputs_of(network, held_out)
+    actual = [pair.response_tokens for pair in held_out]
+    results = []
+    for rule, predicted in decisions(outputs, classes, lengths).items():
+        errors = length_errors(predicted, actual)
+        count = classes.count if classes else 0
+        results.append(Result(method.name, count, rule, seed, *errors, round(seconds)))
+    return results
+
+
+def absolute_error(outputs: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The loss of a regression, which minimises its MAE; outputs [batch, 1]."""
+    return F.l1_loss(outputs[:, 0], torch.tensor(lengths, dtype=outputs.dtype))
+
+
+def decisions(
+    outputs: Tensor, classes: LengthClasses | None, lengths: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Predicted lengths [pairs] by each decision rule; ``lengths`` are those of training."""
+    if classes is None:
+        predicted = outputs[:, 0].numpy()
+        return {"value": predicted.clip(1.0, LONGEST_RESPONSE)}
+    likeliest = outputs.argmax(1).numpy()
+    return {"upper edge": classes.upper[likeliest], "class mean": classes.means(lengths)[likeliest]}
+
+
+def read_results(path: Path) -> list[Result]:
+    """What earlier runs wrote; nothing where there is no file."""
+    if not path.exists():
+        return []
+    kinds = {"classes": int, "seed": int, "mae": float, "rmse": float, "r2": float}
+    kinds["train_seconds"] = float
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file)
+        return [Result(**{key: kinds.get(key, str)(row[key]) for key in row}) for row in rows]
+
+
+def append_results(path: Path, results: Sequence[Result]) -> None:
+    """Add rows to the results file."""
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(Result.__dataclass_fields__))
+        if is_new:
+            writer.writeheader()
+        writer.writerows(asdict(result) for result in results)
+
+
+def table(results: Iterable[Result]) -> str:
+    """Markdown: a row per method and rule, each figure as mean +/- standard deviation of seeds."""
+    rows = defaultdict(list)
+    for result in results:
+        rows[result.method, result.classes, result.rule].append(result)
+    lines = [
+        "| predictor | classes | predicted length | MAE | RMSE | R2 | CPU time of training |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    order = [method.name for method in METHODS]
+    for (method, classes, rule), runs in sorted(rows.items(), key=lambda r: order.index(r[0][0])):
+        mae = _spread([run.mae for run in runs], 1)
+        rmse = _spread([run.rmse for run in runs], 1)
+        r2 = _spread([run.r2 for run in runs], 3)
+        seconds = f"{np.mean([run.train_seconds for run in runs]):.0f} s"
+        lines.append(
+            f"| {method} | {classes or '-'} | {rule} | {mae} | {rmse} | {r2} | {seconds} |"
+        )
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+
+
+def main() -> None:
+    """Run what the results file lacks, then print the table of all that it holds."""
+    names = [method.name for method in METHODS]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=Path, required=True, help="as collect_lengths wrote them")
+    parser.add_argument("--results", type=Path, required=True, help="CSV, a row per run and rule")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the target model")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
+    parser.add_argument(
+        "--measure-on",
+        choices=["held_out", "calibration"],
+        default="held_out",
+        help="what is chosen, as a learning rate is, must not be chosen on the held-out pairs",
+    )
+    parser.add_argument("--peak-rate", type=float, help="learning rate, instead of each method's")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    target = load_checkpoint(arguments.checkpoint)
+    embeddings = target_embeddings(target)
+    pairs = expected_pairs(target)
+    pairs += read_pairs(PairSet.path(arguments.pairs, "train"))
+    measured = read_pairs(PairSet.path(arguments.pairs, arguments.measure_on))
+    done = {(result.method, result.seed) for result in read_results(arguments.results)}
+    for seed in arguments.seeds:
+        for method in METHODS:
+            if method.name in arguments.methods and (method.name, seed) not in done:
+                if arguments.peak_rate is not None:
+                    method = replace(method, peak_rate=arguments.peak_rate)
+                results = run(method, embeddings, pairs, measured, seed)
+                append_results(arguments.results, results)
+    print(table(read_results(arguments.results)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a trained predictor is worth: calibration on one set of pairs, figures on another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from timebill_ros.budget.calibration import Calibration, fit_calibration, place
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.predictor.calibration import write_calibration
+from timebill_ros.predictor.errors import PairsOverlap
+from timebill_ros.predictor.length_predictor import LengthPredictor
+from timebill_ros.training.predictor.pairs import Pair, PairsHeader, iterate_pairs
+from timebill_ros.training.predictor.quality import LengthQuality, length_quality
+
+RISKS = (0.01, 0.05, 0.1, 0.2)
+
+Tokens = Callable[[str], Sequence[int]]
+"""The target's tokens of a rendered prompt."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Figures of a predictor on pairs that it has not met.
+
+    Attributes:
+        quality: errors of N_hat.
+        pessimism: k.
+        covered_by_pessimism: share of N <= min(k N_hat, N_max), equation (8).
+        covered_by_risk: share of N <= N_W by the risk epsilon that N_W was chosen for; right is
+            1 - epsilon.
+        calibrated: whether that is after calibration.
+    """
+
+    quality: LengthQuality
+    pessimism: float
+    covered_by_pessimism: float
+    covered_by_risk: Mapping[float, float]
+    calibrated: bool
+
+    def figures(self) -> dict[str, float | None]:
+        """All of it by name, shares and errors to four decimals."""
+        return {
+            **self.quality.rounded(),
+            f"covered_pessimism_{self.pessimism:g}": round(self.covered_by_pessimism, 4),
+            **{f"covered_risk_{r:g}": round(c, 4) for r, c in self.covered_by_risk.items()},
+        }
+
+
+def predict_pairs(
+    predictor: LengthPredictor, pairs: Iterable[Pair], tokens: Tokens | None = None
+) -> list[LengthDistribution]:
+    """The predictions; ``tokens`` is needed by predictors that read the target's tokens."""
+    return [
+        predictor.predict(pair.prompt, tokens(pair.prompt) if tokens else (), None)
+        for pair in pairs
+    ]
+
+
+def calibrate(
+    folder: Path, predicted: Sequence[LengthDistribution], pairs: Sequence[Pair]
+) -> Calibration:
+    """Calibrate a checkpoint on pairs that it was not trained on, and keep it there."""
+    calibration = fit_calibration(predicted, [pair.response_tokens for pair in pairs])
+    write_calibration(folder, calibration)
+    return calibration
+
+
+def assess(
+    predicted: Sequence[LengthDistribution],
+    pairs: Sequence[Pair],
+    max_tokens: int,
+    *,
+    pessimism: float,
+    calibration: Calibration | None,
+) -> Assessment:
+    """Compare predictions with generated lengths, at least one."""
+    actual = [pair.response_tokens for pair in pairs]
+    worst = [math.ceil(pessimism * each.predicted_tokens(max_tokens)) for each in predicted]
+    by_risk = {
+        risk: [
+            _planned_tokens(each, number, calibration, risk, max_tokens)
+            for number, each in enumerate(predicted)
+        ]
+        for risk in RISKS
+    }
+    return Assessment(
+        quality=length_quality(predicted, actual, max_tokens),
+        pessimism=pessimism,
+        covered_by_pessimism=_covered(actual, [min(n, max_tokens) for n in worst]),
+        covered_by_risk={risk: _covered(actual, planned) for risk, planned in by_risk.items()},
+        calibrated=calibration is not None,
+    )
+
+
+def check_unseen(
+    predictor: Path, seen: frozenset[str], paths: Sequence[Path], header: PairsHeader
+) -> None:
+    """Check that no pair was trained or calibrated on.
+
+    Raises:
+        PairsOverlap: names the first line that was, and how many there are.
+    """
+    known = [
+        (path, number)
+        for path in paths
+        for number, pair in enumerate(iterate_pairs(path, header), start=1)
+        if pair.digest in seen
+    ]
+    if known:
+        raise PairsOverlap(*known[0], predictor, len(known))
+
+
+def _planned_tokens(
+    lengths: LengthDistribution,
+    number: int,
+    calibration: Calibration | None,
+    risk: float,
+    max_tokens: int,
+) -> int:
+    """N_W for a risk, as planned before anything is observed online."""
+    limit = risk if calibration is None else calibration.predicted(risk)
+    tokens = lengths.tokens_below(limit, place(number))
+    return max_tokens if tokens is None else min(tokens, max_tokens)
+
+
+def _covered(actual: Sequence[int], planned: Sequence[int]) -> float:
+    return sum(n <= most for n, most in zip(actual, planned, strict=True)) / len(actual)
