@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 MODULES = {
@@ -37,7 +38,8 @@ def main() -> int | None:
         return 2
     sys.argv[0] = f"timebill_ros {name}"
     try:
-        return importlib.import_module(MODULES[name]).main()
+        command: Callable[[], int | None] = importlib.import_module(MODULES[name]).main
+        return command()
     except ModuleNotFoundError as missing:
         if missing.name is None or (advice := _advice(missing.name)) is None:
             raise

@@ -124,7 +124,7 @@ class LookUpNetwork(nn.Module):
         length = x.shape[1]
         padded = F.pad(x, (0, 0, _BEFORE, _AFTER))
         first, *others = self.around
-        summed = padded[:, :length] * first
+        summed: Tensor = padded[:, :length] * first
         for shift, tap in enumerate(others, start=1):
             summed = torch.addcmul(summed, padded[:, shift : shift + length], tap)
         return summed
@@ -158,4 +158,5 @@ class _Attention(nn.Module):
         return found + added
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        apart: Tensor = x.unflatten(-1, (self.heads, -1))
+        return apart.transpose(1, 2)

@@ -68,7 +68,7 @@ class LiveReplay:
         self._node = node
         self._domain = domain
         self._tempo = tempo
-        self._keep: Keep = keep or (lambda at_ns, message: None)
+        self._keep: Keep = keep or (lambda _at_ns, _message: None)
         self._heartbeat = heartbeat
         self._heard_ns = self._seen_ns = time.monotonic_ns()
         self._now_ns: Callable[[], int] = lambda: SystemClock().now().nanoseconds
@@ -149,7 +149,7 @@ class LiveReplay:
     def _clock(self, wait: float) -> Iterator[Callable[[int], None]]:
         """Publishes an instant on /clock; does nothing where the node's time is its own."""
         if not self._tempo.simulated:
-            yield lambda now_ns: None
+            yield lambda _now_ns: None
             return
         with Session("timebill_clock", self._domain) as session:
             publisher = session.node.create_publisher(ClockMsg, "/clock", 1)

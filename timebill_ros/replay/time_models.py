@@ -27,9 +27,9 @@ def load_time_model(path: Path) -> TimeModel:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as failure:
         raise BadInput(f"{path}: no time model can be read: {failure}") from failure
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: no time model: it is no JSON object")
     try:
-        if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
         if "points" in content:
             return fit_time_model(_points(content["points"])).model
         return _coefficients(content)
@@ -46,7 +46,7 @@ def recalled_profile(settings: Settings) -> Path:
         BadInput: there is none; the message says where it was looked for, and how to get one.
     """
     # To know the model by its content pulls in torch.
-    from timebill_ros.engine.profile_cache import checkpoint_digest
+    from timebill_ros.engine.fingerprint import checkpoint_digest
     from timebill_ros.runtime.loading import model_folder, profile_folder
 
     folder, model = profile_folder(settings), Path(model_folder(settings))

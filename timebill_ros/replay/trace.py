@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from std_msgs.msg import Header
 
@@ -96,7 +96,11 @@ def read_lengths(path: Path) -> dict[str, Lengths]:
     return known
 
 
-Read = Callable[[tuple[str, ...], Callable[[str], T]], T]
+class Read(Protocol):
+    """Reads one line of a table: the column of the first name that there is, "" without one."""
+
+    def __call__(self, names: tuple[str, ...], convert: Callable[[str], T]) -> T:
+        """What ``convert`` makes of the column's text."""
 
 
 def _unfinished(read: Read) -> bool:
@@ -106,7 +110,7 @@ def _unfinished(read: Read) -> bool:
 
 
 def _rows(path: Path, *needed: tuple[str, ...]) -> Iterator[Read]:
-    """For each line a function that reads the column of one of these names ("" without one)."""
+    """One reader a line; each of ``needed`` must be there, under any of its names."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)

@@ -31,7 +31,7 @@ class Schema:
     conversation: Callable[[Row, Mapping[str, str]], Conversation]
 
 
-def arena_prompt(row: Row, templates: Mapping[str, str]) -> Conversation:
+def arena_prompt(row: Row, _templates: Mapping[str, str]) -> Conversation:
     """What the user said first; later turns answer what other models said."""
     first = next((turn for turn in row["conversation_a"] if turn["role"] == "user"), None)
     return Conversation("", "" if first is None else first["content"])
@@ -90,7 +90,7 @@ def read_templates(path: Path) -> dict[str, str]:
         SourceUnavailable: no JSON object of texts that name ``{context}``.
     """
     try:
-        templates = json.loads(path.read_text(encoding="utf-8"))
+        templates: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         bad = [task for task, text in templates.items() if "{context}" not in text]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise SourceUnavailable(str(path), f"not an object of templates ({error})") from error
@@ -118,13 +118,13 @@ def _load(name: str, subset: str | None, split: str) -> Any:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     path = Path(name).expanduser()
+    if name in _ARCHIVES and subset is None and not path.is_file():
+        raise SourceUnavailable(name, "it has a subset per task; name one or more")
     try:
         if path.is_file():
             kind = _FORMATS.get(path.suffix, "json")
             return datasets.load_dataset(kind, data_files=str(path), split="train")
         if name in _ARCHIVES:
-            if subset is None:
-                raise ValueError("it has a subset per task; name one or more")
             files = _ARCHIVES[name].format(subset=subset)
             return datasets.load_dataset("json", data_files=files, split="train")
         where = str(path) if path.is_dir() else name

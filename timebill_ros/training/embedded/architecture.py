@@ -121,4 +121,5 @@ def _divergence(query: Tensor, key: Tensor, targets: AttentionTargets) -> Tensor
     attention = scores.masked_fill(future, -1e30).log_softmax(-1)
     wanted = targets.weights[:, None]
     surprise = torch.xlogy(wanted, wanted) - wanted * attention.clamp_min(-60.0)
-    return surprise.sum() / (targets.weights.sum() * heads).clamp_min(1.0)
+    total: Tensor = surprise.sum() / (targets.weights.sum() * heads).clamp_min(1.0)
+    return total

@@ -267,4 +267,5 @@ class _Writer:
 
 def _orthogonal(rows: int, columns: int, random: torch.Generator) -> Tensor:
     """Random ``[rows, columns]`` with orthonormal rows (rows <= columns)."""
-    return torch.linalg.qr(torch.randn(columns, rows, generator=random))[0].T
+    columnwise: Tensor = torch.linalg.qr(torch.randn(columns, rows, generator=random))[0]
+    return columnwise.T

@@ -215,7 +215,7 @@ def _begin_or_go_on(states: Path, split: Split, header: PairsHeader, recipe: Rec
     digest = sha256("".join(f"{pair.digest} {pair.response_tokens} " for pair in pairs).encode())
     run = {**asdict(recipe), **asdict(header), "pairs": digest.hexdigest()[:16]}
     path = states / "run.json"
-    last = get_last_checkpoint(str(states)) if states.exists() else None
+    last: str | None = get_last_checkpoint(str(states)) if states.exists() else None
     if last is not None:
         check_same(path, json.loads(path.read_text(encoding="utf-8")), run)
         return last
