@@ -12,10 +12,10 @@ from timebill_ros.engine.sampling import Sampler, Sampling
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 
 
-def draws(sampling, count=2000):
+def draws(sampling, count=2000, logits=LOGITS):
     sampler = Sampler(sampling)
     sampler.begin()
-    return [sampler.pick(LOGITS) for _ in range(count)]
+    return [sampler.pick(logits) for _ in range(count)]
 
 
 def test_temperature_zero_takes_the_most_likely():
@@ -40,6 +40,35 @@ def test_top_p_draws_from_the_smallest_sufficient_set(top_p, tokens):
     assert set(draws(Sampling(temperature=1.0, top_p=top_p))) == tokens
 
 
+@pytest.mark.parametrize(("top_p", "tokens"), [(0.2, {0}), (0.3, {0, 1}), (0.74, {0, 1, 2})])
+def test_of_equal_tokens_the_first_come_first(top_p, tokens):
+    assert set(draws(Sampling(temperature=1.0, top_p=top_p), logits=torch.zeros(4))) == tokens
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
+def test_draws_have_the_distribution_of_the_sorted_nucleus(spread, top_p):
+    logits = spread * torch.randn(200, generator=torch.Generator().manual_seed(1))
+    probabilities, order = logits.double().softmax(-1).sort(descending=True)
+    inside = probabilities.cumsum(-1) - probabilities < top_p
+    nucleus = probabilities[inside] / probabilities[inside].sum()
+    count = 6000
+    counts = Counter(draws(Sampling(temperature=1.0, top_p=top_p), count, logits))
+    assert counts.keys() <= set(order[inside].tolist())
+    expected = count * nucleus
+    seen = torch.tensor([counts[token] for token in order[inside].tolist()])
+    # Pearson's statistic has a mean of k - 1 and a variance of 2 (k - 1).
+    freedom = max(1, len(nucleus) - 1)
+    assert ((seen - expected) ** 2 / expected).sum() < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_tokens_that_a_schema_forbids_are_never_drawn():
+    logits = torch.full((50,), -torch.inf)
+    logits[[7, 30]] = torch.tensor([0.0, 1.0])
+    assert set(draws(Sampling(temperature=2.0), logits=logits)) == {7, 30}
+    assert set(draws(Sampling(temperature=2.0, top_p=0.1), logits=logits)) == {30}
+
+
 def test_equal_seeds_draw_equal_tokens_for_every_request():
     sampler = Sampler(Sampling(temperature=1.0, seed=7))
     runs = []
@@ -57,6 +86,11 @@ def test_logits_that_are_not_finite_give_no_token(broken, temperature):
     logits = LOGITS.clone()
     logits[2] = broken
     assert sampler.pick(logits) is None
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_forbid_every_token_give_none(temperature):
+    assert Sampler(Sampling(temperature=temperature)).pick(torch.full((4,), -torch.inf)) is None
 
 
 @pytest.mark.parametrize(
