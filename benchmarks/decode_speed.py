@@ -29,7 +29,8 @@ from transformers import (
 )
 
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 
@@ -48,7 +49,7 @@ class TokenClock(StoppingCriteria):
 
 def engine_rate(engine: TransformerEngine, prompt: list[int], tokens: int) -> float:
     """Tokens per second of the engine's decoding."""
-    engine.begin(prompt, tokens, ignore_eos=True)
+    engine.begin(PreparedRequest(prompt), tokens, ignore_eos=True)
     while not engine.prefill_chunk():
         pass
     start = time.perf_counter_ns()
@@ -113,11 +114,10 @@ def main() -> None:
         checkpoint = load_checkpoint(folder, device=arguments.device)
         stock = AutoModelForCausalLM.from_pretrained(folder, dtype=checkpoint.dtype)
     stock = stock.to(checkpoint.device).eval()
-    engine = TransformerEngine(
-        checkpoint,
-        max_context=max(arguments.prompt) + arguments.tokens,
-        threads=arguments.threads,
+    settings = EngineSettings(
+        max_context=max(arguments.prompt) + arguments.tokens, threads=arguments.threads
     )
+    engine = TransformerEngine(checkpoint, settings)
     print(heading("Decoding speed"))
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}, "

@@ -17,7 +17,7 @@ from timebill_ros.budget.fit import ProfilePoints, fit_time_model
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.profile import Profiler
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
@@ -34,9 +34,8 @@ def profile(arguments: argparse.Namespace) -> ProfilePoints:
     """Median times of prefill and prediction over N_x; by turns, in one run, on one thread each."""
     predictor = load_predictor(arguments.predictor, threads=arguments.threads)
     checkpoint = load_checkpoint(arguments.model)
-    engine = TransformerEngine(
-        checkpoint, max_context=arguments.max_context, threads=arguments.threads
-    )
+    settings = EngineSettings(max_context=arguments.max_context, threads=arguments.threads)
+    engine = TransformerEngine(checkpoint, settings)
     words = random.Random(0).choices(range(len(checkpoint.tokenizer)), k=arguments.max_context)
 
     def predict(tokens: int) -> None:

@@ -23,10 +23,10 @@ from machine import heading
 from timebill_ros.budget.fit import fit_time_model
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_structured import structured_answer
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.workload.metrics import exact_match
@@ -49,8 +49,8 @@ class Answer:
 
 def answer(engine: TransformerEngine, task: Task, schema: str) -> Answer:
     """Run one task to its end."""
-    prompt = engine.encode(Conversation(task.system, task.instruction))
-    engine.begin(prompt, MAX_TOKENS, schema)
+    request = engine.prepare(Conversation(task.system, task.instruction), schema)
+    engine.begin(request, MAX_TOKENS)
     while not engine.prefill_chunk():
         pass
     start = time.perf_counter_ns()
@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=200, help="of each family")
     parser.add_argument("--seed", type=int, default=900_000)
     options = parser.parse_args()
-    engine = TransformerEngine(load_checkpoint(model_folder(Settings())), max_context=4096)
+    engine = TransformerEngine(
+        load_checkpoint(model_folder(Settings())), EngineSettings(max_context=4096)
+    )
     folder = resources.files("timebill_ros.workload") / "schemas"
     rng = np.random.default_rng(options.seed)
     print(heading("Structured answers"))

@@ -16,7 +16,8 @@ from timebill_ros.budget.fit import fit_time_model
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.profile import Profiler
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 
@@ -34,9 +35,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.model, device=arguments.device)
-    engine = TransformerEngine(
-        checkpoint, max_context=arguments.max_context, threads=arguments.threads
-    )
+    settings = EngineSettings(max_context=arguments.max_context, threads=arguments.threads)
+    engine = TransformerEngine(checkpoint, settings)
     start = time.perf_counter()
     fit = fit_time_model(Profiler(engine, limit=arguments.limit).measure())
     seconds = time.perf_counter() - start
@@ -73,7 +73,7 @@ def compare_requests(engine: TransformerEngine, model: TimeModel, count: int) ->
 def run(engine: TransformerEngine, prompt: int, kept: int, response: int) -> float:
     """Seconds of one whole request."""
     start = time.perf_counter()
-    engine.begin([0] * prompt, response, ignore_eos=True)
+    engine.begin(PreparedRequest([0] * prompt), response, ignore_eos=True)
     while not engine.prefill_chunk():
         pass
     engine.evict(kept)

@@ -28,7 +28,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -163,7 +163,7 @@ def make_engine(
     ) -> TransformerEngine:
         merged = {"max_context": MAX_CONTEXT, "chunk": 32, "window": 8, **settings}
         checkpoint = replace(checkpoint_of(name), eos_tokens=frozenset(eos_tokens))
-        return TransformerEngine(checkpoint, **merged)
+        return TransformerEngine(checkpoint, EngineSettings(**merged))
 
     return make
 

@@ -14,7 +14,7 @@ import timebill_ros.embedded
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.lean_decoder import LeanDecoder
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.workload.tasks import Family, sample_task
 
 FOLDER = Path(timebill_ros.embedded.__file__).parent / "checkpoint"
@@ -34,15 +34,16 @@ def stock():
 @pytest.mark.parametrize("family", [Family.REPORT, Family.LIST, Family.COMMAND])
 @pytest.mark.parametrize("prompt_tokens", [200, 1300])
 def test_greedy_equals_generate(checkpoint, stock, family, prompt_tokens, lean):
-    engine = TransformerEngine(checkpoint, max_context=2048, chunk=256, lean=lean)
+    engine = TransformerEngine(checkpoint, EngineSettings(max_context=2048, chunk=256, lean=lean))
     assert isinstance(engine.decoder, LeanDecoder) is lean
     task = sample_task(np.random.default_rng(prompt_tokens), family, prompt_tokens)
-    prompt = engine.encode(Conversation(task.system, task.instruction))
+    request = engine.prepare(Conversation(task.system, task.instruction))
+    prompt = request.prompt_ids
     ids = torch.tensor([prompt])
     expected = stock.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=60
     )
-    engine.begin(prompt, 60)
+    engine.begin(request, 60)
     while not engine.prefill_chunk():
         pass
     while engine.finish_reason is None:

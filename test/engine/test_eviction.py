@@ -10,7 +10,8 @@ from transformers import DynamicCache
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 
 from .conftest import COMMON, MAX_CONTEXT
 from .eviction_methods.defined import KERNEL, attention_scores, dense_layers, kept_positions
@@ -19,7 +20,7 @@ WINDOW, PROMPT = 8, 75
 
 
 def prefilled(engine, prompt, max_tokens=30):
-    engine.begin(prompt, max_tokens, ignore_eos=True)
+    engine.begin(PreparedRequest(prompt), max_tokens, ignore_eos=True)
     while not engine.prefill_chunk():
         pass
     return engine
@@ -207,7 +208,9 @@ def test_a_prompt_inside_the_window_is_never_evicted(method, prompt_tokens, make
 def test_cuda_keeps_what_cpu_keeps(method, folder_of, make_engine):
     checkpoint = load_checkpoint(folder_of("qwen2"), device="cuda", dtype="float32")
     settings = {"window": WINDOW, "eviction_method": method}
-    on_gpu = TransformerEngine(checkpoint, max_context=MAX_CONTEXT, chunk=32, **settings)
+    on_gpu = TransformerEngine(
+        checkpoint, EngineSettings(max_context=MAX_CONTEXT, chunk=32, **settings)
+    )
     kept = []
     for engine in (on_gpu, make_engine("qwen2", **settings)):
         prefilled(engine, distinct_tokens(0))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -14,8 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import GrammarExhausted
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.response_schema import ResponseSchemas
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.runtime.loading import model_folder
@@ -101,8 +103,14 @@ def schemas(request: pytest.FixtureRequest) -> ResponseSchemas:
     return ResponseSchemas(tokenizer, len(tokenizer), {EOS})
 
 
+def request_of(engine, prompt, schema):
+    """``prompt`` is tokens."""
+    text = "" if schema is None else json.dumps(schema)
+    return replace(engine.prepare(Conversation("", "go"), text), prompt_ids=prompt)
+
+
 def run(engine, prompt, max_tokens, schema):
-    engine.begin(prompt, max_tokens, json.dumps(schema))
+    engine.begin(request_of(engine, prompt, schema), max_tokens)
     while not engine.prefill_chunk():
         pass
     while engine.finish_reason is None:
@@ -132,10 +140,9 @@ def test_what_a_random_model_ends_itself_satisfies_the_schema(
 
 def test_a_schema_holds_for_its_own_request_only(make_engine, prompt_of):
     engine, prompt = make_engine(), prompt_of(20)
-    engine.begin(prompt, 24)
     free = []
     for schema in (None, COMMAND, None):
-        engine.begin(prompt, 24, "" if schema is None else json.dumps(schema))
+        engine.begin(request_of(engine, prompt, schema), 24)
         while not engine.prefill_chunk():
             pass
         while engine.finish_reason is None:

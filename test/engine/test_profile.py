@@ -33,10 +33,10 @@ class TimedEngine:
         self.slowness = slowness
         self.prompts = []
 
-    def begin(self, prompt_ids, max_tokens, *, ignore_eos):
+    def begin(self, request, max_tokens, *, ignore_eos):
         assert ignore_eos
-        assert len(prompt_ids) + max_tokens <= self.max_context
-        self.cached = len(prompt_ids)
+        self.cached = len(request.prompt_ids)
+        assert self.cached + max_tokens <= self.max_context
         self.prompts.append(self.cached)
         self.chunks = 2
 

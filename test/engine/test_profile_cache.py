@@ -11,6 +11,7 @@ from timebill_ros.budget.fit import Measurement, ProfilePoints
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.profile_cache import describe_environment, recall_or_measure
 from timebill_ros.engine.sampling import Sampling
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 
 ENVIRONMENT = {"checkpoint": "abc", "device": "some CPU", "threads": 2}
 POINTS = ProfilePoints(
@@ -170,9 +171,9 @@ def test_a_failed_measurement_keeps_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_environment_tells_engines_apart(folder_of, checkpoint_of, make_engine):
+def test_the_environment_tells_engines_apart(folder_of, make_engine):
     def environment(name="qwen2", predictor="", **settings):
-        return describe_environment(checkpoint_of(name), make_engine(name, **settings), predictor)
+        return describe_environment(make_engine(name, **settings), predictor)
 
     base = environment()
     assert environment() == base
@@ -187,10 +188,11 @@ def test_the_environment_tells_engines_apart(folder_of, checkpoint_of, make_engi
         {"max_context": 200},
         {"lean": False},
         {"sampling": Sampling(temperature=0.7)},
-        {"stop": ["END"]},
+        {"stop": ("END",)},
     ):
         assert environment(**settings) != base
     assert environment(sampling=Sampling(seed=3)) == base
     narrow = load_checkpoint(folder_of("qwen2"), dtype="bfloat16")
-    assert describe_environment(narrow, make_engine()) != base
+    settings = EngineSettings(max_context=make_engine().max_context, chunk=32, window=8)
+    assert describe_environment(TransformerEngine(narrow, settings)) != base
     assert {"torch", "transformers", "timebill_ros", "device"} <= base.keys()

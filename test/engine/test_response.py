@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.errors import NonFiniteLogits
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.response import Response
 from timebill_ros.engine.sampling import Sampling
 

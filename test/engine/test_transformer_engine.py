@@ -18,16 +18,16 @@ from timebill_ros.engine.errors import (
     RequestError,
     UnsupportedModel,
 )
-from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.lean_decoder import LeanDecoder
 from timebill_ros.engine.module_decoder import ModuleDecoder
+from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 
 
 def prefill(engine, prompt, max_tokens, **options):
     """Take a request up to its first response token; the number of chunks."""
-    engine.begin(prompt, max_tokens, **options)
+    engine.begin(PreparedRequest(prompt), max_tokens, **options)
     chunks = 1
     while not engine.prefill_chunk():
         chunks += 1
@@ -80,7 +80,7 @@ def test_other_rotary_models_run_on_their_modules(name, tokens, make_engine, sto
 def test_the_remainder_is_prefilled_first(tokens, chunks, make_engine, prompt_of):
     engine = make_engine()
     assert prefill(engine, prompt_of(tokens), 2) == chunks
-    engine.begin(prompt_of(tokens), 2)
+    engine.begin(PreparedRequest(prompt_of(tokens)), 2)
     engine.prefill_chunk()
     assert engine.cache.length == (tokens - 1) % engine.chunk + 1
 
@@ -149,7 +149,7 @@ def test_requests_do_not_see_each_other(make_engine, prompt_of):
     engine, prompt = make_engine(), prompt_of(75)
     alone = respond(engine, prompt, 12)
     respond(engine, prompt_of(130), 12)
-    engine.begin(prompt_of(130), 12)
+    engine.begin(PreparedRequest(prompt_of(130)), 12)
     engine.prefill_chunk()  # given up in the middle of its prefill
     assert respond(engine, prompt, 12) == alone
 
@@ -159,25 +159,25 @@ def test_the_largest_request_fits_and_one_token_more_does_not(make_engine, promp
     prompt = prompt_of(engine.max_context - 10)
     assert len(respond(engine, prompt, 10, ignore_eos=True)) == 10
     with pytest.raises(ContextExceeded, match=r"246 tokens .* 11 = 257 .* 256"):
-        engine.begin(prompt, 11)
+        engine.begin(PreparedRequest(prompt), 11)
 
 
 def test_requests_that_cannot_run_are_refused(make_engine):
     engine = make_engine()
     with pytest.raises(PromptEmpty):
-        engine.begin([], 5)
+        engine.begin(PreparedRequest([]), 5)
     with pytest.raises(RequestError, match="max_tokens"):
-        engine.begin([5], 0)
+        engine.begin(PreparedRequest([5]), 0)
     for token in (-1, 10_000):
         with pytest.raises(RequestError, match="prompt tokens"):
-            engine.begin([5, token], 5)
+            engine.begin(PreparedRequest([5, token]), 5)
 
 
 def test_a_refused_request_leaves_nothing_to_run(make_engine, prompt_of):
     engine = make_engine()
     respond(engine, prompt_of(40), 2)
     with pytest.raises(ContextExceeded):
-        engine.begin(prompt_of(40), 1000)
+        engine.begin(PreparedRequest(prompt_of(40)), 1000)
     assert (engine.response_tokens, engine.text(), engine.finish_reason) == (0, "", None)
     with pytest.raises(EngineMisuse):
         engine.prefill_chunk()
@@ -187,7 +187,7 @@ def test_methods_out_of_turn_are_refused(make_engine, prompt_of):
     engine = make_engine()
     with pytest.raises(EngineMisuse, match="prefill_chunk"):
         engine.prefill_chunk()
-    engine.begin(prompt_of(40), 2)
+    engine.begin(PreparedRequest(prompt_of(40)), 2)
     for method in (engine.step, lambda: engine.evict(8)):
         with pytest.raises(EngineMisuse):
             method()
@@ -242,7 +242,7 @@ def test_threads_are_set_where_requests_begin(make_engine, prompt_of):
 
     def serve():
         torch.set_num_threads(2)
-        engine.begin(prompt_of(5), 2)
+        engine.begin(PreparedRequest(prompt_of(5)), 2)
         seen.append(torch.get_num_threads())
 
     before = torch.get_num_threads()
@@ -261,11 +261,12 @@ def test_close_gives_the_cache_back(make_engine):
     assert buffer() is None
 
 
-def test_encode_renders_and_tokenizes(make_engine, tokenizer):
+def test_preparing_renders_and_tokenises(make_engine, tokenizer):
     engine = make_engine()
-    assert tokenizer.decode(engine.encode(Conversation("be brief", "go"))) == "be brief\ngo"
+    request = engine.prepare(Conversation("be brief", "go"))
+    assert request.text == tokenizer.decode(request.prompt_ids) == "be brief\ngo"
     with pytest.raises(PromptEmpty):
-        engine.encode(Conversation("be brief", " "))
+        engine.prepare(Conversation("be brief", " "))
 
 
 @pytest.mark.cuda
@@ -275,7 +276,9 @@ def test_cuda_equals_cpu(family, lean, folder_of, make_engine, prompt_of):
     from timebill_ros.engine.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(folder_of(family), device="cuda", dtype="float32")
-    on_gpu = TransformerEngine(checkpoint, max_context=256, chunk=32, window=8, lean=lean)
+    on_gpu = TransformerEngine(
+        checkpoint, EngineSettings(max_context=256, chunk=32, window=8, lean=lean)
+    )
     on_cpu = make_engine(family, lean=lean)
     for engine in (on_gpu, on_cpu):
         prefill(engine, prompt_of(75), 20, ignore_eos=True)
@@ -288,6 +291,6 @@ def test_cuda_equals_cpu(family, lean, folder_of, make_engine, prompt_of):
 def test_a_prompt_can_be_refused_by_its_characters(make_engine):
     engine = make_engine(max_context=100)
     assert engine.max_prompt_chars == 100 * len("<pad>")
-    longest = engine.encode(Conversation("", "a" * (engine.max_prompt_chars + 1)))
+    longest = engine.prepare(Conversation("", "a" * (engine.max_prompt_chars + 1)))
     with pytest.raises(ContextExceeded):
         engine.begin(longest, 1)

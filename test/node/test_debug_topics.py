@@ -11,7 +11,7 @@ from std_msgs.msg import Float64
 
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.node.debug_topics import DEBUG_TOPICS, DebugTopics
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing

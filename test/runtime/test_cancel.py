@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.protocol import PreparedRequest
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
 from timebill_ros.runtime.policy import OverrunPolicy
@@ -66,14 +67,14 @@ def test_prefill_stops_within_one_chunk() -> None:
 def test_one_that_was_taken_from_the_queue_but_has_not_begun_is_stopped_there() -> None:
     scene = Scene()
     job = scene.job("a")
-    encode = scene.engine.encode
+    prepare = scene.engine.prepare
 
-    def encode_after_cancel(conversation: Conversation) -> list[int]:
+    def prepare_after_cancel(conversation: Conversation, schema: str) -> PreparedRequest:
         assert scene.server.queue_depth == 0
         assert scene.server.cancel(job, "withdrawn")
-        return encode(conversation)
+        return prepare(conversation, schema)
 
-    scene.engine.encode = encode_after_cancel  # type: ignore[method-assign]
+    scene.engine.prepare = prepare_after_cancel  # type: ignore[method-assign]
     assert scene.story() == [("a", "canceled", 0.0)]
     assert scene.overrun("a").stage is Stage.QUEUED
 

@@ -12,7 +12,7 @@ from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import ConversationRefused, SchemaRefused
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.runtime.outcome import Reason, Stage
 from timebill_ros.runtime.simulation import SimulatedRequest
 
@@ -178,13 +178,13 @@ def test_a_prediction_is_withdrawn_however_its_job_ends() -> None:
 def test_a_deadline_that_passes_while_tokenising_ends_the_job_there() -> None:
     scene = Scene()
     scene.job("a", budget_ms=5)
-    encode = scene.engine.encode
+    prepare = scene.engine.prepare
 
-    def slow_encode(conversation: Conversation) -> list[int]:
+    def slow_prepare(conversation: Conversation, schema: str) -> PreparedRequest:
         scene.clock.advance(7_000_000)
-        return encode(conversation)
+        return prepare(conversation, schema)
 
-    scene.engine.encode = slow_encode  # type: ignore[method-assign]
+    scene.engine.prepare = slow_prepare  # type: ignore[method-assign]
     assert scene.story() == [("a", "killed", 7.0)]
     assert scene.overrun("a").stage is Stage.QUEUED
 
@@ -193,10 +193,10 @@ def test_turns_that_the_template_refuses_are_the_instruction_s_fault() -> None:
     scene = Scene()
     scene.job("a")
 
-    def refusing_encode(conversation: Conversation) -> list[int]:
+    def refusing_prepare(conversation: Conversation, schema: str) -> PreparedRequest:
         raise ConversationRefused(ValueError("roles must alternate"))
 
-    scene.engine.encode = refusing_encode  # type: ignore[method-assign]
+    scene.engine.prepare = refusing_prepare  # type: ignore[method-assign]
     assert scene.story() == [("a", "rejected", 0.0)]
     assert re.match("messages: .*roles must alternate", scene.overrun("a").detail)
 
@@ -205,7 +205,12 @@ def test_the_predictor_reads_the_rendered_prompt() -> None:
     scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.0))
     scene.job("a")
     scene.requests["<user>a"] = SimulatedRequest(1000, 11, 160)
-    scene.engine.render = lambda conversation: f"<user>{conversation.prompt}"  # type: ignore
+    prepare = scene.engine.prepare
+
+    def rendering(conversation: Conversation, schema: str) -> PreparedRequest:
+        return replace(prepare(conversation, schema), text=f"<user>{conversation.prompt}")
+
+    scene.engine.prepare = rendering  # type: ignore[method-assign]
     scene.run()
     assert scene.response("a").plan.predicted_tokens == 160
 
@@ -232,10 +237,10 @@ def test_a_schema_that_is_refused_is_the_instruction_s_fault() -> None:
     scene = Scene()
     scene.job("a", response_schema="{")
 
-    def refuse(prompt_ids: object, max_tokens: int, response_schema: str) -> None:
-        raise SchemaRefused(f"{response_schema!r} is not JSON")
+    def refuse(conversation: Conversation, schema: str) -> PreparedRequest:
+        raise SchemaRefused(f"{schema!r} is not JSON")
 
-    scene.engine.begin = refuse  # type: ignore[method-assign,assignment]
+    scene.engine.prepare = refuse  # type: ignore[method-assign]
     assert scene.story() == [("a", "rejected", 0.0)]
     assert scene.overrun("a").detail == "response_schema: '{' is not JSON"
 

@@ -8,7 +8,7 @@ import pytest
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.runtime.health import (
     MISS_RATIO,
     DeadlineHealth,

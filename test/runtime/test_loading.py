@@ -80,7 +80,7 @@ def test_a_predictor_is_measured_on_words_and_tokens_of_the_same_length(
     lengths = {len(ids) for _, ids in reader.inputs}
     assert len(lengths) >= 5
     for text, ids in reader.inputs:
-        assert len(engine.encode(Conversation("", text))) == pytest.approx(
+        assert len(engine.prepare(Conversation("", text)).prompt_ids) == pytest.approx(
             len(ids), rel=0.05, abs=8
         )
 

@@ -12,10 +12,7 @@ from dataclasses import fields
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
-from timebill_ros.engine.transformer_engine import TransformerEngine
-
-Progress = Callable[[float, str], None]
-"""Told a share in 0..1 and what was done."""
+from timebill_ros.engine.protocol import Engine, PreparedRequest, Progress
 
 _SIZES = 10
 _ROUNDS = 5
@@ -49,7 +46,7 @@ class Profiler:
 
     def __init__(
         self,
-        engine: TransformerEngine,
+        engine: Engine,
         *,
         limit: float,
         predict: Callable[[int], object] | None = None,
@@ -123,7 +120,7 @@ class Profiler:
     def _visit(self, size: int) -> None:
         """Time one request of ``size`` prompt tokens."""
         engine = self._engine
-        engine.begin([0] * size, _TOKENS, ignore_eos=True)
+        engine.begin(PreparedRequest([0] * size), _TOKENS, ignore_eos=True)
         self._time("prefill", size, lambda: _prefill(engine))
         steps = [_seconds(engine.step) for _ in range(_STEPS)]
         # Step i runs over a cache of N_x + i - 1 tokens: the median belongs to the middle one.
@@ -168,7 +165,7 @@ def request_sizes(window: int, largest: int) -> list[int]:
     return sorted({window + max(1, round((largest - window) * share)) for share in shares})
 
 
-def _prefill(engine: TransformerEngine) -> None:
+def _prefill(engine: Engine) -> None:
     while not engine.prefill_chunk():
         pass
 

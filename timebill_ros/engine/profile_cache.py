@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import os
-import platform
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -16,13 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from timebill_ros.budget.errors import ProfileFitError
 from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
-from timebill_ros.engine.checkpoint import Checkpoint
-from timebill_ros.engine.fingerprint import checkpoint_digest
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.protocol import MeasurableEngine
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,28 +30,16 @@ _WORST_MAPE = 0.25  # a quiet machine gives a few per cent; at more, deadlines a
 _LONGEST = 3600.0  # s; no stage of a request takes longer
 
 
-def describe_environment(
-    checkpoint: Checkpoint, engine: TransformerEngine, predictor: str = ""
-) -> Environment:
+def describe_environment(engine: MeasurableEngine, predictor: str = "") -> Environment:
     """What a profile of this engine depends on.
 
     ``predictor`` identifies the length predictor that is profiled with it; empty without one.
     """
     return {
         "format": _FORMAT,
-        "checkpoint": checkpoint_digest(checkpoint.folder),
         "predictor": predictor,
-        "device": _device_name(checkpoint.device),
         "cores": os.cpu_count() or 0,
-        "dtype": str(checkpoint.dtype),
-        "decoder": type(engine.decoder).__name__,
-        "threads": engine.threads,
-        "chunk": engine.chunk,
-        "window": engine.window,
-        "eviction_method": repr(engine.eviction.method),
-        "max_context": engine.max_context,
-        "sampling": "greedy" if engine.sampling.temperature == 0 else "drawn",
-        "stop": repr(engine.stop),
+        **engine.traits,
         **{name: _version(name) for name in _PACKAGES},
     }
 
@@ -153,17 +136,6 @@ def _stages() -> tuple[str, ...]:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.machine())
 
 
 def _version(package: str) -> str:

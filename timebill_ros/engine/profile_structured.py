@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
-from timebill_ros.engine.transformer_engine import TransformerEngine
+if TYPE_CHECKING:  # it imports this module
+    from timebill_ros.engine.transformer_engine import TransformerEngine
 
 # What robots are asked for: a choice, a name, numbers, free text, a list.
 _SCHEMA = {
@@ -46,8 +48,8 @@ def structured_answer(engine: TransformerEngine) -> Callable[[], None]:
 
     def choose() -> None:
         held.restrict(logits)
-        if engine.device.type == "cuda":
-            torch.cuda.synchronize(engine.device)
+        if logits.is_cuda:
+            torch.cuda.synchronize(logits.device)
         held.accept(next(tokens))
 
     return choose

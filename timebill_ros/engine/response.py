@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from timebill_ros.engine.errors import NonFiniteLogits
-from timebill_ros.engine.finish import FinishReason
 from timebill_ros.engine.held_response import HeldResponse
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.sampling import Sampler, Sampling
 from timebill_ros.engine.text import ResponseText
 from timebill_ros.engine.text_prefix import complete_prefix

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.fit import ProfilePoints
 from timebill_ros.engine.attention import QueryWindow
 from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.checkpoint import Checkpoint
@@ -21,19 +26,25 @@ from timebill_ros.engine.errors import (
 )
 from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.fingerprint import checkpoint_digest
+from timebill_ros.engine.held_response import HeldResponse
 from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.profile import Profiler
+from timebill_ros.engine.profile_structured import structured_answer
 from timebill_ros.engine.prompt import encode_prompt, most_characters, render_prompt
+from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest, Progress
 from timebill_ros.engine.response import Response
 from timebill_ros.engine.response_schema import ResponseSchemas
 from timebill_ros.engine.sampling import Sampling
 
+_WARM_UP_STEPS = 8
 
-class TransformerEngine:
-    """Runs one request after another, on one thread, over a cache that is allocated once.
 
-    Args:
-        checkpoint: the loaded model.
+@dataclass(frozen=True)
+class EngineSettings:
+    """What can be chosen of an engine.
+
+    Attributes:
         max_context: prompt and response tokens that fit together.
         window: observation window, the last prompt tokens that are never evicted; it should cover
             the instruction at the prompt's end.
@@ -45,9 +56,28 @@ class TransformerEngine:
             do not apply.
         stop: strings that end the response and are no part of its text.
         lean: use the lean decoder where it supports the model, else the modules' own forward.
+    """
+
+    max_context: int
+    window: int = 16
+    eviction_method: str = "snapkv"
+    kernel: int = 5
+    chunk: int = 512
+    threads: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    lean: bool = True
+
+
+class TransformerEngine:
+    """Runs one request after another, on one thread, over a cache that is allocated once.
+
+    Args:
+        checkpoint: the loaded model.
+        settings: what can be chosen; each as a number above 0.
 
     Raises:
-        SettingError: a parameter is out of range.
+        SettingError: a setting is out of range.
         UnsupportedModel: the model's attention does not reach over ``max_context``, or does not run
             over the engine's cache, or lacks what ``eviction_method`` needs.
 
@@ -62,46 +92,39 @@ class TransformerEngine:
         schemas: what responses can be held to.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        max_context: int,
-        window: int = 16,
-        eviction_method: str = "snapkv",
-        kernel: int = 5,
-        chunk: int = 512,
-        threads: int = 1,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
-        lean: bool = True,
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, settings: EngineSettings) -> None:
+        max_context, window = settings.max_context, settings.window
         checkpoint.check_context(max_context)
-        _require("chunk", chunk, 1)
-        _require("window", window, 1, chunk)
-        _require("threads", threads, 1)
-        if "" in stop:
-            raise SettingError("stop", list(stop), "without empty strings")
-        method = make_eviction_method(eviction_method, kernel=kernel, model=checkpoint.model)
+        _require("chunk", settings.chunk, 1)
+        _require("window", window, 1, settings.chunk)
+        _require("threads", settings.threads, 1)
+        if "" in settings.stop:
+            raise SettingError("stop", list(settings.stop), "without empty strings")
+        method = make_eviction_method(
+            settings.eviction_method, kernel=settings.kernel, model=checkpoint.model
+        )
         self.window = window
         self.max_context = max_context
         self.max_prompt_chars = most_characters(checkpoint.tokenizer, max_context)
-        self.chunk = chunk
-        self.threads = threads
-        self.device = checkpoint.device
+        self.chunk = settings.chunk
+        self.threads = settings.threads
+        self.device = str(checkpoint.device)
         self._checkpoint = checkpoint
-        self.sampling = sampling or Sampling()
-        self.stop = tuple(stop)
+        self.sampling = settings.sampling
+        self.stop = settings.stop
         tokenizer, eos_tokens = checkpoint.tokenizer, checkpoint.eos_tokens
         self._response = Response(tokenizer, self.sampling, self.stop, eos_tokens)
         self.vocabulary = int(checkpoint.model.config.vocab_size)
         self.schemas = ResponseSchemas(tokenizer, self.vocabulary, eos_tokens)
+        self.capabilities = Capabilities(
+            evicts=True, structured=self.schemas.supported, counts_tokens=True
+        )
         self._prompt = torch.empty(0, dtype=torch.long)
         with torch.inference_mode():
             shape = AttentionShape.of(checkpoint.model)
             self.cache = KVCache(shape, max_context)
             self._queries = QueryWindow(shape, window)
-            self.decoder = make_decoder(checkpoint, self.cache, self._queries, lean=lean)
+            self.decoder = make_decoder(checkpoint, self.cache, self._queries, lean=settings.lean)
         self.eviction = PromptEviction(self.cache, self._queries, window, method)
 
     @property
@@ -119,34 +142,33 @@ class TransformerEngine:
         """Why the response is complete; None while it is not."""
         return self._response.finish_reason
 
-    def encode(self, conversation: Conversation) -> list[int]:
-        """The rendered prompt's tokens, see ``encode_prompt`` for what it raises."""
-        return encode_prompt(self._checkpoint.tokenizer, conversation)
+    def prepare(self, conversation: Conversation, response_schema: str = "") -> PreparedRequest:
+        """Render, tokenise and compile a request, on any thread.
 
-    def render(self, conversation: Conversation) -> str:
-        """The text that the model is to continue, see ``render_prompt`` for what it raises."""
-        return render_prompt(self._checkpoint.tokenizer, conversation)
-
-    def begin(
-        self,
-        prompt_ids: Sequence[int],
-        max_tokens: int,
-        response_schema: str = "",
-        *,
-        ignore_eos: bool = False,
-    ) -> None:
-        """Forget the previous request and take this one; runs nothing yet.
-
-        With a ``response_schema`` the response is one JSON text that satisfies it once the model
-        ends it, whatever the sampling; stop strings, which could cut it, do not count then. With
-        ``ignore_eos`` only ``max_tokens`` ends the response, for measuring.
+        With a ``response_schema`` the response will be one JSON text that satisfies it once the
+        model ends it, whatever the sampling; stop strings, which could cut it, do not count then.
 
         Raises:
-            PromptEmpty, ContextExceeded, SchemaRefused, RequestError: the request cannot be run.
+            PromptEmpty, ConversationRefused, SchemaRefused: the request cannot be run.
         """
-        self._forget()
-        _check_request(prompt_ids, max_tokens, self.max_context, self.vocabulary)
+        tokenizer = self._checkpoint.tokenizer
         held = self.schemas.hold(response_schema) if response_schema else None
+        text = render_prompt(tokenizer, conversation)
+        return PreparedRequest(encode_prompt(tokenizer, conversation), text, held)
+
+    def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
+        """Forget the previous request and take this one; runs nothing yet.
+
+        With ``ignore_eos`` only ``max_tokens`` ends the response, for measuring.
+
+        Raises:
+            PromptEmpty, ContextExceeded, RequestError: the request cannot be run.
+        """
+        self.abort()
+        prompt_ids, held = request.prompt_ids, request.constraint
+        _check_request(prompt_ids, max_tokens, self.max_context, self.vocabulary)
+        if not isinstance(held, HeldResponse | None):
+            raise EngineMisuse("the request was prepared by another engine")
         self._bind_thread()
         self._prompt = torch.tensor(prompt_ids, device=self.device)
         self._response.begin(max_tokens, held, ignore_eos=ignore_eos)
@@ -183,8 +205,8 @@ class TransformerEngine:
         if not self.response_tokens:
             raise EngineMisuse("evict needs a prefilled prompt")
         self.eviction.evict(kept_tokens)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # its time is the eviction's own
+        if self._checkpoint.device.type == "cuda":
+            torch.cuda.synchronize(self._checkpoint.device)  # its time is the eviction's own
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -206,17 +228,56 @@ class TransformerEngine:
         """What of an unfinished response can stand for itself, see ``Response``."""
         return self._response.complete_prefix()
 
+    def abort(self) -> None:
+        """Forget the request; the memory stays."""
+        self._prompt = self._prompt[:0]
+        self._response.begin(0)
+        self.cache.reset()
+        self._queries.reset()
+
     def close(self) -> None:
         """Give back the cache and the model; the engine cannot be used any more."""
         del self.decoder, self.eviction, self._queries, self.cache, self._checkpoint
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _forget(self) -> None:
-        self._prompt = self._prompt[:0]
-        self._response.begin(0)
-        self.cache.reset()
-        self._queries.reset()
+    @property
+    def traits(self) -> Mapping[str, str | int]:
+        """What its times depend on beside the machine, by name."""
+        return {
+            "checkpoint": checkpoint_digest(self._checkpoint.folder),
+            "device": _device_name(self._checkpoint.device),
+            "dtype": str(self._checkpoint.dtype),
+            "decoder": type(self.decoder).__name__,
+            "threads": self.threads,
+            "chunk": self.chunk,
+            "window": self.window,
+            "eviction_method": repr(self.eviction.method),
+            "max_context": self.max_context,
+            "sampling": "greedy" if self.sampling.temperature == 0 else "drawn",
+            "stop": repr(self.stop),
+        }
+
+    def measure(
+        self, limit: float, predict: Callable[[int], object] | None, progress: Progress
+    ) -> ProfilePoints:
+        """Time prefill, eviction and steps for ``limit`` seconds at most, see ``Profiler``."""
+        structured = partial(structured_answer, self) if self.capabilities.structured else None
+        profiler = Profiler(
+            self, limit=limit, predict=predict, structured=structured, progress=progress
+        )
+        return profiler.measure()
+
+    def warm_up(self) -> None:
+        """Run every stage once, so that the first request finds allocators and caches warm."""
+        prompt = [0] * min(2 * self.chunk, self.max_context - _WARM_UP_STEPS)
+        self.begin(PreparedRequest(prompt), _WARM_UP_STEPS)
+        while not self.prefill_chunk():
+            pass
+        self.evict(max(self.window, len(prompt) // 2))
+        while self.finish_reason is None:
+            self.step()
+        self.abort()
 
     def _bind_thread(self) -> None:
         # OpenMP keeps its number of threads per calling thread: a thread takes over the number last
@@ -242,3 +303,15 @@ def _check_request(
         raise ContextExceeded(len(prompt_ids), max_tokens, max_context)
     if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocabulary:
         raise RequestError(f"prompt tokens must be from 0 to {vocabulary - 1}")
+
+
+def _device_name(device: torch.device) -> str:
+    """The GPU's or the processor's model, for the same weights run at another pace on another."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())

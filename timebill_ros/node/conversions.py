@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation, Turn
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.node.origin import Caller, Origin, origin_of
 from timebill_ros.runtime.admission import Instruction
 from timebill_ros.runtime.clock import NS_PER_S

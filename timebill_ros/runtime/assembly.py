@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.protocol import Engine, Progress
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.coverage import CoverageTracker
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.loading import Progress, load
+from timebill_ros.runtime.loading import load
 from timebill_ros.runtime.outcome import Outcome
 from timebill_ros.runtime.partial import Observer
 from timebill_ros.runtime.pipeline import Pipeline
@@ -37,7 +37,7 @@ class Assembly:
     server: Server
     device: str
     max_prompt_chars: int
-    _engine: TransformerEngine
+    _engine: Engine
     _thread: EngineThread
     _predictor: ThreadedPredictor | None
 
@@ -100,6 +100,5 @@ def assemble(
     except BaseException:
         thread.stop(0.0)
         raise
-    return Assembly(
-        server, loaded.device, loaded.engine.max_prompt_chars, loaded.engine, thread, predictor
-    )
+    engine = loaded.engine
+    return Assembly(server, engine.device, engine.max_prompt_chars, engine, thread, predictor)

@@ -10,7 +10,7 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.engine.errors import RequestError, SchemaRefused
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.errors import JobStopped, TimeUp
 from timebill_ros.runtime.job import Job
@@ -171,24 +171,24 @@ class Execution:
     def _begin(self) -> tuple[int, int]:
         """Tokenise, check the bounds, start the predictor; N_x and N_max."""
         job, parts = self.job, self._parts
-        prompt_ids = self._encoded()
+        request = self._prepared()
+        prompt_tokens = request.prompt_tokens
         self._checkpoint()
-        max_tokens = parts.max_tokens_of(job, len(prompt_ids))
+        max_tokens = parts.max_tokens_of(job, prompt_tokens)
+        parts.engine.begin(request, max_tokens)
+        self._predicted_prefill = self._time_model.prefill(prompt_tokens)
+        if parts.predictor is not None:
+            longest = self._time_model.longest_predictor_input(prompt_tokens)
+            self._prediction = parts.predictor.start(request.text, request.prompt_ids, longest)
+        return prompt_tokens, max_tokens
+
+    def _prepared(self) -> PreparedRequest:
+        """The request as the engine takes it; what cannot be taken is the instruction's fault."""
+        job = self.job
         try:
-            parts.engine.begin(prompt_ids, max_tokens, job.response_schema)
+            return self._parts.engine.prepare(job.conversation, job.response_schema)
         except SchemaRefused as error:
             raise JobStopped(Reason.REJECTED, str(error)) from error
-        self._predicted_prefill = self._time_model.prefill(len(prompt_ids))
-        if parts.predictor is not None:
-            longest = self._time_model.longest_predictor_input(len(prompt_ids))
-            text = parts.engine.render(job.conversation)
-            self._prediction = parts.predictor.start(text, prompt_ids, longest)
-        return len(prompt_ids), max_tokens
-
-    def _encoded(self) -> list[int]:
-        """The prompt's tokens; what cannot be rendered is the instruction's fault."""
-        try:
-            return self._parts.engine.encode(self.job.conversation)
         except RequestError as error:
             raise JobStopped(Reason.REJECTED, f"messages: {error}") from error
 

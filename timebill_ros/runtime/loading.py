@@ -8,25 +8,24 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import QUALITY_FILE, QualityCurve, read_quality
-from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint, usable_device
+from timebill_ros.engine.checkpoint import load_checkpoint, usable_device
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.fingerprint import checkpoint_digest
-from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_cache import (
     Environment,
     describe_environment,
     recall_or_measure,
 )
-from timebill_ros.engine.profile_structured import structured_answer
+from timebill_ros.engine.protocol import MeasurableEngine, Progress
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.transformer_engine import EngineSettings
 from timebill_ros.predictor.calibration import read_calibration
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.load import load_predictor
@@ -36,13 +35,8 @@ from timebill_ros.runtime.settings import Settings
 _LOG = logging.getLogger(__name__)
 
 _EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
-_WARM_UP_STEPS = 8
 # Long enough that a chat template's own tokens do not count.
 _WORDS = "The robot took the blue box to the third shelf and reported what it saw on its way. " * 32
-_SMALL_MODEL = 50_000_000  # weights
-
-# Told how far loading has come: a share in 0..1 and what is being done. May raise to end it.
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -52,10 +46,9 @@ class Loaded:
     ``calibration`` is None where the predictor has none, ``quality`` where nothing was measured.
     """
 
-    engine: TransformerEngine
+    engine: MeasurableEngine
     predictor: LengthPredictor | None
     fit: TimeModelFit
-    device: str
     calibration: Calibration | None = None
     quality: QualityCurve | None = None
 
@@ -73,7 +66,7 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     checkpoint = load_checkpoint(
         model_folder(settings), device=settings.device, dtype=settings.dtype
     )
-    engine = make_engine(checkpoint, settings)
+    engine = make_engine(checkpoint, engine_settings(settings))
     quality = measured_quality(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
     folder, predictor, predictor_id = _predictor_folder(settings), None, ""
@@ -85,12 +78,12 @@ def load(settings: Settings, progress: Progress) -> Loaded:
             _LOG.warning("%s", mismatch)
         calibration = _calibration(folder)
         predictor_id = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
-    environment = describe_environment(checkpoint, engine, predictor_id)
+    environment = describe_environment(engine, predictor_id)
     fit = _time_model(engine, predictor, environment, settings, progress)
     progress(0.9, "warming up")
-    warm_up(engine)
-    progress(1.0, f"ready on {checkpoint.device}")
-    return Loaded(engine, predictor, fit, str(checkpoint.device), calibration, quality)
+    engine.warm_up()
+    progress(1.0, f"ready on {engine.device}")
+    return Loaded(engine, predictor, fit, calibration, quality)
 
 
 def model_folder(settings: Settings) -> str | Path:
@@ -108,47 +101,19 @@ def measured_quality(settings: Settings) -> QualityCurve | None:
     return read_quality(path).get(settings.eviction_method) if path.is_file() else None
 
 
-def default_threads(checkpoint: Checkpoint) -> int:
-    """CPU threads where none are set: half of the cores that this process may use, at least one.
-
-    A robot's machine has other work, and threads that wait at a barrier for one that was
-    preempted cost far more than they bring. One for a small model, whose operations are too short
-    to be shared at all.
-    """
-    if checkpoint.model.num_parameters() < _SMALL_MODEL:
-        return 1
-    return max(1, len(os.sched_getaffinity(0)) // 2)
-
-
-def warm_up(engine: TransformerEngine) -> None:
-    """Run every stage once, so that the first request finds allocators and caches warm."""
-    prompt = [0] * min(2 * engine.chunk, engine.max_context - _WARM_UP_STEPS)
-    engine.begin(prompt, _WARM_UP_STEPS)
-    while not engine.prefill_chunk():
-        pass
-    engine.evict(max(engine.window, len(prompt) // 2))
-    while engine.finish_reason is None:
-        engine.step()
-
-
-def make_engine(checkpoint: Checkpoint, settings: Settings) -> TransformerEngine:
-    """The engine of a loaded model as the settings describe it.
-
-    Raises:
-        SettingError, UnsupportedModel: see ``TransformerEngine``.
-    """
-    return TransformerEngine(
-        checkpoint,
-        max_context=settings.max_context or checkpoint.max_positions,
+def engine_settings(settings: Settings) -> EngineSettings:
+    """What of the settings concerns the engine."""
+    return EngineSettings(
+        max_context=settings.max_context,
         window=settings.window,
         eviction_method=settings.eviction_method,
         kernel=settings.kernel,
         chunk=settings.chunk,
-        threads=settings.threads or default_threads(checkpoint),
+        threads=settings.threads,
         sampling=Sampling(
             temperature=settings.temperature, top_p=settings.top_p, seed=settings.seed
         ),
-        stop=settings.stop,
+        stop=tuple(settings.stop),
     )
 
 
@@ -175,7 +140,7 @@ def _calibration(folder: Path) -> Calibration | None:
 
 
 def _time_model(
-    engine: TransformerEngine,
+    engine: MeasurableEngine,
     predictor: LengthPredictor | None,
     environment: Environment,
     settings: Settings,
@@ -186,13 +151,11 @@ def _time_model(
 
     def measure() -> ProfilePoints:
         _LOG.info("measuring it, for %g s at most", settings.profile_seconds)
-        return Profiler(
-            engine,
-            limit=settings.profile_seconds,
-            predict=predict,
-            structured=partial(structured_answer, engine) if engine.schemas.supported else None,
-            progress=lambda share, doing: progress(0.35 + 0.55 * share, doing),
-        ).measure()
+        return engine.measure(
+            settings.profile_seconds,
+            predict,
+            lambda share, doing: progress(0.35 + 0.55 * share, doing),
+        )
 
     fit = fit_time_model(recall_or_measure(profile_folder(settings), environment, measure))
     model = fit.model
@@ -208,19 +171,19 @@ def _time_model(
 
 
 def _prediction(
-    predictor: LengthPredictor, engine: TransformerEngine
+    predictor: LengthPredictor, engine: MeasurableEngine
 ) -> Callable[[int], LengthDistribution]:
     """Predicts from a prompt of so many of the target's tokens, as words too, for it may read them.
 
     The words are cut in proportion: encoding or decoding them would be timed with the predictor.
     """
-    ids = engine.encode(Conversation("", _WORDS))
+    ids = engine.prepare(Conversation("", _WORDS)).prompt_ids
 
     def predict(tokens: int) -> LengthDistribution:
         share = tokens / len(ids)
         times = math.ceil(share)
         text = (_WORDS * times)[: round(len(_WORDS) * share)]
-        return predictor.predict(text, (ids * times)[:tokens], None)
+        return predictor.predict(text, (list(ids) * times)[:tokens], None)
 
     return predict
 

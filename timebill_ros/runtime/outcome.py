@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from timebill_ros.budget.plan import Plan
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.runtime.job import Job
 
 

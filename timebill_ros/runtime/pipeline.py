@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from timebill_ros.budget.quality import QualityCurve
 from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.protocol import Engine
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage import CoverageTracker
 from timebill_ros.runtime.errors import JobStopped
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Reason
 from timebill_ros.runtime.pace import PaceTracker
-from timebill_ros.runtime.protocols import Engine, PredictionService
+from timebill_ros.runtime.protocols import PredictionService
 
 
 @dataclass(frozen=True)

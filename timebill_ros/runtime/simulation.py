@@ -13,10 +13,12 @@ import numpy as np
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.server import Server
+
+_LONGEST_TOKEN = 16  # characters
 
 
 class VirtualClock:
@@ -112,31 +114,34 @@ class SimulatedEngine:
         """``requests`` are found by the job's prompt; prefill runs ``chunk`` tokens a piece."""
         self.window = window
         self.max_context = max_context
+        self.max_prompt_chars = max_context * _LONGEST_TOKEN
+        self.device = "simulated"
+        self.capabilities = Capabilities(evicts=True, structured=True, counts_tokens=True)
         self._clock = clock
         self._free_model = self._time_model = time_model
         self._requests = requests
         self._chunk = chunk
-        self._request = SimulatedRequest(0, 0, 0)
         self._max_tokens = 0
-        self._prefilled = 0
-        self._kept = 0
-        self._response_tokens = 0
+        self._ignore_eos = False
+        self.abort()
 
-    def encode(self, conversation: Conversation) -> list[int]:
-        """As many tokens as the request has; takes no time."""
-        self._request = self._requests[conversation.prompt]
-        return [0] * self._request.prompt_tokens
+    def prepare(self, conversation: Conversation, response_schema: str = "") -> PreparedRequest:
+        """As many tokens as the request has; takes no time.
 
-    def render(self, conversation: Conversation) -> str:
-        """The prompt alone, by which the predictor finds its request; takes no time."""
-        return conversation.prompt
+        The text is the prompt alone, by which the predictor finds its request.
+        """
+        text = conversation.prompt
+        tokens = [0] * self._requests[text].prompt_tokens
+        return PreparedRequest(tokens, text, response_schema or None)
 
-    def begin(self, prompt_ids: Sequence[int], max_tokens: int, response_schema: str = "") -> None:
+    def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; a schema only takes its time."""
         free = self._free_model
-        self._time_model = free.structured() if response_schema else free
+        self._request = self._requests[request.text]
+        self._time_model = free if request.constraint is None else free.structured()
         self._max_tokens = max_tokens
-        self._kept = len(prompt_ids)
+        self._ignore_eos = ignore_eos
+        self._kept = len(request.prompt_ids)
         self._prefilled = 0
         self._response_tokens = 0
 
@@ -170,7 +175,7 @@ class SimulatedEngine:
     @property
     def finish_reason(self) -> FinishReason | None:
         """EOS at the request's own length, LENGTH at N_max, None before."""
-        if self._response_tokens >= self._request.response_tokens:
+        if not self._ignore_eos and self._response_tokens >= self._request.response_tokens:
             return FinishReason.EOS
         return FinishReason.LENGTH if self._response_tokens >= self._max_tokens else None
 
@@ -182,6 +187,14 @@ class SimulatedEngine:
         """All of the text once there is enough of it, otherwise nothing."""
         enough = self._response_tokens >= self._request.least_complete
         return self.text() if enough else ""
+
+    def abort(self) -> None:
+        """Forget the request; no time passes."""
+        self._request = SimulatedRequest(0, 1, 1)
+        self._kept = self._prefilled = self._response_tokens = 0
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
     def _spend(self, duration: float) -> None:
         self._clock.advance(round(duration * NS_PER_S))

@@ -12,7 +12,7 @@ import pytest
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.predictor.errors import BadLine, HeaderUnusable, SettingsDiffer
 from timebill_ros.training.collection.collect import Fate, begin_or_go_on, collect, describe_target
 from timebill_ros.training.collection.prompts import Prompt
@@ -26,8 +26,9 @@ class Target:
 
     def __init__(self, folder: Path, sampling: Sampling | None = None, longest: int = LONGEST):
         checkpoint = load_checkpoint(folder)
-        self.engine = TransformerEngine(checkpoint, max_context=64, window=8, sampling=sampling)
-        self.header = describe_target("random", checkpoint, self.engine, longest)
+        settings = EngineSettings(max_context=64, window=8, sampling=sampling or Sampling())
+        self.engine = TransformerEngine(checkpoint, settings)
+        self.header = describe_target("random", checkpoint, settings, longest)
 
     def collect(self, texts: Sequence[str], output: Path) -> Counter[str]:
         prompts = [Prompt(f"text {n}", Conversation("", text)) for n, text in enumerate(texts, 1)]
@@ -50,7 +51,7 @@ def test_lengths_are_those_of_the_target(run: Target, tmp_path: Path) -> None:
     assert header == run.header
     assert header.decoding["chat_template"] is False
     for pair in pairs:
-        run.engine.begin(run.engine.encode(Conversation("", pair.prompt)), LONGEST)
+        run.engine.begin(run.engine.prepare(Conversation("", pair.prompt)), LONGEST)
         while not run.engine.prefill_chunk():
             pass
         while run.engine.finish_reason is None:

@@ -50,5 +50,6 @@ def test_generation_keeps_the_observation_window() -> None:
 def test_the_longest_prompts_fit() -> None:
     engine = open_engine(CHECKPOINT, threads=1)
     tasks = [task for family in Family for task in held_out_tasks(family, 8192, 8)]
-    longest = max(len(engine.encode(Conversation(task.system, task.instruction))) for task in tasks)
+    requests = [engine.prepare(Conversation(task.system, task.instruction)) for task in tasks]
+    longest = max(request.prompt_tokens for request in requests)
     assert longest + LONGEST_RESPONSE <= engine.max_context

@@ -16,7 +16,7 @@ from timebill_ros.budget.quality import read_quality
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
 from timebill_ros.engine.fingerprint import target_fingerprint
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.training.embedded.evaluate import held_out_tasks
@@ -71,7 +71,7 @@ def test_held_out_tasks_are_answered(engine: TransformerEngine, family: Family) 
 
 def test_instructions_work_without_a_scene_and_with_any_text(engine: TransformerEngine) -> None:
     for system, prompt in (("", "stop"), ("", "🚗 漢字 \x00 ?"), ("free text", "hello there")):
-        engine.begin(engine.encode(Conversation(system, prompt)), 30)
+        engine.begin(engine.prepare(Conversation(system, prompt)), 30)
         while not engine.prefill_chunk():
             pass
         while engine.finish_reason is None:
@@ -120,7 +120,7 @@ def test_the_predictor_tells_short_answers_from_long(engine: TransformerEngine) 
     predicted = []
     for task in tasks:
         distribution = predictor.predict(
-            "", engine.encode(Conversation(task.system, task.instruction)), None
+            "", engine.prepare(Conversation(task.system, task.instruction)).prompt_ids, None
         )
         assert distribution.probabilities.sum() == pytest.approx(1.0)
         predicted.append(distribution.predicted_tokens(400))

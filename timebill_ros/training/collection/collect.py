@@ -12,7 +12,8 @@ from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import ContextExceeded, RequestError
 from timebill_ros.engine.fingerprint import target_fingerprint
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.protocol import Engine
+from timebill_ros.engine.transformer_engine import EngineSettings
 from timebill_ros.predictor.errors import HeaderUnusable
 from timebill_ros.training.collection.prompts import Prompt
 from timebill_ros.training.predictor.pairs import (
@@ -40,10 +41,10 @@ class Fate(StrEnum):
 
 
 def describe_target(
-    target_id: str, checkpoint: Checkpoint, engine: TransformerEngine, longest_response: int
+    target_id: str, checkpoint: Checkpoint, settings: EngineSettings, longest_response: int
 ) -> PairsHeader:
-    """The header of lengths that ``engine`` is going to generate."""
-    sampling = engine.sampling
+    """The header of lengths that an engine with these settings is going to generate."""
+    sampling = settings.sampling
     return PairsHeader(
         target_id=target_id,
         target=target_fingerprint(checkpoint.folder),
@@ -52,7 +53,7 @@ def describe_target(
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
-            "stop": list(engine.stop),
+            "stop": list(settings.stop),
             "chat_template": checkpoint.tokenizer.chat_template is not None,
             "max_tokens": longest_response,
             "alpha": 0.0,
@@ -84,7 +85,7 @@ def begin_or_go_on(output: Path, header: PairsHeader) -> set[str]:
 
 
 def collect(
-    engine: TransformerEngine, prompts: Iterable[Prompt], output: Path, header: PairsHeader
+    engine: Engine, prompts: Iterable[Prompt], output: Path, header: PairsHeader
 ) -> Iterator[Fate]:
     """Answer prompts and append a line for each; yields what became of one after the other.
 
@@ -114,19 +115,20 @@ def collect(
 
 
 def _answer(
-    engine: TransformerEngine, conversation: Conversation, known: set[str], longest_response: int
+    engine: Engine, conversation: Conversation, known: set[str], longest_response: int
 ) -> Pair | None:
     """The pair of a prompt; None for one that is known."""
-    text = engine.render(conversation)
-    if prompt_digest(text) in known:
+    request = engine.prepare(conversation)
+    if prompt_digest(request.text) in known:
         return None
-    prompt_ids = engine.encode(conversation)
-    engine.begin(prompt_ids, longest_response)
+    engine.begin(request, longest_response)
     while not engine.prefill_chunk():
         pass
     while engine.finish_reason is None:
         engine.step()
-    return Pair(text, len(prompt_ids), engine.response_tokens, engine.finish_reason.value)
+    return Pair(
+        request.text, request.prompt_tokens, engine.response_tokens, engine.finish_reason.value
+    )
 
 
 def _cut_torn_line(path: Path) -> None:

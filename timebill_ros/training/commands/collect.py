@@ -57,14 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _collect(settings: Settings, options: argparse.Namespace) -> Counter[str]:
     from timebill_ros.engine.checkpoint import load_checkpoint
-    from timebill_ros.runtime.loading import make_engine, model_folder
+    from timebill_ros.engine.factory import make_engine
+    from timebill_ros.runtime.loading import engine_settings, model_folder
     from timebill_ros.training.collection.collect import Fate, collect, describe_target
 
     checkpoint = load_checkpoint(
         model_folder(settings), device=settings.device, dtype=settings.dtype
     )
-    engine = make_engine(checkpoint, settings)
-    header = describe_target(settings.model, checkpoint, engine, settings.max_tokens)
+    chosen = engine_settings(settings)
+    engine = make_engine(checkpoint, chosen)
+    header = describe_target(settings.model, checkpoint, chosen, settings.max_tokens)
     # All of them first: a bad line should be told now, and not after hours of answers.
     prompts = list(islice(_part(_prompts(options, checkpoint), *options.part), options.count))
     fates: Counter[str] = Counter()

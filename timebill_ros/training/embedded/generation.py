@@ -10,8 +10,8 @@ from pathlib import Path
 from timebill_ros.budget.quality import QUALITY_FILE
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.finish import FinishReason
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.workload.tasks import Task
 
 _EMBEDDED = Path(__file__).parents[2] / "embedded"
@@ -46,19 +46,20 @@ def open_engine(
     method: str = "snapkv",
 ) -> TransformerEngine:
     """An engine for the workload's prompts and greedy decoding, that evicts by ``method``."""
-    return TransformerEngine(
-        load_checkpoint(checkpoint),
+    settings = EngineSettings(
         max_context=LONGEST_PROMPT + LONGEST_RESPONSE,
         window=window,
         eviction_method=method,
         threads=threads,
     )
+    return TransformerEngine(load_checkpoint(checkpoint), settings)
 
 
 def generate(engine: TransformerEngine, task: Task, alpha: float = 0.0) -> Generated:
     """Answer ``task`` after evicting the share ``alpha`` of the prompt's cache."""
-    prompt_ids = engine.encode(Conversation(task.system, task.instruction))
-    engine.begin(prompt_ids, LONGEST_RESPONSE)
+    request = engine.prepare(Conversation(task.system, task.instruction))
+    prompt_ids = request.prompt_ids
+    engine.begin(request, LONGEST_RESPONSE)
     while not engine.prefill_chunk():
         pass
     kept = max(math.floor((1.0 - alpha) * len(prompt_ids)), engine.window)
