@@ -9,13 +9,14 @@ from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.lean_decoder import LeanDecoder
+from timebill_ros.engine.lean_weights import Projection
 from timebill_ros.engine.module_decoder import ModuleDecoder
 
 
-def logits_of(decoder_type, model, prompt):
+def logits_of(decoder_type, model, prompt, *projection):
     """Logits of two prompt chunks and one step, [3, V]."""
     cache = KVCache(AttentionShape.of(model), capacity=64)
-    decoder = decoder_type(model, cache)
+    decoder = decoder_type(model, cache, *projection)
     with torch.inference_mode():
         first = decoder.prefill(torch.tensor(prompt[:10]), None)
         second = decoder.prefill(torch.tensor(prompt[10:]), None)
@@ -38,3 +39,25 @@ def test_narrow_types_give_nearly_the_same(family, dtype, folder_of, prompt_of):
     assert logits.dtype == getattr(torch, dtype)
     alike = F.cosine_similarity(logits.float(), logits_of(ModuleDecoder, wide, prompt_of(40)))
     assert alike.min() > 0.99
+
+
+def test_every_linear_layer_runs_behind_a_projection(family, folder_of, prompt_of):
+    """One that keeps half of its weight in another form gives what the whole weight gives."""
+    made = []
+
+    class Halves(Projection):
+        def __init__(self, weight, bias):
+            made.append(self)
+            self.parts, self.bias = weight.chunk(2, dim=-1), bias
+
+        def __call__(self, x):
+            low, high = x.chunk(2, dim=-1)
+            product = F.linear(low, self.parts[0]) + F.linear(high, self.parts[1])
+            return product if self.bias is None else product + self.bias
+
+    model = load_checkpoint(folder_of(family)).model
+    expected = logits_of(LeanDecoder, model, prompt_of(40))
+    torch.testing.assert_close(
+        logits_of(LeanDecoder, model, prompt_of(40), Halves), expected, rtol=1e-4, atol=1e-4
+    )
+    assert len(made) == 4 * model.config.num_hidden_layers + 1

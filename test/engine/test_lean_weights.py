@@ -49,7 +49,7 @@ def test_stacked_weights_are_the_modules_own(model):
     layer = model.model.layers[0]
     before = layer.self_attn.k_proj.weight.clone()
     weights = layer_weights(layer, heads=4, kv_heads=2)
-    storage = weights.qkv.untyped_storage().data_ptr()
+    storage = weights.qkv.weight.untyped_storage().data_ptr()
     for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
         assert projection.weight.untyped_storage().data_ptr() == storage
     assert torch.equal(layer.self_attn.k_proj.weight, before)

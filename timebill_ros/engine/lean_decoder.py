@@ -15,7 +15,12 @@ from transformers import PreTrainedModel
 
 from timebill_ros.engine.attention import QueryWindow, grouped_attention
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.lean_weights import layer_weights, rotary_tables
+from timebill_ros.engine.lean_weights import (
+    FullProjection,
+    MakeProjection,
+    layer_weights,
+    rotary_tables,
+)
 
 
 class LeanDecoder:
@@ -25,7 +30,10 @@ class LeanDecoder:
     kernel launch and every view shows.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
+    def __init__(
+        self, model: PreTrainedModel, cache: KVCache, make: MakeProjection = FullProjection
+    ) -> None:
+        """``make`` decides how the weights of the linear layers are kept."""
         config, decoder = model.config, model.model
         self._cache = cache
         self._heads: int = config.num_attention_heads
@@ -35,8 +43,8 @@ class LeanDecoder:
         self._eps: float = config.rms_norm_eps
         self._embedding = decoder.embed_tokens.weight.detach()
         self._norm = decoder.norm.weight.detach()
-        self._head = model.lm_head.weight.detach()
-        self._layers = [layer_weights(x, self._heads, self._kv_heads) for x in decoder.layers]
+        self._head = make(model.lm_head.weight.detach(), None)
+        self._layers = [layer_weights(x, self._heads, self._kv_heads, make) for x in decoder.layers]
         self._cos, self._sin = rotary_tables(model, cache.capacity)
         self._rotary_dim = self._cos.shape[-1]
 
@@ -48,7 +56,7 @@ class LeanDecoder:
         sin = self._sin[cache.position : cache.position + count, None]
         for index, layer in enumerate(self._layers):
             y = F.rms_norm(x, layer.input_norm.shape, layer.input_norm, self._eps)
-            qkv = F.linear(y, layer.qkv, layer.qkv_bias).view(count, -1, self._head_dim)
+            qkv = layer.qkv(y).view(count, -1, self._head_dim)
             self._rotate(qkv[:, : heads + self._kv_heads], cos, sin, layer.qk_norm)
             new = qkv[:, heads:].view(count, 2, self._kv_heads, self._head_dim)
             key, value = cache.append(index, new.permute(1, 2, 0, 3)).split(1)
@@ -57,12 +65,12 @@ class LeanDecoder:
                 queries.record(index, query, self._scale)
             out = grouped_attention(query[None], key, value, self._scale)
             out = out[0].transpose(0, 1).reshape(count, -1)
-            x += F.linear(out, layer.out, layer.out_bias)
+            x += layer.out(out)
             y = F.rms_norm(x, layer.mlp_norm.shape, layer.mlp_norm, self._eps)
-            gate, up = F.linear(y, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-            x += F.linear(F.silu(gate).mul_(up), layer.down, layer.down_bias)
+            gate, up = layer.gate_up(y).chunk(2, dim=-1)
+            x += layer.down(F.silu(gate).mul_(up))
         cache.advance(count)
-        return F.linear(_rms_norm(x[-1], self._norm, self._eps), self._head)
+        return self._head(_rms_norm(x[-1], self._norm, self._eps))
 
     def step(self, token: int) -> Tensor:
         """See ``Decoder.step``."""
@@ -71,17 +79,17 @@ class LeanDecoder:
         cos, sin = self._cos[cache.position], self._sin[cache.position]
         for index, layer in enumerate(self._layers):
             y = _rms_norm(x, layer.input_norm, self._eps)
-            qkv = F.linear(y, layer.qkv, layer.qkv_bias).view(-1, head_dim)
+            qkv = layer.qkv(y).view(-1, head_dim)
             self._rotate(qkv[: heads + kv_heads], cos, sin, layer.qk_norm)
             cached = cache.append(index, qkv[heads:].view(2, kv_heads, 1, head_dim))
             query = qkv[:heads].view(1, heads, 1, head_dim)
             out = grouped_attention(query, cached[:1], cached[1:], self._scale)
-            _add_projection(x, out.view(-1), layer.out, layer.out_bias)
+            layer.out.add_to(x, out.view(-1))
             y = _rms_norm(x, layer.mlp_norm, self._eps)
-            gate, up = F.linear(y, layer.gate_up, layer.gate_up_bias).chunk(2)
-            _add_projection(x, F.silu(gate).mul_(up), layer.down, layer.down_bias)
+            gate, up = layer.gate_up(y).chunk(2)
+            layer.down.add_to(x, F.silu(gate).mul_(up))
         cache.advance(1)
-        return F.linear(_rms_norm(x, self._norm, self._eps), self._head)
+        return self._head(_rms_norm(x, self._norm, self._eps))
 
     def _rotate(self, qk: Tensor, cos: Tensor, sin: Tensor, norm: Tensor | None) -> None:
         """Normalise (Qwen3) and rotate queries and keys [..., H + KV, D] in place."""
@@ -99,13 +107,3 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         # torch 2.13 composes rms_norm of six kernels on CPU; this takes half its time.
         return (x * weight).mul_((x.dot(x).item() / x.numel() + eps) ** -0.5)
     return F.rms_norm(x, weight.shape, weight, eps)
-
-
-def _add_projection(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """x += weight y + bias, for one vector."""
-    if x.dtype == torch.float32:
-        x.addmv_(weight, y)
-    else:  # narrower types have a much faster kernel behind linear than behind addmv
-        x += F.linear(y, weight)
-    if bias is not None:
-        x += bias

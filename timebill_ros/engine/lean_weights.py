@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors that ``LeanDecoder`` runs on, taken from a transformers model without copying it."""
+"""What ``LeanDecoder`` runs on, taken from a transformers model without copying it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -16,21 +17,53 @@ _ROPE = frozenset({"default", "dynamic", "linear", "llama3", "longrope", "yarn"}
 """Rotary embeddings that are one table up to ``checkpoint.max_positions``."""
 
 
+class Projection(Protocol):
+    """A linear layer with its bias, however its weight is kept."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+
+    def add_to(self, total: Tensor, x: Tensor) -> None:
+        """Add the projection of one vector [in] to ``total`` [out], in place."""
+        total += self(x)
+
+
+MakeProjection = Callable[[Tensor, Tensor | None], Projection]
+"""Makes one of a weight [out, in] and a bias [out]: keeps them, or makes its own of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FullProjection(Projection):
+    """The weight as the checkpoint has it, without a copy."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See ``Projection``."""
+        return F.linear(x, self.weight, self.bias)
+
+    def add_to(self, total: Tensor, x: Tensor) -> None:
+        """See ``Projection``."""
+        if total.dtype == torch.float32:
+            total.addmv_(self.weight, x)
+        else:  # narrower types have a much faster kernel behind linear than behind addmv
+            total += F.linear(x, self.weight)
+        if self.bias is not None:
+            total += self.bias
+
+
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
     """One decoder layer's weights; projections that read the same input are stacked."""
 
     input_norm: Tensor  # [h]
-    qkv: Tensor  # [(H + 2 KV) D, h]
-    qkv_bias: Tensor | None
+    qkv: Projection  # h -> (H + 2 KV) D
     qk_norm: Tensor | None  # [H + KV, D], Qwen3
-    out: Tensor  # [h, H D]
-    out_bias: Tensor | None
+    out: Projection  # H D -> h
     mlp_norm: Tensor  # [h]
-    gate_up: Tensor  # [2 f, h]
-    gate_up_bias: Tensor | None
-    down: Tensor  # [h, f]
-    down_bias: Tensor | None
+    gate_up: Projection  # h -> 2 f
+    down: Projection  # f -> h
 
 
 def supports(model: PreTrainedModel) -> bool:
@@ -44,7 +77,9 @@ def supports(model: PreTrainedModel) -> bool:
     )
 
 
-def layer_weights(layer: Any, heads: int, kv_heads: int) -> LayerWeights:
+def layer_weights(
+    layer: Any, heads: int, kv_heads: int, make: MakeProjection = FullProjection
+) -> LayerWeights:
     """Collect one layer's weights, stacking what the model keeps apart.
 
     A stack becomes the storage of the module's own parameters: it costs no memory, and the module's
@@ -62,12 +97,12 @@ def layer_weights(layer: Any, heads: int, kv_heads: int) -> LayerWeights:
         qk_norm = torch.cat([weight.detach().expand(count, -1) for weight, count in norms])
     return LayerWeights(
         layer.input_layernorm.weight.detach(),
-        *qkv,
+        make(*qkv),
         qk_norm,
-        *_stack(attention.o_proj),
+        make(*_stack(attention.o_proj)),
         layer.post_attention_layernorm.weight.detach(),
-        *gate_up,
-        *_stack(mlp.down_proj),
+        make(*gate_up),
+        make(*_stack(mlp.down_proj)),
     )
 
 
