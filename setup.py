@@ -11,7 +11,7 @@ from build_messages import INTERFACES, PACKAGE, BuildMessages  # noqa: E402
 
 SHARE = f"share/{PACKAGE}"
 EXECUTABLES = (
-    *("llm_node", "profile", "ask", "demo", "replay", "top"),
+    *("llm_node", "import-gguf", "profile", "ask", "demo", "replay", "top"),
     *("collect", "train-predictor", "evaluate-predictor", "autoware_adapter"),
 )
 # Uses the Python of the prefix that it is installed in (a virtual environment), otherwise the one

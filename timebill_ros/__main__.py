@@ -10,6 +10,7 @@ from pathlib import Path
 
 MODULES = {
     "llm_node": "timebill_ros.node.main",
+    "import-gguf": "timebill_ros.cli.import_gguf",
     "profile": "timebill_ros.cli.profile",
     "ask": "timebill_ros.cli.ask",
     "demo": "timebill_ros.cli.demo",

@@ -87,6 +87,12 @@ def test_a_file_is_no_checkpoint(folder):
         load_checkpoint(folder / "config.json")
 
 
+@pytest.mark.parametrize("name", ["/no/such/model.gguf", "model.gguf", "someone/model.gguf"])
+def test_a_gguf_file_says_how_it_is_imported(name):
+    with pytest.raises(CheckpointNotFound, match=f"timebill_ros import-gguf {name} OUT"):
+        load_checkpoint(name)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()

@@ -40,7 +40,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Left out, transformers would ask on the terminal whether to run a checkpoint's code.
-_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _HUB_TIMEOUT = 5.0  # s; a robot without a network should hear so soon
 
 
@@ -105,7 +105,7 @@ def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "aut
     folder = checkpoint_folder(model)
     _check_files(folder)
     with _reading(folder, "config.json"):
-        config = AutoConfig.from_pretrained(folder, **_LOCAL)
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
     check_config(config, folder)
     with _reading(folder, "the tokenizer"):
         tokenizer = load_tokenizer(folder)
@@ -122,8 +122,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     path = folder / "tokenizer_config.json"
     declared = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if declared.get("tokenizer_class") in _GENERIC_TOKENIZERS:
-        return PreTrainedTokenizerFast.from_pretrained(folder, **_LOCAL)
-    return AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        return PreTrainedTokenizerFast.from_pretrained(folder, **LOCAL)
+    return AutoTokenizer.from_pretrained(folder, **LOCAL)
 
 
 def _load_model(
@@ -138,7 +138,7 @@ def _load_model(
             use_safetensors=True,
             attn_implementation=IMPLEMENTATION,
             output_loading_info=True,
-            **_LOCAL,
+            **LOCAL,
         )
     model, report = loaded
     # transformers would fill these with random numbers and go on.
@@ -179,6 +179,9 @@ def checkpoint_folder(model: str | Path) -> Path:
     path = Path(model).expanduser()
     if path.is_dir():
         return path
+    if path.suffix == ".gguf":
+        reason = "a GGUF file is made a checkpoint's directory by `timebill_ros import-gguf"
+        raise CheckpointNotFound(str(model), f"{reason} {model} OUT`; give OUT as the model")
     if path.exists():
         raise CheckpointNotFound(str(model), "it is a file, not a checkpoint's directory")
     if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1:

@@ -52,6 +52,13 @@ class UnsupportedModel(CheckpointError):
         super().__init__(f"model {model} is not supported: {reason}")
 
 
+class GgufRefused(CheckpointError):
+    """There is no such GGUF file, or it cannot be made a checkpoint of."""
+
+    def __init__(self, source: object, reason: str) -> None:
+        super().__init__(f"{source} cannot be imported: {reason}")
+
+
 class RequestError(EngineError, ValueError):
     """Base of the errors of one request; the engine stays usable."""
 
