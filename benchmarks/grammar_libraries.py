@@ -76,7 +76,7 @@ def llguidance_walk(tokenizer: PreTrainedTokenizerFast) -> Callable[[str, str], 
 
     def walk(schema: str, answer: str) -> Walk:
         start = time.perf_counter()
-        held = schemas.hold(schema)
+        held = schemas.constraint(schema)
         compiled = time.perf_counter() - start
         times = []
         for token in schemas.tokens(answer):

@@ -8,11 +8,11 @@ from transformers import AttentionInterface
 
 from timebill_ros.engine.attention import (
     IMPLEMENTATION,
+    AttentionShape,
     QueryWindow,
     _masked_attention,
     grouped_attention,
 )
-from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.errors import UnsupportedModel
 
 
@@ -52,3 +52,9 @@ def test_attention_that_would_be_computed_wrongly_is_refused(argument):
     tensor = torch.zeros(1, 1, 1, 4)
     with pytest.raises(UnsupportedModel, match=argument):
         forward(nn.Identity(), tensor, tensor, tensor, None, **{argument: 1.0})
+
+
+@pytest.mark.parametrize(("name", "head_dim"), [("qwen2", 16), ("qwen3", 32), ("olmo2", 16)])
+def test_shape_is_read_from_the_model(name, head_dim, checkpoint_of):
+    shape = AttentionShape.of(checkpoint_of(name).model)
+    assert (shape.layers, shape.heads, shape.kv_heads, shape.head_dim) == (3, 4, 2, head_dim)

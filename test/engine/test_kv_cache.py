@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from timebill_ros.engine.attention_shape import AttentionShape
+from timebill_ros.engine.attention import AttentionShape
 from timebill_ros.engine.kv_cache import KVCache, transformers_view
 
 LAYERS, HEADS, DIM = 2, 2, 4

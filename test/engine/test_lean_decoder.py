@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from timebill_ros.engine.attention_shape import AttentionShape
+from timebill_ros.engine.attention import AttentionShape
 from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.decoder import ModuleDecoder
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.lean_decoder import LeanDecoder
 from timebill_ros.engine.lean_weights import Projection
-from timebill_ros.engine.module_decoder import ModuleDecoder
 
 
 def logits_of(decoder_type, model, prompt, *projection):

@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 
-from timebill_ros.engine.attention_shape import AttentionShape
+from timebill_ros.engine.attention import AttentionShape
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.lean_decoder import LeanDecoder

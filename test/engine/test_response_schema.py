@@ -39,19 +39,19 @@ def schemas() -> ResponseSchemas:
 )
 def test_what_is_no_schema_is_refused_with_the_reason(schemas, schema, fault):
     with pytest.raises(SchemaRefused, match=r"^response_schema: ") as refused:
-        schemas.hold(schema)
+        schemas.constraint(schema)
     assert fault in str(refused.value)
 
 
 def test_the_reason_is_told_without_the_grammar_around_it(schemas):
     with pytest.raises(SchemaRefused) as refused:
-        schemas.hold('{"type": "array", "uniqueItems": true}')
+        schemas.constraint('{"type": "array", "uniqueItems": true}')
     assert str(refused.value) == 'response_schema: Unimplemented keys: ["uniqueItems"]'
 
 
 def test_equal_schemas_are_compiled_once_and_shared_by_no_response(schemas):
     schema = json.dumps({"enum": ["left", "right"]})
-    first, second = schemas.hold(schema), schemas.hold(schema)
+    first, second = schemas.constraint(schema), schemas.constraint(schema)
     for token in schemas.tokens('"left"'):
         first.accept(token)
     second.accept(schemas.tokens('"')[0])
@@ -66,7 +66,7 @@ def test_logits_may_be_wider_than_the_vocabulary():
 
 def test_every_end_token_ends_an_answer():
     schemas = ResponseSchemas(byte_tokenizer(), COMMON["vocab_size"], {0, EOS})
-    held = schemas.hold('{"enum": [true]}')
+    held = schemas.constraint('{"enum": [true]}')
     for token in schemas.tokens("true"):
         held.accept(token)
     allowed = held.restrict(torch.zeros(COMMON["vocab_size"])).isfinite()
@@ -77,7 +77,7 @@ def test_a_model_that_never_ends_an_answer_is_held_to_none():
     schemas = ResponseSchemas(byte_tokenizer(), COMMON["vocab_size"], set())
     assert not schemas.supported
     with pytest.raises(SchemaRefused, match="end-of-sequence"):
-        schemas.hold("{}")
+        schemas.constraint("{}")
 
 
 def test_a_tokenizer_whose_bytes_are_unknown_serves_free_responses_only():
@@ -86,7 +86,7 @@ def test_a_tokenizer_whose_bytes_are_unknown_serves_free_responses_only():
     schemas = ResponseSchemas(tokenizer, len(tokenizer), {tokenizer.eos_token_id})
     assert not schemas.supported
     with pytest.raises(SchemaRefused, match="tokenizer does not tell its tokens' bytes"):
-        schemas.hold("{}")
+        schemas.constraint("{}")
 
 
 def test_a_tokenizer_of_words_may_begin_with_the_space_that_its_decoder_drops():
@@ -101,7 +101,7 @@ def test_a_tokenizer_of_words_may_begin_with_the_space_that_its_decoder_drops():
     answer = '{"command": "stop"}'
     words = tokenizer.encode(answer, add_special_tokens=False)
     assert len(words) == 2
-    held = schemas.hold(json.dumps(schema))
+    held = schemas.constraint(json.dumps(schema))
     for token in words:
         assert held.restrict(torch.zeros(len(tokenizer)))[token] == 0.0
         held.accept(token)

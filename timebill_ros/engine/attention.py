@@ -1,22 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grouped-query attention over the cache, and the observation window's queries."""
+"""Grouped-query attention over the cache: its shape, itself, the observation window's queries."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
-from timebill_ros.engine.attention_shape import AttentionShape
 from timebill_ros.engine.errors import UnsupportedModel
 
 IMPLEMENTATION = "timebill"
 """Name under which transformers' modules find this attention."""
 
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Sizes, type and place of a model's queries, keys and values.
+
+    Attributes:
+        layers: decoder layers.
+        heads: query heads, H; a multiple of ``kv_heads``.
+        kv_heads: key-value heads, KV.
+        head_dim: size of a head, D.
+        dtype: of the cache and of the recorded queries.
+        device: of the cache and of the recorded queries.
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype = torch.float32
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> AttentionShape:
+        """Read the shape from a model's configuration."""
+        config = model.config
+        heads = config.num_attention_heads
+        return cls(
+            layers=config.num_hidden_layers,
+            heads=heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            dtype=model.dtype,
+            device=model.device,
+        )
 
 
 class QueryWindow:

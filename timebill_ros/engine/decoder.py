@@ -7,14 +7,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from timebill_ros.engine.attention import QueryWindow
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.errors import UnsupportedModel
-from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.kv_cache import KVCache, transformers_view
 from timebill_ros.engine.lean_decoder import LeanDecoder
 from timebill_ros.engine.lean_weights import supports
-from timebill_ros.engine.module_decoder import ModuleDecoder
 
 
 class Decoder(Protocol):
@@ -28,6 +28,39 @@ class Decoder(Protocol):
 
     def step(self, token: int) -> Tensor:
         """Run one response token; logits [V]."""
+
+
+class ModuleDecoder:
+    """The general path, for every supported model; see ``Decoder`` for the contract.
+
+    Also the reference that ``LeanDecoder`` is tested against.
+    """
+
+    def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
+        self._model = model
+        self._cache = cache
+        self._past = transformers_view(cache)
+
+    def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
+        """See ``Decoder.prefill``."""
+        count = len(tokens)
+        first = self._cache.position
+        # Explicit, since after an eviction the position is ahead of the cache's length.
+        positions = torch.arange(first, first + count, device=tokens.device)
+        logits = self._model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            past_key_values=self._past,
+            use_cache=True,
+            logits_to_keep=1,
+            query_window=queries,
+        ).logits
+        self._cache.advance(count)
+        return logits[0, -1]
+
+    def step(self, token: int) -> Tensor:
+        """See ``Decoder.step``."""
+        return self.prefill(torch.tensor([token], device=self._model.device), None)
 
 
 def make_decoder(

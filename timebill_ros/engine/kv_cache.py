@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from timebill_ros.engine.attention_shape import AttentionShape
+from timebill_ros.engine.attention import AttentionShape
 
 
 class KVCache:

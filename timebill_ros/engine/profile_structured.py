@@ -42,14 +42,14 @@ def structured_answer(engine: TransformerEngine) -> Callable[[], None]:
     Raises:
         SchemaRefused: the model's responses cannot be held to a schema.
     """
-    held = engine.schemas.hold(json.dumps(_SCHEMA))
+    constraint = engine.schemas.constraint(json.dumps(_SCHEMA))
     tokens = iter(engine.schemas.tokens(json.dumps(_ANSWER)))
     logits = torch.zeros(engine.vocabulary, device=engine.device)
 
     def choose() -> None:
-        held.restrict(logits)
+        constraint.restrict(logits)
         if logits.is_cuda:
             torch.cuda.synchronize(logits.device)
-        held.accept(next(tokens))
+        constraint.accept(next(tokens))
 
     return choose

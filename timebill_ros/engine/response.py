@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from timebill_ros.engine.complete_prefix import complete_prefix
 from timebill_ros.engine.errors import NonFiniteLogits
-from timebill_ros.engine.held_response import HeldResponse
+from timebill_ros.engine.grammar_constraint import GrammarConstraint
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.sampling import Sampler, Sampling
 from timebill_ros.engine.text import ResponseText
-from timebill_ros.engine.text_prefix import complete_prefix
 
 
 class Response:
@@ -44,20 +44,24 @@ class Response:
         self.begin(0)
 
     def begin(
-        self, max_tokens: int, held: HeldResponse | None = None, *, ignore_eos: bool = False
+        self,
+        max_tokens: int,
+        constraint: GrammarConstraint | None = None,
+        *,
+        ignore_eos: bool = False,
     ) -> None:
         """Forget the previous response and start one of at most ``max_tokens``.
 
-        Stop strings, which could cut it anywhere, do not count where it is ``held`` to a schema.
+        Stop strings, which could cut it anywhere, do not count under a ``constraint``.
         With ``ignore_eos`` only ``max_tokens`` ends it.
         """
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._max_tokens = max_tokens
-        self._held = held
+        self._constraint = constraint
         self._ignore_eos = ignore_eos
         self._sampler.begin()
-        self._text.reset(self._stop if held is None else ())
+        self._text.reset(self._stop if constraint is None else ())
 
     def take(self, logits: Tensor) -> None:
         """Choose the next token from logits [V].
@@ -66,12 +70,12 @@ class Response:
             NonFiniteLogits: they are not numbers.
             GrammarExhausted: the schema's grammar grew beyond its bounds.
         """
-        held = self._held
-        token = self._sampler.pick(logits if held is None else held.restrict(logits))
+        constraint = self._constraint
+        token = self._sampler.pick(logits if constraint is None else constraint.restrict(logits))
         if token is None:
             raise NonFiniteLogits(len(self.tokens))
-        if held is not None:
-            held.accept(token)
+        if constraint is not None:
+            constraint.accept(token)
         self.tokens.append(token)
         ended = None
         if token in self._eos_tokens:
@@ -95,7 +99,7 @@ class Response:
     def complete_prefix(self) -> str:
         """The part of it that can stand for itself; "" where there is none.
 
-        Under a schema: JSON that satisfies it, see ``HeldResponse.closed``. Otherwise up to the
-        last end of a sentence, line or record, or else the whole words.
+        Under a schema: JSON that satisfies it, see ``GrammarConstraint.closed``. Otherwise up to
+        the last end of a sentence, line or record, or else the whole words.
         """
-        return complete_prefix(self.text) if self._held is None else self._held.closed()
+        return complete_prefix(self.text) if self._constraint is None else self._constraint.closed()

@@ -12,7 +12,7 @@ from llguidance import LLMatcher, LLTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from timebill_ros.engine.errors import SchemaRefused
-from timebill_ros.engine.held_response import HeldResponse, fault_of
+from timebill_ros.engine.grammar_constraint import GrammarConstraint, fault_of
 
 MOST_SCHEMA_CHARS = 65_536
 """Longest schema that is compiled; its time grows with its length, and others wait meanwhile."""
@@ -65,7 +65,7 @@ class ResponseSchemas:
         """Whether responses of this model can be held to a schema at all."""
         return self._fault is None
 
-    def hold(self, schema: str) -> HeldResponse:
+    def constraint(self, schema: str) -> GrammarConstraint:
         """A response that has not begun, held to a JSON schema.
 
         Raises:
@@ -73,10 +73,10 @@ class ResponseSchemas:
                 long, or the model's tokenizer does not allow it.
         """
         tokens = self._tokens_or_fault()
-        return HeldResponse(tokens, self._compiled(schema).deep_copy(), self.vocabulary)
+        return GrammarConstraint(tokens, self._compiled(schema).deep_copy(), self.vocabulary)
 
     def tokens(self, text: str) -> list[int]:
-        """The tokens of a response that reads ``text``. Raises ``SchemaRefused`` as ``hold``."""
+        """The tokens of a response that reads ``text``. Raises ``SchemaRefused``."""
         return self._tokens_or_fault().tokenize_str(text)
 
     def _tokens_or_fault(self) -> LLTokenizer:

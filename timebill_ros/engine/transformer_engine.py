@@ -13,8 +13,7 @@ import torch
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import ProfilePoints
-from timebill_ros.engine.attention import QueryWindow
-from timebill_ros.engine.attention_shape import AttentionShape
+from timebill_ros.engine.attention import AttentionShape, QueryWindow
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
@@ -27,7 +26,7 @@ from timebill_ros.engine.errors import (
 from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.fingerprint import checkpoint_digest
-from timebill_ros.engine.held_response import HeldResponse
+from timebill_ros.engine.grammar_constraint import GrammarConstraint
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_structured import structured_answer
@@ -152,9 +151,9 @@ class TransformerEngine:
             PromptEmpty, ConversationRefused, SchemaRefused: the request cannot be run.
         """
         tokenizer = self._checkpoint.tokenizer
-        held = self.schemas.hold(response_schema) if response_schema else None
+        constraint = self.schemas.constraint(response_schema) if response_schema else None
         text = render_prompt(tokenizer, conversation)
-        return PreparedRequest(encode_prompt(tokenizer, conversation), text, held)
+        return PreparedRequest(encode_prompt(tokenizer, conversation), text, constraint)
 
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; runs nothing yet.
@@ -165,13 +164,13 @@ class TransformerEngine:
             PromptEmpty, ContextExceeded, RequestError: the request cannot be run.
         """
         self.abort()
-        prompt_ids, held = request.prompt_ids, request.constraint
+        prompt_ids, constraint = request.prompt_ids, request.constraint
         _check_request(prompt_ids, max_tokens, self.max_context, self.vocabulary)
-        if not isinstance(held, HeldResponse | None):
+        if not isinstance(constraint, GrammarConstraint | None):
             raise EngineMisuse("the request was prepared by another engine")
         self._bind_thread()
         self._prompt = torch.tensor(prompt_ids, device=self.device)
-        self._response.begin(max_tokens, held, ignore_eos=ignore_eos)
+        self._response.begin(max_tokens, constraint, ignore_eos=ignore_eos)
         self.eviction.begin(len(prompt_ids))
 
     @torch.inference_mode()

@@ -25,8 +25,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from timebill_ros.engine.attention import QueryWindow
-from timebill_ros.engine.attention_shape import AttentionShape
+from timebill_ros.engine.attention import AttentionShape, QueryWindow
 from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.kv_cache import KVCache

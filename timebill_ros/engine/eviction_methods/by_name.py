@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping
 from transformers import PreTrainedModel
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.eviction_methods.baselines import KeyNorm, RandomTokens, StreamingLLM
 from timebill_ros.engine.eviction_methods.chunkkv import ChunkKV
 from timebill_ros.engine.eviction_methods.criticalkv import CriticalKV, output_projections
-from timebill_ros.engine.eviction_methods.key_norm import KeyNorm
 from timebill_ros.engine.eviction_methods.method import EvictionMethod
-from timebill_ros.engine.eviction_methods.random_tokens import RandomTokens
 from timebill_ros.engine.eviction_methods.snapkv import SnapKV
-from timebill_ros.engine.eviction_methods.streaming_llm import StreamingLLM
 
 EVICTION_METHODS: Mapping[str, Callable[[SnapKV, PreTrainedModel], EvictionMethod]] = {
     "snapkv": lambda attention, model: attention,

@@ -12,8 +12,8 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from torch import Tensor
 
+from timebill_ros.engine.complete_prefix import Closing, closings
 from timebill_ros.engine.errors import GrammarExhausted
-from timebill_ros.engine.json_prefix import Closing, closings
 
 # A string is free text where it may go on with any word; names and choices are not.
 _ANY_WORDS = (b" a", b" z", b" 7")
@@ -25,7 +25,7 @@ _PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _MOST_TRIES = 64
 
 
-class HeldResponse:
+class GrammarConstraint:
     """Allows at each step only the tokens that the grammar can still complete.
 
     The end-of-sequence tokens are allowed where the grammar is satisfied, and nowhere else.

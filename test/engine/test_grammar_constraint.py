@@ -160,7 +160,7 @@ def test_the_embedded_model_speaks_json_under_the_shipped_schemas(name, shipped_
     schema = shipped_schema(name)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        held = schemas.hold(json.dumps(schema))
+        held = schemas.constraint(json.dumps(schema))
         tokens: list[int] = []
         while not checkpoint.eos_tokens & set(tokens):
             # Random, with a preference for what ends a text, so that strings do.
@@ -174,7 +174,7 @@ def test_the_embedded_model_speaks_json_under_the_shipped_schemas(name, shipped_
 
 @pytest.mark.parametrize("name", sorted(VALUES))
 def test_only_what_the_schema_allows_may_come_next(name, schemas):
-    held = schemas.hold(json.dumps(SCHEMAS[name]))
+    held = schemas.constraint(json.dumps(SCHEMAS[name]))
     logits = torch.zeros(schemas.vocabulary)
     for token in schemas.tokens(json.dumps(VALUES[name], ensure_ascii=False)):
         restricted = held.restrict(logits)
@@ -187,7 +187,7 @@ def test_only_what_the_schema_allows_may_come_next(name, schemas):
 
 
 def test_a_token_that_was_not_allowed_breaks_the_response(schemas):
-    held = schemas.hold(json.dumps(COMMAND))
+    held = schemas.constraint(json.dumps(COMMAND))
     with pytest.raises(GrammarExhausted, match="response_schema"):
         held.accept(EOS)
 
@@ -195,7 +195,7 @@ def test_a_token_that_was_not_allowed_breaks_the_response(schemas):
 @pytest.mark.parametrize("name", sorted(VALUES))
 def test_every_prefix_closes_to_nothing_or_to_what_satisfies_the_schema(name, schemas):
     schema, text = SCHEMAS[name], json.dumps(VALUES[name], ensure_ascii=False)
-    held = schemas.hold(json.dumps(schema))
+    held = schemas.constraint(json.dumps(schema))
     closed = []
     for token in schemas.tokens(text):
         held.accept(token)
@@ -228,7 +228,7 @@ def test_every_prefix_closes_to_nothing_or_to_what_satisfies_the_schema(name, sc
     ],
 )
 def test_what_is_not_whole_is_left_out(written, closed, schemas):
-    held = schemas.hold(json.dumps(REPORT))
+    held = schemas.constraint(json.dumps(REPORT))
     for token in schemas.tokens(written):
         held.accept(token)
     assert held.closed() == closed
@@ -242,7 +242,7 @@ def test_what_is_not_whole_is_left_out(written, closed, schemas):
     ],
 )
 def test_half_a_choice_or_name_is_no_answer(schema, written, schemas):
-    held = schemas.hold(json.dumps(schema))
+    held = schemas.constraint(json.dumps(schema))
     for token in schemas.tokens(written):
         held.accept(token)
     assert held.closed() == ""
@@ -257,7 +257,7 @@ JSON_VALUES = st.recursive(
 
 @given(value=JSON_VALUES, share=st.floats(0, 1))
 def test_closing_leaves_valid_json_of_any_value(value, share, schemas):
-    held = schemas.hold("{}")
+    held = schemas.constraint("{}")
     tokens = schemas.tokens(json.dumps(value, ensure_ascii=False))
     for token in tokens[: round(share * len(tokens))]:
         held.accept(token)

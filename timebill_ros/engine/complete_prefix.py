@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the beginning of a JSON text can be cut, and what closes it there."""
+"""What of an unfinished text, or JSON text, can stand for itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# Behind a digit a full stop ends a sentence only where a space follows: "3." may become "3.5". A
+# line's end and a semicolon, which ends records, stand for themselves.
+_END = re.compile(r"[.!?]+[\"')\]]*(?=\s)|(?<=[^\W\d_])[.!?]+[\"')\]]*\Z|\n|;")
 _PIECE = re.compile(
     rb"""(?P<string> " (?: [^"\\] | \\. )* ")
     | (?P<unclosed> " .*)
@@ -16,6 +19,17 @@ _PIECE = re.compile(
 )
 _CLOSER = {b"{": b"}", b"[": b"]"}
 _LITERALS = (b"true", b"false", b"null")
+
+
+def complete_prefix(text: str) -> str:
+    """``text`` up to the last end of a sentence, line or record, or else its whole words.
+
+    The last word counts as whole only where a space follows. Empty where no word is whole.
+    """
+    ends = [match.end() for match in _END.finditer(text)]
+    if ends and (complete := text[: ends[-1]].strip()):
+        return complete
+    return text[: len(text) - len(re.split(r"\s", text)[-1])].strip()
 
 
 @dataclass(frozen=True)
