@@ -16,7 +16,7 @@ import numpy as np
 from machine import heading
 from served import PATIENCE, QUANTILES_HEADER, again, draw_instruction, duration, quantiles, served
 
-from timebill_ros.client.goal import GoalClient
+from timebill_ros.client.client import InstructionClient
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import nanoseconds, time_msg
 from timebill_ros.runtime.clock import seconds
@@ -44,7 +44,7 @@ def main() -> None:
     }
     with (
         served(parameters) as node,
-        GoalClient(node.node.name, domain=node.node.domain) as client,
+        InstructionClient(server=node.node.name, domain=node.node.domain) as client,
     ):
         client.wait_for_node()
         measured = measure(client, arguments.cancels)
@@ -58,7 +58,7 @@ def main() -> None:
         print(quantiles(f"cancel in {name}{chunk} -> result taken", known))
 
 
-def measure(client: GoalClient, wanted: int) -> Latencies:
+def measure(client: InstructionClient, wanted: int) -> Latencies:
     """Cancel at random moments until each stage has its number.
 
     Raises:
@@ -85,7 +85,7 @@ def measure(client: GoalClient, wanted: int) -> Latencies:
     raise RuntimeError(f"too few were canceled: { ({s: len(f) for s, f in found.items()}) }")
 
 
-def calm(client: GoalClient, instruction: Instruction) -> tuple[float, float]:
+def calm(client: InstructionClient, instruction: Instruction) -> tuple[float, float]:
     """Seconds of prefill and of decoding when nobody cancels.
 
     Raises:
@@ -100,20 +100,21 @@ def calm(client: GoalClient, instruction: Instruction) -> tuple[float, float]:
 
 
 def cancel_after(
-    client: GoalClient, instruction: Instruction, delay: float
+    client: InstructionClient, instruction: Instruction, delay: float
 ) -> tuple[int, float, float] | None:
     """Stage of the goal, s from the cancel to its stop and to its result; None if it had ended."""
     instruction.header.stamp = time_msg(time.clock_gettime_ns(time.CLOCK_REALTIME))
     goal = client.send(instruction)
-    client.spin_until(lambda: False, delay)
+    client.spin(delay)
     canceled_ns = time.clock_gettime_ns(time.CLOCK_REALTIME)
     began_ns = time.monotonic_ns()
-    client.cancel(goal, PATIENCE)
+    goal.cancel()
+    client.wait_for(goal, timeout=PATIENCE)
     ended = goal.terminal
-    if not isinstance(ended, Overrun) or ended.stage not in STAGES:
+    if goal.end is None or not isinstance(ended, Overrun) or ended.stage not in STAGES:
         return None
     stopped_ns = nanoseconds(ended.header.stamp) + nanoseconds(ended.timing.total)
-    return ended.stage, seconds(stopped_ns - canceled_ns), seconds(goal.ended_ns - began_ns)
+    return ended.stage, seconds(stopped_ns - canceled_ns), seconds(goal.end.arrived_ns - began_ns)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import numpy as np
 
 from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.client.client import Exchange, InstructionClient
+from timebill_ros.client.client import InstructionClient
+from timebill_ros.client.exchange import Exchange
 from timebill_ros.client.node_process import NodeProcess, Parameter
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, nanoseconds
@@ -57,7 +58,7 @@ class Served:
             TimeoutError: there is none within two minutes.
         """
         exchange = self.client.send(instruction)
-        if not self.client.wait_for([instruction.id], PATIENCE):
+        if not self.client.wait_for(exchange, timeout=PATIENCE):
             raise TimeoutError(f"{instruction.id} has not ended after {PATIENCE:g} s")
         return ended(exchange)
 
@@ -70,7 +71,7 @@ def served(parameters: dict[str, Parameter]) -> Iterator[Served]:
         with NodeProcess(given) as node:
             node.configure()
             node.activate()
-            with InstructionClient(node.name, domain=node.domain) as client:
+            with InstructionClient(server=node.name, domain=node.domain, by_topic=True) as client:
                 client.wait_for_node()
                 yield Served(node, client, Path(folder))
 

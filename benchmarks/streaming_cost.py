@@ -16,7 +16,7 @@ import numpy as np
 from machine import heading
 from served import PATIENCE, Served, again, draw_instruction, duration, served
 
-from timebill_ros.client.goal import GoalClient
+from timebill_ros.client.client import InstructionClient
 from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Partial, Response
 from timebill_ros.workload.tasks import Family
@@ -50,7 +50,7 @@ def main() -> None:
     with (
         served(parameters) as node,
         Session("watcher", node.node.domain) as watcher,
-        GoalClient(node.node.name, domain=node.node.domain) as goals,
+        InstructionClient(server=node.node.name, domain=node.node.domain) as goals,
     ):
         heard: list[Partial] = []
         topic = f"{node.node.name}/output/partial"
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def measure(
-    node: Served, goals: GoalClient, watched: Callable[[], int], rounds: int
+    node: Served, goals: InstructionClient, watched: Callable[[], int], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Mean seconds of a step by way and round; how often each way showed an answer, on average."""
     rng = np.random.default_rng(0)
@@ -100,10 +100,14 @@ def measure(
     return steps, {way: float(np.mean(counts)) for way, counts in looks.items()}
 
 
-def asked(goals: GoalClient, instruction: Instruction) -> tuple[Response | Overrun | None, int]:
+def asked(
+    goals: InstructionClient, instruction: Instruction
+) -> tuple[Response | Overrun | None, int]:
     """The outcome of a goal, and how often its client was told of progress."""
     heard: list[int] = []
-    goal = goals.send(instruction, lambda feedback: heard.append(feedback.response_tokens))
+    goal = goals.send(
+        instruction, on_feedback=lambda feedback: heard.append(feedback.response_tokens)
+    )
     goals.wait_for(goal, timeout=PATIENCE)
     return goal.terminal, len(heard)
 

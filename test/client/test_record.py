@@ -10,15 +10,23 @@ from pathlib import Path
 import pytest
 
 from test.client.records import ALL, ANSWERED, EXPIRED, KILLED_IN_PREFILL, UNPREDICTED
-from timebill_ros.client.client import Arrival, Exchange
-from timebill_ros.client.record import HEADER, Ending, line, record_of, write_csv
+from timebill_ros.client.record import (
+    HEADER,
+    Ending,
+    Record,
+    line,
+    missing_record,
+    record_of_message,
+    write_csv,
+)
 from timebill_ros.msg import Instruction, Overrun, Plan, Response, Timing
 from timebill_ros.node.conversions import REASONS, duration_msg
 
+INSTRUCTION = Instruction(id="a", budget=duration_msg(0.5))
 
-def exchange_of(*messages: Response | Overrun) -> Exchange:
-    instruction = Instruction(id="a", budget=duration_msg(0.5))
-    return Exchange(instruction, 1, [Arrival(message, 2) for message in messages])
+
+def record_of(message: Response | Overrun) -> Record:
+    return record_of_message(INSTRUCTION, message, prompt_tokens=99)
 
 
 @pytest.mark.parametrize("record", ALL, ids=lambda record: record.id)
@@ -66,8 +74,7 @@ def test_a_response_becomes_a_record() -> None:
         ),
     )
     message.header.stamp.sec = 7
-    record = record_of(exchange_of(message), prompt_tokens=99)
-    assert record is not None
+    record = record_of(message)
     assert record.plan is not None
     assert (record.ending, record.text, record.prompt_tokens) == (Ending.IN_TIME, "yes", 40)
     assert (record.released, record.budget, record.timing.slack) == (7.0, 0.5, -0.25)
@@ -81,17 +88,17 @@ def test_every_reason_is_an_ending(reason: object) -> None:
     overrun = Overrun(id="a", reason=REASONS[reason], detail="why", partial_text="so far")
     response = Response(id="a", late=True)
     late = overrun.reason == Overrun.LATE
-    record = record_of(exchange_of(overrun, response) if late else exchange_of(overrun), 99)
-    assert record is not None
+    record = record_of(response if late else overrun)
     assert record.ending == reason.value
     if not late:
         assert (record.plan, record.prompt_tokens) == (None, 99)
         assert (record.text, record.detail) == ("so far", "why")
 
 
-def test_an_exchange_that_has_not_ended_has_no_record() -> None:
-    assert record_of(exchange_of()) is None
-    assert record_of(exchange_of(Overrun(id="a", reason=Overrun.LATE))) is None
+def test_an_instruction_that_nothing_was_heard_of_is_missing() -> None:
+    record = missing_record(INSTRUCTION)
+    assert (record.ending, record.budget, record.plan) == (Ending.MISSING, 0.5, None)
+    assert record.detail == "nothing was heard of it"
 
 
 def test_only_a_deadline_counts_as_missed() -> None:

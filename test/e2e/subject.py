@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from timebill_ros.client.client import Exchange, InstructionClient
+from timebill_ros.client.client import InstructionClient
+from timebill_ros.client.exchange import Exchange
 from timebill_ros.client.node_process import NodeProcess, Parameter
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, nanoseconds
@@ -81,7 +82,7 @@ class Subject(NodeProcess):
 
     def client(self) -> InstructionClient:
         """A client that the node hears; to be closed by the caller."""
-        client = InstructionClient(self.name, domain=self.domain)
+        client = InstructionClient(server=self.name, domain=self.domain, by_topic=True)
         client.wait_for_node(PATIENCE)
         return client
 

@@ -92,7 +92,7 @@ def test_a_message_that_breaks_off_harms_nobody(
     wire.publish(raw[:length])
     client.spin(0.2)
     assert answers_now(client)
-    assert client.strays == []
+    assert not client.strays
 
 
 @pytest.fixture

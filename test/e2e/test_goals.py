@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from timebill_ros.action import Instruct
-from timebill_ros.client.goal import Goal, GoalClient
+from timebill_ros.client.client import InstructionClient
+from timebill_ros.client.exchange import Exchange
 from timebill_ros.msg import Overrun, Response
 
 from .subject import PATIENCE, Subject, ask, long_work
@@ -18,27 +19,27 @@ ATTEMPTS = 10
 
 
 @pytest.fixture
-def goals(node: Subject) -> Iterator[GoalClient]:
+def goals(node: Subject) -> Iterator[InstructionClient]:
     """A client of a node that shows every token."""
     node.serve(partial_period=0.0)
-    with GoalClient(node.name, domain=node.domain) as goals:
+    with InstructionClient(server=node.name, domain=node.domain) as goals:
         goals.wait_for_node(PATIENCE)
         yield goals
 
 
-def answered(goal: Goal) -> Response:
+def answered(goal: Exchange) -> Response:
     assert isinstance(goal.terminal, Response)
     return goal.terminal
 
 
-def overrun(goal: Goal) -> Overrun:
+def overrun(goal: Exchange) -> Overrun:
     assert isinstance(goal.terminal, Overrun)
     return goal.terminal
 
 
-def test_an_answer_streams_while_it_is_generated(goals: GoalClient) -> None:
+def test_an_answer_streams_while_it_is_generated(goals: InstructionClient) -> None:
     seen: list[Instruct.Feedback] = []
-    goal = goals.send(long_work("a"), seen.append)
+    goal = goals.send(long_work("a"), on_feedback=seen.append)
     assert goals.wait_for(goal, timeout=PATIENCE)
     response = answered(goal)
     assert response.response_tokens > 100
@@ -48,12 +49,13 @@ def test_an_answer_streams_while_it_is_generated(goals: GoalClient) -> None:
     assert seen[-1].response_tokens < response.response_tokens
 
 
-def test_a_running_goal_is_canceled_with_its_partial_text(goals: GoalClient) -> None:
+def test_a_running_goal_is_canceled_with_its_partial_text(goals: InstructionClient) -> None:
     """More are tried where the machine is so uneven that one ends before the cancel arrives."""
     for attempt in range(ATTEMPTS):
         goal = goals.send(long_work(f"a{attempt}"))
-        assert goals.spin_until(lambda goal=goal: goal.feedback is not None, PATIENCE)
-        assert goals.cancel(goal, PATIENCE)
+        assert goals.wait_until(lambda goal=goal: goal.feedback is not None, PATIENCE)
+        goal.cancel()
+        assert goals.wait_for(goal, timeout=PATIENCE)
         if isinstance(goal.terminal, Overrun):
             break
     canceled = overrun(goal)
@@ -62,25 +64,26 @@ def test_a_running_goal_is_canceled_with_its_partial_text(goals: GoalClient) -> 
     assert canceled.partial_text
 
 
-def test_a_queued_goal_is_canceled_and_the_others_are_answered(goals: GoalClient) -> None:
+def test_a_queued_goal_is_canceled_and_the_others_are_answered(goals: InstructionClient) -> None:
     first, *others, last = (goals.send(long_work(f"a{i}")) for i in range(10))
-    assert goals.cancel(last, PATIENCE)
+    last.cancel()
+    assert goals.wait_for(last, timeout=PATIENCE)
     assert (overrun(last).reason, overrun(last).stage) == (Overrun.CANCELED, Overrun.QUEUED)
     assert goals.wait_for(first, *others, timeout=PATIENCE)
     assert [answered(goal).id for goal in (first, *others)] == [f"a{i}" for i in range(9)]
 
 
 def test_two_clients_and_the_topic_are_served_side_by_side(
-    node: Subject, goals: GoalClient
+    node: Subject, goals: InstructionClient
 ) -> None:
-    with GoalClient(node.name, domain=node.domain) as others, node.client() as client:
+    with InstructionClient(server=node.name, domain=node.domain) as others, node.client() as client:
         others.wait_for_node(PATIENCE)
         mine = [goals.send(ask(f"mine {i}")) for i in range(5)]
         theirs = [others.send(ask(f"theirs {i}")) for i in range(5)]
         exchange = client.send(ask("topic"))
         assert goals.wait_for(*mine, timeout=PATIENCE)
         assert others.wait_for(*theirs, timeout=PATIENCE)
-        assert client.wait_for(["topic"], PATIENCE)
+        assert client.wait_for(exchange, timeout=PATIENCE)
         # The topics carry the goals' outcomes as well.
         client.spin(0.2)
         heard = {stray.message.id for stray in client.strays}

@@ -41,7 +41,7 @@ def test_the_same_ids_are_answered_by_the_node_they_were_sent_to(
             client.spin(0.2)
             endings = [ended_by(exchange) for exchange in client.exchanges.values()]
             assert all(isinstance(ending, Response) for ending in endings)
-            assert client.strays == []
+            assert not client.strays
 
 
 def test_one_node_goes_on_while_the_other_is_taken_down(pair: tuple[Subject, Subject]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.client.goal import GoalClient
+from timebill_ros.client.client import InstructionClient
 from timebill_ros.client.node_process import NodeProcessError
 from timebill_ros.msg import Overrun
 
@@ -25,7 +25,7 @@ def test_a_signal_ends_the_node_in_order(profiles: Path, number: signal.Signals)
         with node.client() as client:
             for index in range(10):
                 client.send(long_work(f"job {index}"))
-            assert client.wait_for(["job 0"], PATIENCE)
+            assert client.wait_for(client.exchanges["job 0"], timeout=PATIENCE)
             node.process.send_signal(number)
             assert client.wait_for_all(PATIENCE)
             client.spin(0.2)
@@ -39,7 +39,7 @@ def test_a_signal_ends_the_node_in_order(profiles: Path, number: signal.Signals)
 def test_goals_in_flight_get_their_results_before_a_signal_ends_the_node(profiles: Path) -> None:
     with Subject(profiles) as node:
         node.serve()
-        with GoalClient(node.name, domain=node.domain) as client:
+        with InstructionClient(server=node.name, domain=node.domain) as client:
             client.wait_for_node(PATIENCE)
             goals = [client.send(long_work(f"job {index}")) for index in range(10)]
             assert client.wait_for(goals[0], timeout=PATIENCE)

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from timebill_ros.cli.argument_types import node_name, positive_seconds
-from timebill_ros.client.client import NodeAbsent
-from timebill_ros.client.goal import Goal, GoalClient
-from timebill_ros.client.record import Ending, Record, record_of_message
+from timebill_ros.client.client import InstructionClient, NodeAbsent
+from timebill_ros.client.exchange import Exchange
+from timebill_ros.client.record import Ending, Record
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.settings import Settings
@@ -45,21 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     printed = GrowingText()
     try:
-        with GoalClient(options.node) as client:
+        with InstructionClient(server=options.node) as client:
             client.wait_for_node(options.wait)
             watch = (lambda feedback: printed.show(feedback.text)) if options.stream else None
             longest = (options.budget or Settings().default_budget) + _SPARE
             with _interrupt() as interrupted:
-                goal = client.send(instruction, watch)
-                client.spin_until(lambda: goal.result is not None or interrupted.is_set(), longest)
+                exchange = client.send(instruction, on_feedback=watch)
+                client.wait_until(lambda: exchange.done() or interrupted.is_set(), longest)
                 if interrupted.is_set():
-                    client.cancel(goal, _CANCELING)
+                    exchange.cancel()
+                    client.wait_for(exchange, timeout=_CANCELING)
     except NodeAbsent as absent:
         print(f"ask: {absent}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
-    status = _tell(goal, printed)
+    status = _tell(exchange, printed)
     return _INTERRUPTED if interrupted.is_set() else status
 
 
@@ -109,13 +110,13 @@ def _harmless(text: str) -> str:
     return text.translate(dict.fromkeys(map(ord, controls), "\N{REPLACEMENT CHARACTER}"))
 
 
-def _tell(goal: Goal, printed: GrowingText) -> int:
-    """Print the rest of the text, then how the goal ended; 0 if it was answered in time."""
-    if goal.terminal is None:
+def _tell(exchange: Exchange, printed: GrowingText) -> int:
+    """Print the rest of the text, then how the exchange ended; 0 if it was answered in time."""
+    record = exchange.record()
+    if record is None or record.ending is Ending.MISSING:
         printed.end()
         print("ask: the node has not said how the instruction ended", file=sys.stderr)
         return 1
-    record = record_of_message(goal.instruction, goal.terminal)
     printed.show(record.text)
     printed.end()
     if record.detail:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timebill_ros.cli.scenario import HEAD_START, Look, Request, draw_tasks, plan_run
-from timebill_ros.client.client import Arrival, Exchange, InstructionClient, NodeAbsent
+from timebill_ros.client.client import InstructionClient, NodeAbsent
+from timebill_ros.client.exchange import Arrival, Exchange
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError
-from timebill_ros.client.record import HEADER, Ending, Record, line, record_of, write_csv
+from timebill_ros.client.record import HEADER, Ending, Record, line, write_csv
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.policy import OverrunPolicy
@@ -103,13 +104,15 @@ def _run(settings: Settings, seed: int) -> Run:
         print(f"node {node.name}: process {node.process.pid}, ROS domain {node.domain}")
         node.configure(_CONFIGURE)
         node.activate()
-        with InstructionClient(node.name, domain=node.domain) as client:
+        with InstructionClient(server=node.name, domain=node.domain, by_topic=True) as client:
             client.wait_for_node()
             looks = _look(client, tasks)
         groups = plan_run(looks, settings.alpha_max)
         requests = [request for group in groups for request in group]
         table = _Table({request.id: looks[request.task].prompt_tokens for request in requests})
-        with InstructionClient(node.name, domain=node.domain, on_arrival=table.add) as client:
+        with InstructionClient(
+            server=node.name, domain=node.domain, by_topic=True, on_arrival=table.add
+        ) as client:
             client.wait_for_node()
             _send(client, tasks, groups)
         node.shutdown()
@@ -134,7 +137,7 @@ def _look(client: InstructionClient, tasks: Sequence[Task]) -> list[Look]:
 def _unhurried(client: InstructionClient, name: str, task: Task) -> Look:
     exchange = client.send(_instruction(name, task, _UNHURRIED))
     client.wait_for_all(_UNHURRIED + _SPARE)
-    record = record_of(exchange)
+    record = exchange.record()
     if record is None or record.plan is None or record.ending is not Ending.IN_TIME:
         told = f"{record.ending}: {record.detail}" if record else "nothing was heard of it"
         raise DemoFailed(f"{task.instruction!r} was not answered without hurry: {told}")
@@ -160,7 +163,7 @@ def _send(
                 client.spin(HEAD_START)
             client.send(_instruction(request.id, tasks[request.task], request.budget))
         if not client.wait_for_all(max(request.budget for request in group) + _SPARE):
-            silent = [name for name, sent in client.exchanges.items() if sent.terminal is None]
+            silent = [name for name, sent in client.exchanges.items() if not sent.done()]
             raise DemoFailed(f"nothing was heard of {', '.join(silent)}")
 
 
@@ -185,7 +188,7 @@ class _Table:
         """Take a message; only the terminal one makes a line."""
         if not arrival.terminal:
             return
-        record = record_of(exchange, self._prompt_tokens[exchange.instruction.id])
+        record = exchange.record(self._prompt_tokens[exchange.instruction.id])
         if record is not None:
             self.records.append(record)
             print(line(record), flush=True)

@@ -15,8 +15,8 @@ from rich.live import Live
 
 from timebill_ros.cli.argument_types import node_name, positive_seconds
 from timebill_ros.cli.dashboard import Dashboard
-from timebill_ros.client.client import Arrival, Exchange
-from timebill_ros.client.record import record_of
+from timebill_ros.client.exchange import Arrival
+from timebill_ros.client.record import record_of_message
 from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.diagnostics import TOPIC
@@ -62,9 +62,8 @@ class Watch:
 
     def _outcome(self, message: Response | Overrun) -> None:
         """Keep what ends an instruction, which somebody else sent."""
-        record = record_of(Exchange(Instruction(), 0, [Arrival(message, time.monotonic_ns())]))
-        if record is not None:
-            self.dashboard.add(record)
+        if Arrival(message, time.monotonic_ns()).terminal:
+            self.dashboard.add(record_of_message(Instruction(), message))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
-from timebill_ros.client.client import Exchange
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.msg import Plan as PlanMsg
 from timebill_ros.msg import Timing as TimingMsg
@@ -97,21 +96,13 @@ class Record:
         return "truncated" if self.truncated else self.ending.value
 
 
-def record_of(exchange: Exchange, prompt_tokens: int = 0) -> Record | None:
-    """The record of an exchange; None while it has not ended.
-
-    ``prompt_tokens`` fills in for an instruction that ended before it was tokenised.
-    """
-    terminal = exchange.terminal
-    if terminal is None:
-        return None
-    return record_of_message(exchange.instruction, terminal.message, prompt_tokens)
-
-
 def record_of_message(
     instruction: Instruction, message: Response | Overrun, prompt_tokens: int = 0
 ) -> Record:
-    """The record of an instruction that this message ended."""
+    """The record of an instruction that this message ended.
+
+    ``prompt_tokens`` fills in for an instruction that ended before it was tokenised.
+    """
     answered = isinstance(message, Response)
     return Record(
         id=message.id,
@@ -128,9 +119,8 @@ def record_of_message(
     )
 
 
-def missing_record(exchange: Exchange) -> Record:
-    """The record of an exchange that has not ended although it should have."""
-    instruction = exchange.instruction
+def missing_record(instruction: Instruction) -> Record:
+    """The record of an instruction that has not ended although it should have."""
     return Record(
         id=instruction.id,
         prompt_tokens=0,

@@ -11,7 +11,7 @@ from typing import Self
 
 import rclpy
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -49,15 +49,9 @@ class Session:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
 
-    def spin_until(self, done: Callable[[], bool], timeout: float) -> bool:
-        """Handle messages until ``done()`` or for ``timeout`` s; whether it is done."""
-        end = time.monotonic() + timeout
-        while not done():
-            left = end - time.monotonic()
-            if left <= 0.0:
-                return False
-            self._executor.spin_once(timeout_sec=min(left, _POLL))
-        return True
+    def spin_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """See ``spin_until`` below."""
+        return spin_until(self._executor, done, timeout)
 
     def wait_for(self, what: str, done: Callable[[], bool], timeout: float) -> bool:
         """As ``spin_until``, but no long wait is silent: stderr tells ``what`` is waited for."""
@@ -82,6 +76,17 @@ class Session:
     def __exit__(self, *_: object) -> None:
         """Leave the domain."""
         self.close()
+
+
+def spin_until(executor: Executor, done: Callable[[], bool], timeout: float | None) -> bool:
+    """Handle messages until ``done()`` or for ``timeout`` s, without end where None; is it done?"""
+    end = None if timeout is None else time.monotonic() + timeout
+    while not done():
+        left = _POLL if end is None else min(_POLL, end - time.monotonic())
+        if left <= 0.0:
+            return False
+        executor.spin_once(timeout_sec=left)
+    return True
 
 
 def free_domain() -> int:

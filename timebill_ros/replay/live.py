@@ -11,8 +11,9 @@ from typing import Protocol
 from rclpy.clock import Clock as SystemClock
 from rosgraph_msgs.msg import Clock as ClockMsg
 
-from timebill_ros.client.client import Arrival, Exchange, InstructionClient, NodeAbsent
-from timebill_ros.client.record import missing_record, record_of
+from timebill_ros.client.client import InstructionClient, NodeAbsent
+from timebill_ros.client.exchange import Arrival, Exchange
+from timebill_ros.client.record import missing_record
 from timebill_ros.client.session import Session
 from timebill_ros.node.conversions import nanoseconds, time_msg
 from timebill_ros.replay.recording import Keep, Outcomes, Recorded, Tempo, shifted
@@ -87,13 +88,16 @@ class LiveReplay:
             Exception: what the heartbeat raised.
         """
         with (
-            InstructionClient(self._node, domain=self._domain, on_arrival=self._receive) as client,
+            InstructionClient(
+                server=self._node, domain=self._domain, by_topic=True, on_arrival=self._receive
+            ) as client,
             self._clock(wait) as tick,
         ):
             client.wait_for_node(wait)
             timeline = Timeline(recorded, self._tempo.rate)
             if self._tempo.simulated:
                 self._now_ns = timeline.now_ns
+            sent = []
             for item in recorded:
                 while (left := timeline.until(item.at_ns)) > 0.0:
                     tick(timeline.now_ns())
@@ -101,19 +105,20 @@ class LiveReplay:
                     self._look_after(client)
                 # So that the node's clock has come to the release when the instruction does.
                 tick(timeline.now_ns())
-                self._send(client, item)
+                sent.append(self._send(client, item))
             self._wait_for_ends(client, recorded, timeline, tick, patience)
             client.spin(_DOUBLED)
-            return _accounted(client.exchanges)
+            return _accounted(sent)
 
-    def _send(self, client: InstructionClient, item: Recorded) -> None:
+    def _send(self, client: InstructionClient, item: Recorded) -> Exchange:
         now_ns = self._now_ns()
         by_ns = 0 if self._tempo.simulated else now_ns - item.at_ns
         instruction = shifted(item.instruction, by_ns)
         if not nanoseconds(instruction.header.stamp):
             instruction.header.stamp = time_msg(now_ns)
-        client.send(instruction)
+        exchange = client.send(instruction)
         self._keep(now_ns, instruction)
+        return exchange
 
     def _wait_for_ends(
         self,
@@ -171,14 +176,15 @@ def budget_of(item: Recorded) -> float:
     return max(0.0, seconds(nanoseconds(instruction.budget))) or Settings().default_budget
 
 
-def _accounted(exchanges: dict[str, Exchange]) -> Outcomes:
+def _accounted(exchanges: Sequence[Exchange]) -> Outcomes:
     """A record of each, and a fault where its outcomes are not exactly one."""
     records, faults = [], []
-    for name, exchange in exchanges.items():
+    for exchange in exchanges:
+        name = exchange.instruction.id
         terminal = [arrival for arrival in exchange.arrivals if arrival.terminal]
         if not terminal:
             faults.append(f"{name}: no terminal message came")
         elif len(terminal) > 1:
             faults.append(f"{name}: {len(terminal)} terminal messages came")
-        records.append(record_of(exchange) or missing_record(exchange))
+        records.append(exchange.record() or missing_record(exchange.instruction))
     return Outcomes(records, faults)
