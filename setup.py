@@ -75,6 +75,7 @@ setup(
         (f"{SHARE}/config/foxglove", files("config/foxglove/*.json")),
         (f"{SHARE}/config/presets", files("config/presets/*.yaml")),
         (f"{SHARE}/config/security", files("config/security/*.xml")),
+        (f"{SHARE}/examples", files("examples/*.py")),
         (f"{SHARE}/launch", files("launch/*.launch.*")),
         (f"{SHARE}/schema", files("schema/*.json")),
     ],

@@ -21,7 +21,7 @@ PYTHON_FILES = [
     *sorted(SOURCE_TREE.glob("*.py")),
     *(
         path
-        for room in ("test", "benchmarks", "launch")
+        for room in ("test", "benchmarks", "examples", "launch")
         for path in (SOURCE_TREE / room).rglob("*.py")
     ),
 ]

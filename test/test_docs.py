@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import importlib.util
 import re
@@ -61,6 +62,14 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_import_what_there_is(page: Path) -> None:
+    for block in fenced(page, "python"):
+        code = ast.parse(block)
+        imports = [node for node in code.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), page.name, "exec"), {})
 
 
 @pytest.mark.usefixtures("only_parsed")

@@ -187,6 +187,7 @@ def test_the_ament_index_lists_the_package_and_its_messages() -> None:
         ("config/foxglove", "*.json"),
         ("config/security", "*.xml"),
         ("config/presets", "*.yaml"),
+        ("examples", "*.py"),
         ("launch", "*.launch.*"),
         ("schema", "*.json"),
     ],
