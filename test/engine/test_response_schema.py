@@ -60,7 +60,7 @@ def test_equal_schemas_are_compiled_once_and_shared_by_no_response(schemas):
 
 def test_logits_may_be_wider_than_the_vocabulary():
     wide = ResponseSchemas(byte_tokenizer(), COMMON["vocab_size"] + 61, {EOS})
-    held = wide.hold('{"enum": [1]}')
+    held = wide.constraint('{"enum": [1]}')
     assert held.restrict(torch.zeros(COMMON["vocab_size"] + 61)).isfinite().sum() == 1
 
 
