@@ -17,6 +17,7 @@ from timebill_ros.budget.fit import ProfilePoints, fit_time_model
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.profile import Profiler
+from timebill_ros.engine.profile_predictor import profile_predictor
 from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.loading import model_folder
@@ -31,7 +32,7 @@ COLUMNS = ("prompt_tokens", "prefill_s", "predict_s", *(f"n_p_{factor}x" for fac
 
 
 def profile(arguments: argparse.Namespace) -> ProfilePoints:
-    """Median times of prefill and prediction over N_x; by turns, in one run, on one thread each."""
+    """Median times of prefill and prediction over their inputs, in one run, on one thread each."""
     predictor = load_predictor(arguments.predictor, threads=arguments.threads)
     checkpoint = load_checkpoint(arguments.model)
     settings = EngineSettings(max_context=arguments.max_context, threads=arguments.threads)
@@ -41,7 +42,9 @@ def profile(arguments: argparse.Namespace) -> ProfilePoints:
     def predict(tokens: int) -> None:
         predictor.predict("", words[:tokens], None)
 
-    return Profiler(engine, limit=arguments.limit, predict=predict).measure()
+    points = Profiler(engine, limit=arguments.limit).measure()
+    times = profile_predictor(predict, longest=arguments.max_context, limit=arguments.limit)
+    return replace(points, predictor=times)
 
 
 def longest_inputs(model: TimeModel, prompt_tokens: int) -> list[int]:
@@ -55,10 +58,9 @@ def longest_inputs(model: TimeModel, prompt_tokens: int) -> list[int]:
 def rows(points: ProfilePoints) -> list[list[float]]:
     """A row per N_x, as ``COLUMNS`` names them."""
     model = fit_time_model(points).model
-    predict = {point.tokens: point.seconds for point in points.predictor}
     return [
-        [m.tokens, m.seconds, predict[m.tokens], *longest_inputs(model, m.tokens)]
-        for m in points.prefill
+        [m.tokens, model.prefill(m.tokens), m.seconds, *longest_inputs(model, m.tokens)]
+        for m in points.predictor
     ]
 
 

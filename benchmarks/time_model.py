@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import random
+import statistics
 import time
 from pathlib import Path
 
@@ -15,7 +17,6 @@ from machine import heading
 from timebill_ros.budget.fit import fit_time_model
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.protocol import PreparedRequest
 from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.runtime.loading import model_folder
@@ -30,15 +31,18 @@ def main() -> None:
     )
     parser.add_argument("--max-context", type=int, default=8192)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds of profiling")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds of profiling")
     parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument(
+        "--prefills", type=int, nargs="*", default=[200, 900, 2200, 5000, 8000], metavar="TOKENS"
+    )
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.model, device=arguments.device)
     settings = EngineSettings(max_context=arguments.max_context, threads=arguments.threads)
     engine = TransformerEngine(checkpoint, settings)
     start = time.perf_counter()
-    fit = fit_time_model(Profiler(engine, limit=arguments.limit).measure())
+    fit = fit_time_model(engine.measure(arguments.limit, lambda *_: None))
     seconds = time.perf_counter() - start
     model = fit.model
     print(heading("Time model"))
@@ -51,7 +55,49 @@ def main() -> None:
     print(f"evict    {model.evict_rate:.3e} N + {model.evict_base:.3e} s")
     print("mean absolute percentage error on held-out points:")
     print(f"prefill {fit.prefill_mape:.1%}   step {fit.step_mape:.1%}   evict {fit.evict_mape:.1%}")
+    if fit.disturbance:
+        print(f"disturbed: {fit.disturbance}")
+    print(f"prefill measured up to {fit.longest_prefill} tokens")
+    compare_stages(engine, model, [n for n in arguments.prefills if n < arguments.max_context])
     compare_requests(engine, model, arguments.requests)
+
+
+def compare_stages(engine: TransformerEngine, model: TimeModel, prefills: list[int]) -> None:
+    """Time whole prefills, and steps at random cache lengths; print the model's errors."""
+    rng = random.Random(1)
+    prefill_errors = []
+    for tokens in rng.sample(prefills, len(prefills)):
+        seconds = timed_prefill(engine, tokens)
+        prefill_errors.append(model.prefill(tokens) / seconds - 1.0)
+        print(f"prefill of {tokens:>5} tokens {seconds:8.3f} s, error {prefill_errors[-1]:+.1%}")
+    step_errors = []
+    for _ in range(20):
+        cached = round(math.exp(rng.uniform(math.log(32), math.log(engine.max_context - 32))))
+        step_errors.append(model.step(cached + 8) / timed_step(engine, cached, 16) - 1.0)
+    for stage, errors in (("prefills", prefill_errors), ("steps", step_errors)):
+        if errors:
+            print(f"{len(errors)} {stage}: mean absolute error {np.mean(np.abs(errors)):.1%}")
+
+
+def timed_prefill(engine: TransformerEngine, tokens: int) -> float:
+    """Seconds of a whole prefill."""
+    engine.begin(PreparedRequest([0] * tokens), 1, ignore_eos=True)
+    start = time.perf_counter()
+    while not engine.prefill_chunk():
+        pass
+    return time.perf_counter() - start
+
+
+def timed_step(engine: TransformerEngine, cached: int, steps: int) -> float:
+    """Median seconds of decoding steps from so many cached tokens on."""
+    engine.rehearse(cached, cached - 1, steps + 1)
+    engine.prefill_chunk()
+    times = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        engine.step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def compare_requests(engine: TransformerEngine, model: TimeModel, count: int) -> None:

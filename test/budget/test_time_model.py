@@ -78,3 +78,18 @@ def test_a_schema_costs_the_same_for_every_response_token(
     whole = [m.prefill(prompt) + m.decode(prompt, response) for m in (free, held)]
     assert whole[1] - whole[0] == pytest.approx(response * q, abs=1e-9)
     assert held.evict(prompt) == free.evict(prompt)
+
+
+def test_a_slower_machine_slows_prefill_and_decoding_apart() -> None:
+    model = TimeModel(a=1e-8, b=2e-5, c=3e-3, p=1e-7, q=3e-4, evict_rate=1e-6, evict_base=1e-4)
+    slow = model.slowed(2.0, 3.0)
+    assert slow.prefill(1000) == pytest.approx(2.0 * model.prefill(1000))
+    assert slow.evict_and_decode(1000, 500, 40) == pytest.approx(
+        3.0 * model.evict_and_decode(1000, 500, 40)
+    )
+
+
+def test_a_drawn_token_takes_longer_and_prefill_draws_the_first() -> None:
+    model = TimeModel(a=0.0, b=0.0, c=1e-3, p=0.0, q=2e-3, q_drawn=1e-4)
+    assert model.drawn().prefill(10) == pytest.approx(1.1e-3)
+    assert model.drawn().decode(10, 11) == pytest.approx(10 * 2.1e-3)

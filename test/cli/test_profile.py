@@ -70,12 +70,10 @@ def test_a_bad_argument_is_named(
 def test_what_a_profile_depends_on_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Settings] = []
     monkeypatch.setattr(profile, "_measured", lambda settings: asked.append(settings) or (FIT, 600))
-    arguments = "--temperature 0.7 --stop END ; --eviction-method random --kernel 7 --window 32"
+    arguments = "--temperature 0.7 --eviction-method random --kernel 7 --window 32"
     assert profile.main(arguments.split()) == 0
     assert profile.main([]) == 0
-    assert asked[0] == Settings(
-        temperature=0.7, stop=("END", ";"), eviction_method="random", kernel=7, window=32
-    )
+    assert asked[0] == Settings(temperature=0.7, eviction_method="random", kernel=7, window=32)
     assert asked[1] == Settings()
 
 

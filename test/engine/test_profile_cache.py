@@ -3,13 +3,17 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
-from timebill_ros.budget.fit import Measurement, ProfilePoints
+from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.profile_cache import describe_environment, recall_or_measure
+from timebill_ros.engine.profile_cache import (
+    PredictorProfile,
+    describe_environment,
+    recall_or_measure,
+)
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 
@@ -133,20 +137,37 @@ def disturbed(stage):
 
 
 @pytest.mark.parametrize("stage", ["prefill", "step"])
-def test_a_bad_fit_is_used_but_not_kept(tmp_path, stage, caplog):
-    measure = Measure(disturbed(stage))
-    with caplog.at_level(logging.WARNING):
-        assert recall_or_measure(tmp_path, ENVIRONMENT, measure) == measure.points
-    assert f"held-out {stage} times by 67%" in caplog.text
-    assert "busy" in caplog.text
-    recall_or_measure(tmp_path, ENVIRONMENT, measure)
-    assert measure.calls == 2
+def test_a_busy_machines_profile_is_kept_and_marked(tmp_path, stage):
+    points = disturbed(stage)
+    assert recall_or_measure(tmp_path, ENVIRONMENT, Measure(points)) == points
+    recalled = recall_or_measure(tmp_path, ENVIRONMENT, fail)
+    assert recalled == points
+    assert f"held-out {stage} times by 67%" in fit_time_model(recalled).disturbance
 
 
-@pytest.mark.parametrize("stage", ["prefill", "step"])
-def test_a_bad_fit_that_was_kept_is_not_trusted(folder, stage, caplog):
-    rows = [asdict(point) for point in getattr(disturbed(stage), stage)]
-    rewrite(folder, lambda content: content["points"].update({stage: rows}))
+PREDICTOR = tuple(Measurement(n, n * 1e-5 + 1e-4) for n in (10, 20, 40, 80, 160, 320))
+
+
+def predicted(name, points=PREDICTOR):
+    measure = Measure(points)
+    return PredictorProfile(name, measure), measure
+
+
+def test_another_predictor_is_measured_alone(folder):
+    first, measure = predicted("first")
+    assert recall_or_measure(folder, ENVIRONMENT, fail, first).predictor == PREDICTOR
+    slower = tuple(replace(m, seconds=2 * m.seconds) for m in PREDICTOR)
+    second, _ = predicted("second", slower)
+    assert recall_or_measure(folder, ENVIRONMENT, fail, second).predictor == slower
+    assert recall_or_measure(folder, ENVIRONMENT, fail, first).predictor == PREDICTOR
+    assert measure.calls == 1
+    assert recall_or_measure(folder, ENVIRONMENT, fail) == POINTS
+
+
+def test_an_implausible_predictor_is_not_trusted(folder, caplog):
+    first, _ = predicted("first")
+    recall_or_measure(folder, ENVIRONMENT, fail, first)
+    rewrite(folder, lambda content: content["predictors"]["first"][0].update(seconds=-1.0))
     assert measured_again(folder, caplog)
 
 
@@ -172,13 +193,12 @@ def test_a_failed_measurement_keeps_nothing(tmp_path):
 
 
 def test_the_environment_tells_engines_apart(folder_of, make_engine):
-    def environment(name="qwen2", predictor="", **settings):
-        return describe_environment(make_engine(name, **settings), predictor)
+    def environment(name="qwen2", **settings):
+        return describe_environment(make_engine(name, **settings))
 
     base = environment()
     assert environment() == base
     assert environment("llama") != base
-    assert environment(predictor="rlp") != base
     for settings in (
         {"threads": 2},
         {"chunk": 64},
@@ -187,11 +207,9 @@ def test_the_environment_tells_engines_apart(folder_of, make_engine):
         {"kernel": 7},
         {"max_context": 200},
         {"lean": False},
-        {"sampling": Sampling(temperature=0.7)},
-        {"stop": ("END",)},
     ):
         assert environment(**settings) != base
-    assert environment(sampling=Sampling(seed=3)) == base
+    assert environment(sampling=Sampling(temperature=0.7, seed=3), stop=("END",)) == base
     narrow = load_checkpoint(folder_of("qwen2"), dtype="bfloat16")
     settings = EngineSettings(max_context=make_engine().max_context, chunk=32, window=8)
     assert describe_environment(TransformerEngine(narrow, settings)) != base

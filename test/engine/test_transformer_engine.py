@@ -294,3 +294,24 @@ def test_a_prompt_can_be_refused_by_its_characters(make_engine):
     longest = engine.prepare(Conversation("", "a" * (engine.max_prompt_chars + 1)))
     with pytest.raises(ContextExceeded):
         engine.begin(longest, 1)
+
+
+def test_a_rehearsed_request_stands_where_its_prefill_would(make_engine, prompt_of):
+    engine, prompt = make_engine(), prompt_of(100)
+    engine.rehearse(100, 68, 8)
+    assert engine.cache.length == engine.cache.position == 68
+    assert engine.prefill_chunk()
+    engine.evict(50)
+    for _ in range(3):
+        engine.step()
+    assert (engine.cache.length, engine.response_tokens) == (53, 4)
+    # And leaves nothing behind.
+    engine.begin(PreparedRequest(prompt), 8)
+    while not engine.prefill_chunk():
+        pass
+    first = engine.response_ids[0]
+    fresh = make_engine()
+    fresh.begin(PreparedRequest(prompt), 8)
+    while not fresh.prefill_chunk():
+        pass
+    assert fresh.response_ids[0] == first

@@ -26,10 +26,12 @@ def profile(checkpoint: str) -> dict[str, object]:
     """A kept profile with prefill n / 1e5 s, a step of 1 ms, an eviction of n / 1e6 s."""
     sizes = (100, 200, 400, 800, 1600, 3200)
     stages = {"prefill": lambda n: n * 1e-5, "step": lambda n: 1e-3, "evict": lambda n: n * 1e-6}
-    points = {
+    points: dict[str, object] = {
         stage: [{"tokens": n, "seconds": time(n)} for n in sizes] for stage, time in stages.items()
     }
-    return {"environment": {"checkpoint": checkpoint}, "points": points | {"predictor": []}}
+    rest = {"predictor": [], "structured": [], "drawn": [], "chunks": []}
+    points |= rest | {"chunk_size": 0, "spread": 0.0}
+    return {"environment": {"checkpoint": checkpoint}, "points": points, "predictors": {}}
 
 
 def test_coefficients_by_name(tmp_path: Path) -> None:
@@ -50,6 +52,16 @@ def test_a_kept_profile(tmp_path: Path) -> None:
     assert model.predictor is None
 
 
+def test_the_predictor_measured_last_with_a_kept_profile(tmp_path: Path) -> None:
+    predictors = {
+        name: [{"tokens": n, "seconds": seconds} for n in (10, 20, 40, 80, 160)]
+        for name, seconds in (("first", 0.001), ("last", 0.002))
+    }
+    model = load_time_model(written(tmp_path, profile("x") | {"predictors": predictors}))
+    assert model.predictor is not None
+    assert model.predictor(100) == pytest.approx(0.002)
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
@@ -61,7 +73,7 @@ def test_a_kept_profile(tmp_path: Path) -> None:
         ({**COEFFICIENTS, "predictor": {"a": 1.0}}, "'b' is missing"),
         ({**COEFFICIENTS, "predictor": 3}, "no time model"),
         ({"points": {"prefill": []}}, "no time model"),
-        ({"points": {"prefill": [{"tokens": 1}], "step": [], "evict": []}}, "'seconds' is missing"),
+        ({"points": {"prefill": [{"tokens": 1}]}}, "'chunk_size' is missing"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, content: object, fault: str) -> None:

@@ -52,6 +52,7 @@ class TimeModel:
         p, q: decoding step coefficients, s/token of cache and s.
         evict_rate, evict_base: scoring and compacting the cache, s/token of prompt and s.
         q_structured: what holding a response to a JSON schema adds to each of its tokens, s.
+        q_drawn: what drawing a token adds to taking the likeliest one, s.
         predictor: the length predictor's time over its own input; None without a predictor.
     """
 
@@ -63,6 +64,7 @@ class TimeModel:
     evict_rate: float = 0.0
     evict_base: float = 0.0
     q_structured: float = 0.0
+    q_drawn: float = 0.0
     predictor: Quadratic | None = None
 
     def structured(self) -> TimeModel:
@@ -71,7 +73,30 @@ class TimeModel:
         Every response token is chosen among those that the schema allows: the first in prefill, the
         others in decoding steps.
         """
-        return replace(self, c=self.c + self.q_structured, q=self.q + self.q_structured)
+        return self._with_each_token(self.q_structured)
+
+    def drawn(self) -> TimeModel:
+        """The model of requests whose tokens are drawn at a temperature above 0."""
+        return self._with_each_token(self.q_drawn)
+
+    def slowed(self, prefill: float, decoding: float) -> TimeModel:
+        """The model of a machine that takes so many times as long, now, as it was profiled."""
+        return replace(
+            self,
+            a=self.a * prefill,
+            b=self.b * prefill,
+            c=self.c * prefill,
+            p=self.p * decoding,
+            q=self.q * decoding,
+            evict_rate=self.evict_rate * decoding,
+            evict_base=self.evict_base * decoding,
+            q_structured=self.q_structured * decoding,
+            q_drawn=self.q_drawn * decoding,
+        )
+
+    def _with_each_token(self, seconds: float) -> TimeModel:
+        """Of response tokens that take so much longer; prefill makes the first."""
+        return replace(self, c=self.c + seconds, q=self.q + seconds)
 
     def prefill(self, prompt_tokens: int) -> float:
         """Seconds to prefill N_x tokens, equation (4)."""

@@ -31,7 +31,6 @@ _PARAMETERS = (
     "eviction_method",
     "kernel",
     "temperature",
-    "stop",
     "predictor",
     "predictor_device",
     "predictor_threads",
@@ -84,6 +83,9 @@ def describe(fit: TimeModelFit) -> Iterator[str]:
         f"s = {model.evict_base:.3e} s   error {fit.evict_mape:.1%}"
     )
     yield f"schema     per response token   {model.q_structured:.3e} s"
+    yield f"drawing    per response token   {model.q_drawn:.3e} s"
+    if fit.disturbance:
+        yield f"disturbed  {fit.disturbance}"
     if model.predictor is None:
         yield "predictor  none"
     else:

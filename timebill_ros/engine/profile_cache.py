@@ -6,17 +6,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from timebill_ros.budget.errors import ProfileFitError
-from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
+from timebill_ros.budget.fit import (
+    Measurement,
+    ProfilePoints,
+    fit_predictor,
+    fit_time_model,
+    read_measurements,
+    read_points,
+)
 from timebill_ros.engine.protocol import MeasurableEngine
 
 _LOG = logging.getLogger(__name__)
@@ -24,58 +29,75 @@ _LOG = logging.getLogger(__name__)
 Environment = Mapping[str, str | int]
 """Everything that a profile depends on, by name."""
 
-_FORMAT = 2  # of the file; one of another format is not looked for
+_FORMAT = 3  # of the file; one of another format is not looked for
 _PACKAGES = ("torch", "transformers", "llguidance", "timebill_ros")
-_WORST_MAPE = 0.25  # a quiet machine gives a few per cent; at more, deadlines are missed by guesses
-_LONGEST = 3600.0  # s; no stage of a request takes longer
 
 
-def describe_environment(engine: MeasurableEngine, predictor: str = "") -> Environment:
-    """What a profile of this engine depends on.
-
-    ``predictor`` identifies the length predictor that is profiled with it; empty without one.
-    """
+def describe_environment(engine: MeasurableEngine) -> Environment:
+    """What a profile of this engine depends on."""
     return {
         "format": _FORMAT,
-        "predictor": predictor,
         "cores": os.cpu_count() or 0,
+        "waiting": os.environ.get("OMP_WAIT_POLICY", ""),
         **engine.traits,
         **{name: _version(name) for name in _PACKAGES},
     }
 
 
+@dataclass(frozen=True)
+class PredictorProfile:
+    """How to measure a length predictor, and what tells its times from another's."""
+
+    name: str
+    measure: Callable[[], tuple[Measurement, ...]]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a file holds: one model's points, and those of the predictors used with it."""
+
+    points: ProfilePoints
+    predictors: Mapping[str, tuple[Measurement, ...]]
+
+
 def recall_or_measure(
-    folder: Path, environment: Environment, measure: Callable[[], ProfilePoints]
+    folder: Path,
+    environment: Environment,
+    measure: Callable[[], ProfilePoints],
+    predictor: PredictorProfile | None = None,
 ) -> ProfilePoints:
     """The profile kept for this environment, or else a new one, which is then kept.
 
-    A file that is stale, damaged or implausible is logged and measured again. A profile that does
-    not predict its own held-out points is used, with a warning, but not kept: the next start
-    measures again. A folder that cannot be written costs the next start its time, nothing more.
+    A predictor that is not in it is measured and added; the rest stays. A file that is stale,
+    damaged or implausible is logged and measured again. A profile that was taken on a busy machine
+    is kept as well, since a machine that is busy at one start will be at the next: it is marked by
+    its own figures, and every start warns of it. A folder that cannot be written costs the next
+    start its time, nothing more.
 
     Raises:
         ProfileFitError: no time model follows from what was measured.
     """
     path = folder / f"profile-{_key(environment)}.json"
-    points = _recall(path, environment)
-    if points is not None:
-        return points
-    points = measure()
-    if misfit := _misfit(points):
-        _LOG.warning(
-            "%s: the machine was busy, or the model's times have a knee; "
-            "the profile is used now but not kept, and the next start measures again",
-            misfit,
-        )
-        return points
-    try:
-        _keep(path, environment, points)
-    except OSError as error:
-        _LOG.warning("the profile cannot be kept in %s: %s", path, error)
-    return points
+    kept = recalled = _recall(path, environment)
+    if kept is None:
+        points = measure()
+        fit_time_model(points)
+        kept = _Kept(points, {})
+    if predictor is not None and predictor.name not in kept.predictors:
+        measured = predictor.measure()
+        fit_predictor(measured)
+        kept = replace(kept, predictors={**kept.predictors, predictor.name: measured})
+    if kept is not recalled:
+        try:
+            _keep(path, environment, kept)
+        except OSError as error:
+            _LOG.warning("the profile cannot be kept in %s: %s", path, error)
+    if predictor is None:
+        return kept.points
+    return replace(kept.points, predictor=kept.predictors[predictor.name])
 
 
-def _recall(path: Path, environment: Environment) -> ProfilePoints | None:
+def _recall(path: Path, environment: Environment) -> _Kept | None:
     if not path.exists():
         _LOG.info("no profile of this model and machine yet (%s)", path)
         return None
@@ -83,38 +105,23 @@ def _recall(path: Path, environment: Environment) -> ProfilePoints | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["environment"] != environment:
             raise ValueError("it was measured in another environment")
-        points = ProfilePoints(
-            **{stage: _measurements(stage, content["points"][stage]) for stage in _stages()}
-        )
-        if misfit := _misfit(points):
-            raise ValueError(misfit)
-    except (OSError, ValueError, KeyError, TypeError, ProfileFitError) as error:
+        predictors = {
+            str(name): read_measurements(rows) for name, rows in content["predictors"].items()
+        }
+        kept = _Kept(read_points(content["points"]), predictors)
+        fit_time_model(kept.points)
+        for measured in predictors.values():
+            fit_predictor(measured)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ProfileFitError) as error:
         _LOG.warning("profile %s is not used, measuring again: %s", path, _reason(error))
         return None
     _LOG.info("profile recalled from %s", path)
-    return points
+    return kept
 
 
-def _misfit(points: ProfilePoints) -> str:
-    """The stage whose held-out points the fit misses, and by how much; empty if it is good."""
-    fit = fit_time_model(points)
-    for stage, error in (("prefill", fit.prefill_mape), ("step", fit.step_mape)):
-        if error > _WORST_MAPE:
-            return f"the time model misses held-out {stage} times by {error:.0%} on average"
-    return ""
-
-
-def _measurements(stage: str, rows: Any) -> tuple[Measurement, ...]:
-    points = tuple(Measurement(int(row["tokens"]), float(row["seconds"])) for row in rows)
-    for point in points:
-        if point.tokens < 1 or not (math.isfinite(point.seconds) and 0 < point.seconds < _LONGEST):
-            raise ValueError(f"{stage} of {point.tokens} tokens in {point.seconds} s")
-    return points
-
-
-def _keep(path: Path, environment: Environment, points: ProfilePoints) -> None:
+def _keep(path: Path, environment: Environment, kept: _Kept) -> None:
     """Write the file whole or not at all, whoever else writes it."""
-    content = {"environment": dict(environment), "points": asdict(points)}
+    content = {"environment": dict(environment), **asdict(kept)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
@@ -128,10 +135,6 @@ def _keep(path: Path, environment: Environment, points: ProfilePoints) -> None:
 def _key(environment: Environment) -> str:
     text = json.dumps(dict(environment), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _stages() -> tuple[str, ...]:
-    return tuple(field.name for field in fields(ProfilePoints))
 
 
 def _reason(error: Exception) -> str:

@@ -151,14 +151,11 @@ class MeasurableEngine(Engine, Protocol):
     def traits(self) -> Mapping[str, str | int]:
         """What its times depend on beside the machine, by name: the key of a kept profile."""
 
-    def measure(
-        self, limit: float, predict: Callable[[int], object] | None, progress: Progress
-    ) -> ProfilePoints:
+    def measure(self, limit: float, progress: Progress) -> ProfilePoints:
         """Time its stages on this machine; no request may run.
 
         Args:
             limit: seconds that it should take at most.
-            predict: runs the length predictor on an input of so many tokens, if there is one.
             progress: told of every step.
 
         Raises:

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.budget.fit import ProfilePoints
+from timebill_ros.budget.fit import Measurement, ProfilePoints
 from timebill_ros.engine.attention import AttentionShape, QueryWindow
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.conversation import Conversation
@@ -29,6 +29,7 @@ from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.grammar_constraint import GrammarConstraint
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.profile import Profiler
+from timebill_ros.engine.profile_drawing import time_drawing
 from timebill_ros.engine.profile_structured import structured_answer
 from timebill_ros.engine.prompt import encode_prompt, most_characters, render_prompt
 from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest, Progress
@@ -174,6 +175,19 @@ class TransformerEngine:
         self.eviction.begin(len(prompt_ids))
 
     @torch.inference_mode()
+    def rehearse(self, prompt_tokens: int, cached_tokens: int, max_tokens: int) -> None:
+        """Take a request as if ``cached_tokens`` of its prompt were prefilled, for measuring.
+
+        What a chunk, a step or an eviction takes depends on how many tokens are cached, not on
+        which: so each can be timed at any length without the prefill. The response is worthless.
+
+        Raises:
+            ContextExceeded, RequestError: the request cannot be run.
+        """
+        self.begin(PreparedRequest([0] * prompt_tokens), max_tokens, ignore_eos=True)
+        self.cache.pretend(cached_tokens)
+
+    @torch.inference_mode()
     def prefill_chunk(self) -> bool:
         """Run the next chunk of the prompt; True once response token 1 exists.
 
@@ -253,19 +267,24 @@ class TransformerEngine:
             "window": self.window,
             "eviction_method": repr(self.eviction.method),
             "max_context": self.max_context,
-            "sampling": "greedy" if self.sampling.temperature == 0 else "drawn",
-            "stop": repr(self.stop),
         }
 
-    def measure(
-        self, limit: float, predict: Callable[[int], object] | None, progress: Progress
-    ) -> ProfilePoints:
-        """Time prefill, eviction and steps for ``limit`` seconds at most, see ``Profiler``."""
+    def measure(self, limit: float, progress: Progress) -> ProfilePoints:
+        """Time prefill, eviction and steps for ``limit`` seconds at most, see ``Profiler``.
+
+        Greedily and without stop strings, whatever is set: so one profile serves all settings.
+        """
         structured = partial(structured_answer, self) if self.capabilities.structured else None
-        profiler = Profiler(
-            self, limit=limit, predict=predict, structured=structured, progress=progress
-        )
-        return profiler.measure()
+        profiler = Profiler(self, limit=limit, structured=structured, progress=progress)
+        checkpoint, own = self._checkpoint, self._response
+        self._response = Response(checkpoint.tokenizer, Sampling(), (), checkpoint.eos_tokens)
+        try:
+            points = profiler.measure()
+        finally:
+            self._response = own
+            self.abort()
+        added = time_drawing(self.vocabulary, checkpoint.device)
+        return replace(points, drawn=(Measurement(self.vocabulary, added),))
 
     def warm_up(self) -> None:
         """Run every stage once, so that the first request finds allocators and caches warm."""

@@ -6,12 +6,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from timebill_ros.budget.errors import ProfileFitError
-from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
+from timebill_ros.budget.fit import (
+    ProfilePoints,
+    fit_time_model,
+    read_measurements,
+    read_points,
+)
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.settings import Settings
@@ -31,7 +36,7 @@ def load_time_model(path: Path) -> TimeModel:
         raise BadInput(f"{path}: no time model: it is no JSON object")
     try:
         if "points" in content:
-            return fit_time_model(_points(content["points"])).model
+            return fit_time_model(_points(content)).model
         return _coefficients(content)
     except KeyError as missing:
         raise BadInput(f"{path}: no time model: {missing} is missing") from missing
@@ -68,13 +73,11 @@ def recalled_profile(settings: Settings) -> Path:
 
 
 def _points(content: Mapping[str, Any]) -> ProfilePoints:
-    return ProfilePoints(
-        **{
-            stage: tuple(Measurement(int(row["tokens"]), float(row["seconds"])) for row in rows)
-            for stage, rows in content.items()
-            if stage in {field.name for field in fields(ProfilePoints)}
-        }
-    )
+    """A kept profile's points, with those of the predictor that was measured last."""
+    points = read_points(content["points"])
+    for rows in content["predictors"].values():
+        points = replace(points, predictor=read_measurements(rows))
+    return points
 
 
 def _coefficients(content: Mapping[str, Any]) -> TimeModel:

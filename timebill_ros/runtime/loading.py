@@ -7,11 +7,16 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timebill_ros.budget.calibration import Calibration
-from timebill_ros.budget.fit import ProfilePoints, TimeModelFit, fit_time_model
+from timebill_ros.budget.fit import (
+    Measurement,
+    ProfilePoints,
+    TimeModelFit,
+    fit_time_model,
+)
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import QUALITY_FILE, QualityCurve, read_quality
 from timebill_ros.engine.checkpoint import load_checkpoint, usable_device
@@ -19,10 +24,11 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.profile_cache import (
-    Environment,
+    PredictorProfile,
     describe_environment,
     recall_or_measure,
 )
+from timebill_ros.engine.profile_predictor import profile_predictor
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import EngineSettings
@@ -34,6 +40,7 @@ from timebill_ros.runtime.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
+_PREDICTOR_SHARE = 0.2  # of the time to profile
 _EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 # Long enough that a chat template's own tokens do not count.
 _WORDS = "The robot took the blue box to the third shelf and reported what it saw on its way. " * 32
@@ -69,7 +76,7 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     engine = make_engine(checkpoint, engine_settings(settings))
     quality = measured_quality(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
-    folder, predictor, predictor_id = _predictor_folder(settings), None, ""
+    folder, predictor, predictor_name = _predictor_folder(settings), None, ""
     calibration = None
     if folder is not None:
         where = usable_device("predictor_device", settings.predictor_device)
@@ -77,9 +84,8 @@ def load(settings: Settings, progress: Progress) -> Loaded:
         for mismatch in mismatches(folder, checkpoint, settings):
             _LOG.warning("%s", mismatch)
         calibration = _calibration(folder)
-        predictor_id = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
-    environment = describe_environment(engine, predictor_id)
-    fit = _time_model(engine, predictor, environment, settings, progress)
+        predictor_name = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
+    fit = _time_model(engine, predictor, predictor_name, settings, progress)
     progress(0.9, "warming up")
     engine.warm_up()
     progress(1.0, f"ready on {engine.device}")
@@ -142,22 +148,38 @@ def _calibration(folder: Path) -> Calibration | None:
 def _time_model(
     engine: MeasurableEngine,
     predictor: LengthPredictor | None,
-    environment: Environment,
+    predictor_name: str,
     settings: Settings,
     progress: Progress,
 ) -> TimeModelFit:
     """The fit of the profile that is kept for this model and machine, or measured now."""
-    predict = None if predictor is None else _prediction(predictor, engine)
+    limit = settings.profile_seconds
 
     def measure() -> ProfilePoints:
-        _LOG.info("measuring it, for %g s at most", settings.profile_seconds)
-        return engine.measure(
-            settings.profile_seconds,
-            predict,
-            lambda share, doing: progress(0.35 + 0.55 * share, doing),
-        )
+        _LOG.info("measuring it, for %g s at most", limit)
+        return engine.measure(limit, lambda share, doing: progress(0.35 + 0.5 * share, doing))
 
-    fit = fit_time_model(recall_or_measure(profile_folder(settings), environment, measure))
+    predictor_profile = None
+    if predictor is not None:
+        predict = _prediction(predictor, engine)
+
+        def measure_predictor() -> tuple[Measurement, ...]:
+            progress(0.85, "profiling the length predictor")
+            return profile_predictor(
+                predict, longest=engine.max_context, limit=_PREDICTOR_SHARE * limit
+            )
+
+        predictor_profile = PredictorProfile(predictor_name, measure_predictor)
+    environment = describe_environment(engine)
+    fit = fit_time_model(
+        recall_or_measure(profile_folder(settings), environment, measure, predictor_profile)
+    )
+    _tell(fit, engine.max_context)
+    return replace(fit, model=fit.model.drawn()) if settings.temperature > 0.0 else fit
+
+
+def _tell(fit: TimeModelFit, max_context: int) -> None:
+    """Log what the time model says, and what it is worth."""
     model = fit.model
     _LOG.info(
         "time model: prefill of 1,000 tokens %.1f ms, step at 1,000 tokens %.3f ms, "
@@ -167,7 +189,19 @@ def _time_model(
         fit.prefill_mape * 100.0,
         fit.step_mape * 100.0,
     )
-    return fit
+    if fit.disturbance:
+        _LOG.warning(
+            "the profile was taken on a busy machine, or the model's times have a knee: %s. The "
+            "times of requests correct it; `timebill_ros profile --refresh` measures it again",
+            fit.disturbance,
+        )
+    if 2 * fit.longest_prefill < max_context:
+        _LOG.warning(
+            "profile_seconds sufficed for prefill up to %d of %d tokens; beyond, the time model "
+            "extrapolates",
+            fit.longest_prefill,
+            max_context,
+        )
 
 
 def _prediction(

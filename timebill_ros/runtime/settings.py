@@ -46,7 +46,7 @@ class Settings:
     max_budget: float = 3600.0
     queue_capacity: int = 16
     profile_cache: str = ""
-    profile_seconds: float = 30.0
+    profile_seconds: float = 60.0
     publish_partial: bool = False
     partial_period: float = 0.1
     diagnostics_period: float = 1.0

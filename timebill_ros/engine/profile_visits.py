@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a profile looks at: chunks, steps and whole prefills of which lengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_SHORTEST = 16  # tokens of the smallest chunk and cache
+_FIRST_CHUNKS = 6
+_LATER_CHUNKS = 5
+_FEWEST_EVICTIONS = 3  # a line fitted to every other point needs as many
+_WHOLE = (0.6, 2.7)  # lengths of whole prefills, in chunks: not those of the chunks themselves
+
+
+@dataclass(frozen=True)
+class ChunkVisit:
+    """Times one chunk of a prefill, and evicting half of the prompt up to its end."""
+
+    position: int
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"a chunk of {self.tokens} tokens behind {self.position}"
+
+    @property
+    def end(self) -> int:
+        """Tokens cached after it."""
+        return self.position + self.tokens
+
+    @property
+    def most_work(self) -> int:
+        """From a chunk to one with more, the time grows less than this does."""
+        return self.tokens * self.end
+
+
+@dataclass(frozen=True)
+class StepVisit:
+    """Times decoding steps over so many cached tokens."""
+
+    cached: int
+
+    def __str__(self) -> str:
+        return f"steps over {self.cached} tokens"
+
+
+@dataclass(frozen=True)
+class WholeVisit:
+    """Times a whole prefill, to check what follows from the chunks."""
+
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"a prefill of {self.tokens} tokens"
+
+
+Visit = ChunkVisit | StepVisit | WholeVisit
+
+
+def chunk_visits(chunk: int, window: int, longest: int) -> list[ChunkVisit]:
+    """Chunks that span the context up to ``longest`` tokens, ascending.
+
+    First chunks of a prompt, some longer than the window, if a chunk can be, so that there is
+    something to evict; then full ones further and further behind.
+    """
+    full = min(chunk, longest)
+    first = {*spaced(shortest(full), full, _FIRST_CHUNKS)}
+    if sum(tokens > window for tokens in first) < _FEWEST_EVICTIONS and full > window:
+        first |= {*spaced(window + 1, full, _FEWEST_EVICTIONS + 1)}
+    rest = longest - full
+    later = spaced(min(full, max(1, rest // 8)), rest, _LATER_CHUNKS) if rest else []
+    return [
+        *(ChunkVisit(0, tokens) for tokens in sorted(first)),
+        *(ChunkVisit(position, full) for position in later),
+    ]
+
+
+def step_visits(longest: int, count: int) -> list[StepVisit]:
+    """At most ``count`` cache lengths that span the context, ascending."""
+    return [StepVisit(cached) for cached in spaced(shortest(longest), longest, count)]
+
+
+def whole_visits(chunk: int, longest: int) -> list[WholeVisit]:
+    """Prefills of at most ``longest`` tokens, ascending."""
+    full = min(chunk, longest)
+    lengths = {max(1, round(full * share)) for share in _WHOLE}
+    return [WholeVisit(tokens) for tokens in sorted(lengths) if tokens <= longest]
+
+
+def spaced(smallest: int, largest: int, count: int) -> list[int]:
+    """At most ``count`` different lengths, spaced geometrically, both ends among them."""
+    return sorted({*np.geomspace(smallest, largest, count).round().astype(int).tolist()})
+
+
+def shortest(longest: int) -> int:
+    """The smallest length to look at where ``longest`` is the largest."""
+    return min(_SHORTEST, max(1, longest // 8))
