@@ -17,7 +17,7 @@ from machine import heading
 
 from timebill_ros.budget.calibration import Calibration
 from timebill_ros.predictor.calibration import read_calibration
-from timebill_ros.runtime.coverage import WINDOW, CoverageTracker
+from timebill_ros.runtime.coverage_tracker import WINDOW, CoverageTracker
 from timebill_ros.training.embedded.generation import LONGEST_RESPONSE
 
 RISKS = (0.01, 0.05, 0.1)

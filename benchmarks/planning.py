@@ -17,8 +17,8 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Situation
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.runtime.coverage import CoverageTracker
-from timebill_ros.runtime.pace import PaceTracker
+from timebill_ros.runtime.coverage_tracker import CoverageTracker
+from timebill_ros.runtime.pace_tracker import PaceTracker
 
 MODEL = TimeModel(6e-9, 1.5e-5, 2e-3, 5e-8, 2.5e-4, evict_rate=8e-7, evict_base=2e-4)
 # With the time risk that goes with each.

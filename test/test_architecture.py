@@ -140,7 +140,7 @@ def test_budget_needs_numpy_at_most() -> None:
 
 def test_scheduling_runs_without_torch_and_ros() -> None:
     """A simulation of thousands of jobs, or a planner alone, must not load a framework."""
-    loaded = loaded_by("timebill_ros.runtime.simulation", "timebill_ros.runtime.worker")
+    loaded = loaded_by("timebill_ros.runtime.simulation", "timebill_ros.runtime.serving_threads")
     assert loaded & {"torch", "transformers", "rclpy"} == set()
 
 

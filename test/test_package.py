@@ -18,7 +18,16 @@ from rclpy.serialization import deserialize_message, serialize_message
 import timebill_ros
 from timebill_ros.__main__ import MODULES
 from timebill_ros.action import Instruct
-from timebill_ros.msg import ChatMessage, Instruction, Overrun, Partial, Plan, Response, Timing
+from timebill_ros.msg import (
+    ChatMessage,
+    Eviction,
+    Instruction,
+    Overrun,
+    Partial,
+    Plan,
+    Response,
+    Timing,
+)
 
 SOURCE_TREE = Path(__file__).resolve().parents[1]
 DURATION = "builtin_interfaces/Duration"
@@ -36,12 +45,14 @@ FIELDS = {
         "response_schema": "string",
     },
     ChatMessage: {"role": "string", "content": "string"},
+    Eviction: {"at_token": "uint32", "kept_tokens": "uint32"},
     Plan: {
         "planner": "string",
         "alpha": "double",
         "feasible": "boolean",
         "prompt_tokens": "uint32",
         "kept_tokens": "uint32",
+        "evictions": "sequence<timebill_ros/Eviction>",
         "predicted_tokens": "uint32",
         "planned_tokens": "uint32",
         "time_margin": "double",

@@ -23,9 +23,10 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response
-from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
+from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.simulation import (
     SimulatedEngine,
     SimulatedPredictor,
@@ -63,18 +64,18 @@ class VirtualNode:
         self.reasons: list[Reason] = []
         self._clock = VirtualClock()
         self._requests: dict[str, SimulatedRequest] = {}
-        pipeline = Pipeline(
+        parts = ServerParts(
             engine=SimulatedEngine(self._clock, real, self._requests),
             time_model=believed,
             predictor=SimulatedPredictor(self._clock, believed, self._requests),
             clock=self._clock,
             stopwatch=self._clock,
-            default_max_tokens=400,
             predictor_grace=0.05,
         )
         self._server = Server(
-            pipeline,
+            parts,
             Decisions(TimeBillPlanner(alpha_max=ALPHA_MAX), policy),
+            prepare=Preparation(parts.engine, 400),
             queue_capacity=16,
             emit=self._emit,
         )

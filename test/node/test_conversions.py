@@ -8,7 +8,7 @@ from builtin_interfaces.msg import Duration, Time
 from std_msgs.msg import Header
 
 from timebill_ros import msg
-from timebill_ros.budget.plan import Plan
+from timebill_ros.budget.plan import Eviction, Plan
 from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.node.conversions import (
@@ -16,19 +16,21 @@ from timebill_ros.node.conversions import (
     REASONS,
     STAGES,
     duration_msg,
-    instruction_from,
+    job_from,
     nanoseconds,
     overrun_msg,
     response_msg,
     time_msg,
 )
 from timebill_ros.node.origin import Origin
+from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
 
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="base_link")
 JOB = Job("a", Conversation("", "stop"), 0, 10, context=Origin(HEADER))
-PLAN = Plan("timebill", 0.25, True, 1000, 750, 32, 160, 0.25, 0.75, 0.05, 0.125, 97.5)
+EVICTED = (Eviction(1, 750),)
+PLAN = Plan("timebill", 0.25, True, 1000, EVICTED, 32, 160, 0.25, 0.75, 0.05, 0.125, 97.5)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,15 @@ def test_what_does_not_fit_a_message_is_the_nearest_that_does() -> None:
     assert time_msg(2**31 * 10**9).sec == 2**31 - 1
 
 
+# Received at 8 s of ROS time, 3 s of the server's clock.
+RECEIVED = Reception(8_000_000_000, 3_000_000_000)
+BEHIND_NS = RECEIVED.stamps_ns - RECEIVED.clock_ns
+
+
+def job_of(message: msg.Instruction) -> Job:
+    return job_from(message, id="llm-1", received=RECEIVED, default_budget=2.0)
+
+
 def test_an_instruction_s_fields_are_taken_over() -> None:
     message = msg.Instruction(
         header=HEADER,
@@ -60,21 +71,35 @@ def test_an_instruction_s_fields_are_taken_over() -> None:
         max_tokens=12,
         messages=[msg.ChatMessage(role="user", content="go")],
     )
-    instruction = instruction_from(message, id="a", received_ns=8_000_000_000)
-    assert instruction.conversation == Conversation("scene", "stop", (Turn("user", "go"),))
-    assert instruction.max_tokens == 12
-    assert instruction.stamp_ns == 7_000_000_005
-    assert instruction.budget_ns == 1_250_000_000
-    assert instruction.deadline_ns == 9_000_000_001
-    assert instruction.context == Origin(HEADER)
+    job = job_of(message)
+    assert job.conversation == Conversation("scene", "stop", (Turn("user", "go"),))
+    assert job.max_tokens == 12
+    assert job.release_ns == 7_000_000_005 - BEHIND_NS
+    assert job.deadline_ns == 9_000_000_001 - BEHIND_NS
+    assert job.deadline_field == "deadline"
+    assert job.context == Origin(HEADER)
+
+
+def test_a_budget_counts_from_the_stamp() -> None:
+    job = job_of(msg.Instruction(header=HEADER, budget=Duration(sec=1, nanosec=250_000_000)))
+    assert job.deadline_ns == 8_250_000_005 - BEHIND_NS
+    assert job.deadline_field == "budget"
+    late = job_of(msg.Instruction(header=HEADER, budget=Duration(sec=-1)))
+    assert late.deadline_ns == 6_000_000_005 - BEHIND_NS
+
+
+def test_without_a_budget_the_default_counts_and_without_a_cap_the_server_s() -> None:
+    job = job_of(msg.Instruction(header=HEADER))
+    assert job.deadline_ns == 9_000_000_005 - BEHIND_NS
+    assert job.max_tokens is None
 
 
 def test_an_instruction_without_a_stamp_is_released_on_reception() -> None:
     message = msg.Instruction(header=Header(frame_id="map"))
-    instruction = instruction_from(message, id="llm-1", received_ns=8_000_000_003)
-    assert instruction.stamp_ns == 8_000_000_003
-    assert instruction.context == Origin(Header(stamp=Time(sec=8, nanosec=3), frame_id="map"))
-    assert instruction.id == "llm-1"
+    job = job_of(message)
+    assert job.release_ns == RECEIVED.clock_ns
+    assert job.context == Origin(Header(stamp=Time(sec=8, nanosec=0), frame_id="map"))
+    assert job.id == "llm-1"
 
 
 @pytest.mark.parametrize("finish", list(FinishReason))
@@ -86,8 +111,7 @@ def test_only_what_the_deadline_ended_is_truncated(finish: FinishReason) -> None
 
 def test_the_schema_comes_along() -> None:
     message = msg.Instruction(prompt="stop", response_schema='{"type": "integer"}')
-    instruction = instruction_from(message, id="a", received_ns=1)
-    assert instruction.response_schema == '{"type": "integer"}'
+    assert job_of(message).response_schema == '{"type": "integer"}'
 
 
 def test_a_response_carries_predicted_beside_actual() -> None:
@@ -102,6 +126,7 @@ def test_a_response_carries_predicted_beside_actual() -> None:
         True,
     )
     assert (message.plan.prompt_tokens, message.plan.kept_tokens) == (1000, 750)
+    assert [(e.at_token, e.kept_tokens) for e in message.plan.evictions] == [(1, 750)]
     assert (message.plan.predicted_tokens, message.plan.planned_tokens) == (32, 160)
     assert message.plan.predicted_prefill == duration_msg(0.125)
     assert message.plan.predicted_time == duration_msg(0.25)

@@ -17,7 +17,7 @@ from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing
 
 JOB = Job("a", Conversation("", "stop"), 0, 10)
-PLAN = Plan("timebill", 0.25, True, 100, 75, 16, 80, predicted_time=0.125, wcet=0.5)
+PLAN = Plan("timebill", 0.25, True, 100, (), 16, 80, predicted_time=0.125, wcet=0.5)
 TIMING = Timing(queued=1.0, prefill=0.5, evict=0.25, decode=0.125, total=2.0, slack=-0.5)
 ANSWER = Response(JOB, "", FinishReason.EOS, False, 3, PLAN, 0.1, TIMING)
 KILLED = Overrun(JOB, Reason.KILLED, Stage.DECODE, "", TIMING, "", 3, PLAN)

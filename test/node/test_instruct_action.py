@@ -92,7 +92,7 @@ class Hold:
     """Keeps a node's engine from decoding beyond ``HELD`` tokens, until it is let go."""
 
     def __init__(self, node: LlmNode) -> None:
-        engine = node._service._assembly._engine
+        engine = node._service._running._engine
         self.steps = 0
         self._let_go = threading.Event()
         self._step = engine.step
@@ -236,7 +236,7 @@ def test_goals_and_topic_share_names_and_queue(bench: Bench, client: Client) -> 
     client.ended(again)
     assert again.result.error_msg == "id: 'a' is already in flight"
     bench.send("b")
-    bench.until(lambda: bench.nodes[0]._service._assembly.server.queue_depth == 1)
+    bench.until(lambda: bench.nodes[0]._service._running.server.queue_depth == 1)
     third = client.send("c")
     client.ended(third)
     assert third.result.error_msg == "queue: full with 1 instructions"

@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import Planner, VanillaPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import Clock
-from timebill_ros.runtime.coverage import CoverageTracker
+from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
-from timebill_ros.runtime.pace import PaceTracker
+from timebill_ros.runtime.pace_tracker import PaceTracker
 from timebill_ros.runtime.partial import Observer
-from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
+from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.simulation import (
     ScaledClock,
     SimulatedEngine,
@@ -32,6 +33,8 @@ MS = 1_000_000
 
 # Prefill 1 ms per 100 tokens, a step 1 ms whatever the cache, no eviction time.
 FLAT = TimeModel(a=0.0, b=1e-5, c=0.0, p=0.0, q=1e-3)
+# A machine on which prefill takes a hundred times as long as it is believed to.
+SLOW_PREFILL = {"time_model": replace(FLAT, b=1e-7), "real_times": FLAT}
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Scene:
     time_risk: float = 0.0
     pace: PaceTracker = field(default_factory=PaceTracker)
     real_times: TimeModel | None = None  # where they are not what the time model says
+    hear: Callable[[Outcome], None] = lambda _: None  # called with every outcome before it is kept
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
@@ -68,19 +72,20 @@ class Scene:
         if self.predictor_time is not None:
             predictor = SimulatedPredictor(self.clock, timed, self.requests)
         self.engine = engine
+        self.predictor = predictor
         self.server = Server(
-            Pipeline(
+            ServerParts(
                 engine=engine,
                 time_model=timed,
                 predictor=predictor,
                 clock=self.deadline_clock,
                 stopwatch=self.clock,
-                default_max_tokens=self.default_max_tokens,
                 predictor_grace=self.predictor_grace,
                 coverage=self.coverage,
                 pace=self.pace,
             ),
             Decisions(self.planner, self.policy, self.anytime_margin, self.time_risk),
+            prepare=Preparation(engine, self.default_max_tokens),
             queue_capacity=self.queue_capacity,
             emit=self._emit,
             observe=self.observe,
@@ -138,5 +143,6 @@ class Scene:
         return found[0]
 
     def _emit(self, outcome: Outcome) -> None:
+        self.hear(outcome)
         self.outcomes.append(outcome)
         self.instants.append(self.clock.now_ns())

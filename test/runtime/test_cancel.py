@@ -14,7 +14,7 @@ from timebill_ros.engine.protocol import PreparedRequest
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
 from timebill_ros.runtime.policy import OverrunPolicy
-from timebill_ros.runtime.worker import EngineThread
+from timebill_ros.runtime.serving_threads import ServingThreads
 
 from .simulated import MS, Scene
 
@@ -64,17 +64,28 @@ def test_prefill_stops_within_one_chunk() -> None:
     assert scene.overrun("a").stage is Stage.PREFILL
 
 
-def test_one_that_was_taken_from_the_queue_but_has_not_begun_is_stopped_there() -> None:
+def test_one_that_is_being_prepared_is_gone_at_once() -> None:
     scene = Scene()
     job = scene.job("a")
     prepare = scene.engine.prepare
 
     def prepare_after_cancel(conversation: Conversation, schema: str) -> PreparedRequest:
-        assert scene.server.queue_depth == 0
+        assert scene.server.queue_depth == 1
         assert scene.server.cancel(job, "withdrawn")
         return prepare(conversation, schema)
 
     scene.engine.prepare = prepare_after_cancel  # type: ignore[method-assign]
+    assert scene.story() == [("a", "canceled", 0.0)]
+    assert scene.overrun("a").stage is Stage.QUEUED
+
+
+def test_one_that_was_taken_from_the_queue_but_has_not_begun_is_stopped_there() -> None:
+    def observe(job: Job) -> None:
+        assert scene.server.queue_depth == 0
+        assert scene.server.cancel(job, "withdrawn")
+
+    scene = Scene(observe=observe)
+    scene.job("a")
     assert scene.story() == [("a", "canceled", 0.0)]
     assert scene.overrun("a").stage is Stage.QUEUED
 
@@ -87,16 +98,9 @@ def test_the_last_step_outruns_a_cancel_that_comes_during_it() -> None:
 
 
 def test_one_that_has_ended_is_not_canceled() -> None:
-    scene = Scene()
-    job = scene.job("a")
     said: list[bool] = []
-    emit = scene.server._emit
-
-    def emit_and_cancel(outcome: Outcome) -> None:
-        emit(outcome)
-        said.append(scene.server.cancel(outcome.job, "withdrawn"))
-
-    scene.server._emit = emit_and_cancel
+    scene = Scene(hear=lambda o: said.append(scene.server.cancel(o.job, "withdrawn")))
+    job = scene.job("a")
     later = cancel_at(scene, job, 50)
     assert [what for _, what, _ in scene.story()] == ["response"]
     assert said == later == [False]
@@ -156,7 +160,7 @@ def test_canceling_at_random_leaves_each_job_one_outcome(policy: OverrunPolicy, 
 
 def test_canceling_from_another_thread_leaves_each_job_one_outcome() -> None:
     scene = Scene(queue_capacity=1000)
-    thread = EngineThread()
+    thread = ServingThreads()
     thread.serve(scene.server)
     jobs = [scene.job(f"j{i}", budget_ms=10**9, response_tokens=100) for i in range(300)]
     submitted = threading.Semaphore(0)

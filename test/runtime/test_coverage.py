@@ -11,12 +11,12 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.risk import MOST, LengthRisk
 from timebill_ros.budget.time_model import Quadratic
-from timebill_ros.runtime.coverage import CoverageTracker, evenly_spread
+from timebill_ros.runtime.coverage_tracker import CoverageTracker, evenly_spread
 from timebill_ros.runtime.outcome import Reason
 from timebill_ros.runtime.policy import OverrunPolicy
 
 from .at_once import run_at_once
-from .simulated import Scene
+from .simulated import SLOW_PREFILL, Scene
 
 LENGTHS = LengthDistribution(np.full(100, 0.01), 1)
 CALIBRATION = fit_calibration([LENGTHS] * 400, [1 + i % 100 for i in range(400)])
@@ -187,7 +187,7 @@ def test_what_has_no_prediction_or_ends_before_its_plan_does_not_count() -> None
     served = scene(coverage=tracker, predictor_time=Quadratic(0.0, 0.0, 9.0))
     served.job("no prediction in time")
     served.run()
-    served = scene(coverage=tracker)
+    served = scene(coverage=tracker, **SLOW_PREFILL)
     served.job("killed in prefill", budget_ms=5)
     served.run()
     assert served.overrun("killed in prefill").reason is Reason.KILLED

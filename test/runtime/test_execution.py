@@ -16,7 +16,7 @@ from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.runtime.outcome import Reason, Stage
 from timebill_ros.runtime.simulation import SimulatedRequest
 
-from .simulated import MS, Scene
+from .simulated import MS, SLOW_PREFILL, Scene
 
 # A step of 1 ms over an empty cache, 2 ms more per 1,000 cached tokens.
 GROWING = TimeModel(a=0.0, b=1e-5, c=0.0, p=2e-6, q=1e-3, evict_rate=1e-6, evict_base=0.0)
@@ -132,13 +132,7 @@ def test_the_default_cap_shrinks_to_what_the_context_leaves() -> None:
     assert scene.response("a").response_tokens == 4
 
 
-def test_a_predictor_that_raises_fails_the_job_and_not_the_server() -> None:
-    scene = Scene(predictor_time=Quadratic(0.0, 1e-6, 0.0))
-    scene.job("a")
-    scene.job("b", release_ms=1)
-    pipeline = scene.server._pipeline
-    start = pipeline.predictor.start  # type: ignore[union-attr]
-
+def test_a_predictor_that_raises_costs_the_job_its_prediction_and_no_more() -> None:
     class Broken:
         elapsed = 0.0
 
@@ -148,27 +142,43 @@ def test_a_predictor_that_raises_fails_the_job_and_not_the_server() -> None:
         def cancel(self) -> None:
             """Nothing to withdraw."""
 
-    def start_broken_once(*args: object) -> object:
-        pipeline.predictor.start = start  # type: ignore[union-attr, method-assign]
-        return Broken()
+    scene = Scene(predictor_time=Quadratic(0.0, 1e-6, 0.0))
+    scene.job("answers that break")
+    scene.job("breaks at once", release_ms=100)
+    scene.job("fine", release_ms=200)
+    predictor = scene.predictor
+    assert predictor is not None
+    start = predictor.start
 
-    pipeline.predictor.start = start_broken_once  # type: ignore[union-attr, method-assign]
-    assert [s[:2] for s in scene.story()] == [("a", "failed"), ("b", "response")]
-    assert scene.overrun("a").detail == "ValueError: NaN in the logits"
+    def start_broken(text: str, *args: object) -> object:
+        if text == "breaks at once":
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        return Broken() if text == "answers that break" else start(text, *args)  # type: ignore
+
+    predictor.start = start_broken  # type: ignore[method-assign, assignment]
+    assert [what for _, what, _ in scene.story()] == ["response"] * 3
+    late = [(r.plan.predicted_tokens, r.plan.planned_tokens) for r in scene.outcomes[:2]]
+    assert late == [(0, 400)] * 2, "as where the prediction is late"
+    assert [scene.response(job.id).predictor_fault for job in scene.jobs] == [
+        "ValueError: NaN in the logits",
+        "RuntimeError: cannot schedule new futures after shutdown",
+        "",
+    ]
 
 
 def test_a_prediction_is_withdrawn_however_its_job_ends() -> None:
-    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.020))
+    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.020), **SLOW_PREFILL)
     withdrawn: list[str] = []
-    predictor = scene.server._pipeline.predictor
-    start = predictor.start  # type: ignore[union-attr]
+    predictor = scene.predictor
+    assert predictor is not None
+    start = predictor.start
 
     def start_watched(text: str, *args: object) -> object:
         pending = start(text, *args)  # type: ignore[arg-type]
         object.__setattr__(pending, "cancel", lambda: withdrawn.append(text))
         return pending
 
-    predictor.start = start_watched  # type: ignore[union-attr, method-assign]
+    predictor.start = start_watched  # type: ignore[method-assign, assignment]
     scene.job("killed in prefill", budget_ms=5)
     scene.job("answered", release_ms=100)
     scene.run()
@@ -185,7 +195,7 @@ def test_a_deadline_that_passes_while_tokenising_ends_the_job_there() -> None:
         return prepare(conversation, schema)
 
     scene.engine.prepare = slow_prepare  # type: ignore[method-assign]
-    assert scene.story() == [("a", "killed", 7.0)]
+    assert scene.story() == [("a", "expired", 7.0)]
     assert scene.overrun("a").stage is Stage.QUEUED
 
 

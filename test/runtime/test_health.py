@@ -13,17 +13,17 @@ from timebill_ros.runtime.health import (
     MISS_RATIO,
     DeadlineHealth,
     Level,
+    Memory,
     Report,
     memory_report,
     queue_report,
 )
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.memory import Memory
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing
 from timebill_ros.runtime.settings import Settings
 
 JOB = Job("a", Conversation("", "stop"), 0, 10)
-PLAN = Plan("timebill", 0.0, True, 100, 100, 16, 80, 0.1, 0.2)
+PLAN = Plan("timebill", 0.0, True, 100, (), 16, 80, 0.1, 0.2)
 # One letter per outcome.
 OUTCOMES: dict[str, Outcome] = {
     ".": Response(JOB, "", FinishReason.EOS, False, 3, PLAN, 0.1, Timing(slack=0.25)),

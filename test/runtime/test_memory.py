@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from timebill_ros.runtime.memory import memory_now
+from timebill_ros.runtime.health import memory_now
 
 MEMINFO = "MemTotal:  8000 kB\nMemFree: 100 kB\nMemAvailable: 2000 kB\n\nHugePages_Total: 0\n"
 

@@ -12,7 +12,7 @@ from timebill_ros.budget.pace import lateness
 from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.runtime.outcome import Reason
-from timebill_ros.runtime.pace import WINDOW, PaceTracker
+from timebill_ros.runtime.pace_tracker import WINDOW, PaceTracker
 from timebill_ros.runtime.simulation import ScaledClock
 
 from .at_once import run_at_once

@@ -7,7 +7,7 @@ from timebill_ros.budget.planners import FixedPlanner
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.partial import Observer, Partial, Periodically
 
-from .simulated import Scene
+from .simulated import SLOW_PREFILL, Scene
 
 
 def watched(seen: list[Partial], *, period: float, **scene: object) -> Scene:
@@ -51,7 +51,7 @@ def test_a_zero_period_shows_every_token_but_the_last() -> None:
 
 def test_a_job_that_does_not_reach_decoding_shows_nothing() -> None:
     seen: list[Partial] = []
-    scene = watched(seen, period=0.0)
+    scene = watched(seen, period=0.0, **SLOW_PREFILL)
     scene.job("a", budget_ms=5)
     assert scene.story() == [("a", "killed", 5.0)]
     assert seen == []

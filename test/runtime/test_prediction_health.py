@@ -20,7 +20,7 @@ PLAN = Plan(
     alpha=0.0,
     feasible=True,
     prompt_tokens=100,
-    kept_tokens=100,
+    evictions=(),
     predicted_tokens=30,
     planned_tokens=80,
     predicted_time=0.3,
@@ -112,3 +112,14 @@ def test_an_answer_that_its_deadline_cut_short_had_no_length_of_its_own() -> Non
     assert values["share beyond wcet"] == "1.000"
     infeasible = replace(cut, plan=replace(PLAN, feasible=False))
     assert after(infeasible).values["share beyond wcet"] == "0.000"
+
+
+def test_a_predictor_that_fails_is_told_of_until_it_has_worked_for_a_while() -> None:
+    broken = replace(answer(), predictor_fault="ValueError: NaN in the logits")
+    report = after(answer(), broken, answer())
+    assert report.level is Level.WARN
+    assert report.message == (
+        "the length predictor failed 1 of 3 times, last with ValueError: NaN in the logits"
+    )
+    assert report.values["predictor failures"] == "1 of 3"
+    assert after(broken, *[answer()] * 100).level is Level.OK

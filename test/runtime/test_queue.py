@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.protocol import PreparedRequest
 from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.preparation import PreparedJob
 from timebill_ros.runtime.queue import DeadlineQueue
 
 deadlines = st.lists(st.integers(0, 5), max_size=12)
@@ -24,9 +26,21 @@ def filled(jobs: list[Job]) -> DeadlineQueue:
     return queue
 
 
+def prepare_all(queue: DeadlineQueue) -> None:
+    while (waiting := queue.take_unprepared()) is not None:
+        queue.keep_prepared(PreparedJob(waiting, PreparedRequest([]), 1))
+
+
+def pop(queue: DeadlineQueue) -> Job | None:
+    """The most urgent job, once it is prepared."""
+    prepare_all(queue)
+    prepared = queue.pop_prepared()
+    return None if prepared is None else prepared.job
+
+
 def emptied(queue: DeadlineQueue) -> list[Job]:
     """What is popped, one after another."""
-    return list(iter(queue.pop, None))
+    return list(iter(lambda: pop(queue), None))
 
 
 def by_urgency(jobs: list[Job]) -> list[Job]:
@@ -48,8 +62,8 @@ def test_the_most_urgent_comes_first_and_of_equals_the_earliest(times: list[int]
 def test_order_of_arrival_outlasts_what_left_in_between() -> None:
     waiting = [job(7) for _ in range(4)]
     queue = filled([job(1), job(2), waiting[0]])
-    queue.pop()
-    queue.pop()
+    pop(queue)
+    pop(queue)
     for each in waiting[1:]:
         queue.push(each)
     assert queue.remove(waiting[0])
@@ -100,13 +114,13 @@ def test_it_is_full_at_its_capacity_and_has_room_again() -> None:
     for _ in range(2):
         queue.push(job(1))
         fullness.append(queue.full)
-    queue.pop()
+    pop(queue)
     assert [*fullness, queue.full] == [False, False, True, False]
 
 
 def test_the_peak_starts_anew_at_what_waits() -> None:
     queue = filled([job(1), job(2), job(3)])
-    queue.pop()
+    pop(queue)
     assert (len(queue), queue.take_peak()) == (2, 3)
     assert queue.take_peak() == 2
     queue.pop_all()
@@ -118,7 +132,60 @@ def test_the_peak_starts_anew_at_what_waits() -> None:
 def test_nothing_comes_of_nothing() -> None:
     queue = DeadlineQueue(0)
     assert queue.full
-    assert queue.pop() is None
+    assert pop(queue) is None
     assert queue.pop_all() == queue.pop_expired(10) == queue.pop_released_after(0) == []
     assert not queue.remove(job(1))
     assert queue.take_peak() == 0
+
+
+def test_the_most_urgent_is_prepared_first_and_each_once() -> None:
+    jobs = [job(3), job(1), job(2)]
+    queue = filled(jobs)
+    taken = list(iter(queue.take_unprepared, None))
+    assert_same(taken, by_urgency(jobs))
+    assert not queue.has_unprepared
+    assert not queue.has_prepared
+
+
+def test_of_what_is_prepared_the_most_urgent_runs_though_a_more_urgent_one_is_not() -> None:
+    urgent, ready, later = job(1), job(2), job(3)
+    queue = filled([urgent, ready, later])
+    for each in (later, ready):
+        queue.keep_prepared(PreparedJob(each, PreparedRequest([]), 1))
+    assert queue.has_prepared
+    prepared = queue.pop_prepared()
+    assert prepared is not None
+    assert prepared.job is ready
+
+
+def test_what_left_while_it_was_prepared_stays_gone() -> None:
+    waiting = job(1)
+    queue = filled([waiting])
+    assert queue.take_unprepared() is waiting
+    assert queue.remove(waiting)
+    queue.keep_prepared(PreparedJob(waiting, PreparedRequest([]), 1))
+    assert queue.pop_prepared() is None
+
+
+def test_jobs_far_down_are_prepared_when_their_turn_comes_near() -> None:
+    jobs = [job(time) for time in range(100)]
+    queue = filled(jobs)
+    near = list(iter(queue.take_unprepared, None))
+    assert 0 < len(near) < 100
+    assert_same(near, jobs[: len(near)])
+    for each in near:
+        queue.keep_prepared(PreparedJob(each, PreparedRequest([]), 1))
+    assert_same(emptied(queue), jobs)
+
+
+@given(deadlines, st.integers(0, 6))
+def test_only_a_more_urgent_job_displaces_the_least_urgent(times: list[int], deadline: int) -> None:
+    jobs = [job(time) for time in times]
+    least = max(enumerate(jobs), key=lambda each: (each[1].deadline_ns, each[0]), default=(0, None))
+    queue = filled(jobs)
+    displaced = queue.pop_less_urgent_than(job(deadline))
+    if jobs and max(times) > deadline:
+        assert displaced is least[1]
+    else:
+        assert displaced is None
+    assert len(queue) == len(jobs) - (displaced is not None)

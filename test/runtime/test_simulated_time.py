@@ -13,7 +13,7 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Reason, Stage
-from timebill_ros.runtime.simulation import ScaledClock, VirtualClock
+from timebill_ros.runtime.simulation import ScaledClock, VirtualClock, serve_all
 
 from .simulated import MS, Scene
 
@@ -96,8 +96,7 @@ def test_while_the_clock_stands_no_deadline_comes() -> None:
     scene = paused_scene(resumes_ms=10**6)
     for name in ("a", "b"):
         scene.server.submit(released_now(scene, name, 40, 101))
-    while scene.server.serve_next():
-        pass
+    serve_all(scene.server)
     assert [scene.response(name).timing.slack for name in "ab"] == [0.040, 0.040]
     assert scene.response("b").timing.decode == pytest.approx(0.100)
     assert scene.clock.now_ns() == 220 * MS
@@ -106,7 +105,7 @@ def test_while_the_clock_stands_no_deadline_comes() -> None:
 def test_plans_of_a_pause_count_on_the_rate_that_follows_it() -> None:
     scene = paused_scene(resumes_ms=10**6)
     scene.server.submit(released_now(scene, "a", 600, 11))
-    scene.server.serve_next()
+    serve_all(scene.server)
     # 400 steps of 1 ms do not fit 300 ms of real time.
     assert not scene.response("a").plan.feasible
 
@@ -115,8 +114,7 @@ def test_deadlines_are_noticed_when_the_clock_resumes() -> None:
     scene = paused_scene(resumes_ms=50)
     scene.server.submit(released_now(scene, "a", 40, 301))
     scene.server.submit(released_now(scene, "b", 40, 11))
-    while scene.server.serve_next():
-        pass
+    serve_all(scene.server)
     assert [(o.job.id, o.reason) for o in scene.outcomes] == [
         ("b", Reason.EXPIRED),
         ("a", Reason.KILLED),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 
-from timebill_ros.runtime.worker import EngineThread
+from timebill_ros.runtime.serving_threads import ServingThreads
 
 from .simulated import Scene
 
@@ -13,12 +13,12 @@ PATIENCE = 20.0
 
 
 def test_the_engine_s_thread_loads_and_serves_what_other_threads_submit() -> None:
-    scene = Scene(queue_capacity=1000)
     served_on: set[str] = set()
-    emit = scene.server._emit
-    scene.server._emit = lambda o: (served_on.add(threading.current_thread().name), emit(o))
-    thread = EngineThread()
-    loaded_on = thread.call(lambda: threading.current_thread().name)
+    scene = Scene(
+        queue_capacity=1000, hear=lambda _: served_on.add(threading.current_thread().name)
+    )
+    thread = ServingThreads()
+    loaded_on = thread.start(lambda: threading.current_thread().name).result(PATIENCE)
     jobs = [scene.job(f"j{i}", budget_ms=10**9) for i in range(200)]
     thread.serve(scene.server)
     senders = [
@@ -37,7 +37,7 @@ def test_the_engine_s_thread_loads_and_serves_what_other_threads_submit() -> Non
 
 def test_closing_while_jobs_run_leaves_none_without_an_outcome() -> None:
     scene = Scene(queue_capacity=1000)
-    thread = EngineThread()
+    thread = ServingThreads()
     thread.serve(scene.server)
     jobs = [scene.job(f"j{i}", budget_ms=10**9, response_tokens=300) for i in range(100)]
     for job in jobs[:60]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from timebill_ros.budget.pace import AS_PROFILED, Pace
 from timebill_ros.budget.quality import QualityCurve
@@ -78,6 +79,18 @@ class Situation:
         return self.length_risk.at(alpha).miss_probability(planned) if self.length_risk else None
 
 
+class Eviction(NamedTuple):
+    """One step of a plan's schedule of evictions.
+
+    Attributes:
+        at_token: response tokens that exist when it is done; prefill makes the first.
+        kept_tokens: whole prompt tokens that stay cached per KV head.
+    """
+
+    at_token: int
+    kept_tokens: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """How one request will meet its deadline.
@@ -89,7 +102,8 @@ class Plan:
         feasible: whether decoding N_W tokens ends by the deadline.
         prompt_tokens, predicted_tokens, planned_tokens: N_x, N_hat and N_W;
             N_hat is 0 where no prediction came in time.
-        kept_tokens: whole prompt tokens that stay cached per KV head.
+        evictions: what is evicted and when, in the order of ``at_token``; empty where nothing is.
+            Each keeps fewer tokens than the one before.
         predicted_time: s of execution, start to end, for N_hat tokens (N_W without a prediction).
         wcet: s of execution, start to end, for N_W tokens at the situation's pace, equation (9).
         risk: calibrated probability that the response is longer than N_W; None where not known.
@@ -103,7 +117,7 @@ class Plan:
     alpha: float
     feasible: bool
     prompt_tokens: int
-    kept_tokens: int
+    evictions: tuple[Eviction, ...]
     predicted_tokens: int
     planned_tokens: int
     predicted_time: float
@@ -111,6 +125,11 @@ class Plan:
     risk: float | None = None
     time_margin: float = 0.0
     score: float | None = None
+
+    @property
+    def kept_tokens(self) -> int:
+        """Whole prompt tokens that stay cached per KV head after the last eviction."""
+        return self.evictions[-1].kept_tokens if self.evictions else self.prompt_tokens
 
 
 def kept_tokens(alpha: float, situation: Situation) -> int:
@@ -138,7 +157,7 @@ def plan_with(
         alpha=evicted,
         feasible=fits(worst, situation),
         prompt_tokens=situation.prompt_tokens,
-        kept_tokens=kept,
+        evictions=(Eviction(1, kept),) if kept < situation.prompt_tokens else (),
         predicted_tokens=situation.predicted_tokens or 0,
         planned_tokens=planned,
         predicted_time=situation.spent + likely,

@@ -12,8 +12,9 @@ from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.node.origin import Caller, Origin, origin_of
-from timebill_ros.runtime.admission import Instruction
+from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
 from timebill_ros.runtime.partial import Partial
 
@@ -67,33 +68,46 @@ def _seconds_and_rest(ns: int) -> tuple[int, int]:
     return divmod(min(max(ns, _SHORTEST_NS), _LONGEST_NS), NS_PER_S)
 
 
-def instruction_from(
-    message: msg.Instruction, *, id: str, received_ns: int, caller: Caller | None = None
-) -> Instruction:
-    """The fields of an instruction; its origin, with the header stamped, is the context.
+def job_from(
+    message: msg.Instruction,
+    *,
+    id: str,
+    received: Reception,
+    default_budget: float,
+    caller: Caller | None = None,
+) -> Job:
+    """The job that an instruction asks for; its origin, with the header stamped, is the context.
+
+    ROS time becomes the server's here and nowhere else: a zero stamp is the moment of reception,
+    an absolute deadline wins over a budget, and a zero budget is the default one.
 
     Args:
         message: as it arrived.
         id: the message's own, or the one that the node made where that is empty.
-        received_ns: now in ROS time, the release of an instruction without a stamp.
+        received: the moment of its arrival.
+        default_budget: s, where the message sets neither budget nor deadline.
         caller: who waits for it in particular.
     """
-    stamp_ns = nanoseconds(message.header.stamp) or received_ns
+    stamp_ns = nanoseconds(message.header.stamp) or received.stamps_ns
+    budget_ns = nanoseconds(message.budget) or round(default_budget * NS_PER_S)
+    absolute_ns = nanoseconds(message.deadline)
     header = Header(stamp=time_msg(stamp_ns), frame_id=message.header.frame_id)
-    return Instruction(
+    return Job(
         id=id,
-        conversation=Conversation(
-            system=message.system,
-            prompt=message.prompt,
-            turns=tuple(Turn(turn.role, turn.content) for turn in message.messages),
-        ),
-        stamp_ns=stamp_ns,
-        budget_ns=nanoseconds(message.budget),
-        deadline_ns=nanoseconds(message.deadline),
-        max_tokens=message.max_tokens,
+        conversation=conversation_of(message),
+        release_ns=received.on_clock(stamp_ns),
+        deadline_ns=received.on_clock(absolute_ns or stamp_ns + budget_ns),
+        deadline_field="deadline" if absolute_ns else "budget",
+        max_tokens=message.max_tokens or None,
         response_schema=message.response_schema,
         context=Origin(header, caller),
     )
+
+
+def conversation_of(message: msg.Instruction) -> Conversation:
+    """What the model is asked."""
+    turns = tuple(Turn(turn.role, turn.content) for turn in message.messages)
+    return Conversation(system=message.system, prompt=message.prompt, turns=turns)
 
 
 def response_msg(response: Response) -> msg.Response:
@@ -149,6 +163,7 @@ def plan_msg(plan: Plan | None, predicted_prefill: float) -> msg.Plan:
         feasible=plan.feasible,
         prompt_tokens=plan.prompt_tokens,
         kept_tokens=plan.kept_tokens,
+        evictions=[msg.Eviction(**eviction._asdict()) for eviction in plan.evictions],
         predicted_tokens=plan.predicted_tokens,
         planned_tokens=plan.planned_tokens,
         predicted_prefill=prefill,

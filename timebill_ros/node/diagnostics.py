@@ -16,10 +16,10 @@ from timebill_ros.runtime.health import (
     DeadlineHealth,
     Level,
     Report,
+    memory_now,
     memory_report,
     queue_report,
 )
-from timebill_ros.runtime.memory import memory_now
 from timebill_ros.runtime.outcome import Outcome
 from timebill_ros.runtime.prediction_health import PredictionHealth
 from timebill_ros.runtime.server import Server

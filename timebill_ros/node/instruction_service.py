@@ -8,9 +8,10 @@ from itertools import count
 
 from rclpy.lifecycle import LifecycleNode
 
+from timebill_ros.engine.protocol import Progress
 from timebill_ros.msg import Instruction, Overrun, Partial, Response
 from timebill_ros.node.conversions import (
-    instruction_from,
+    job_from,
     overrun_msg,
     partial_msg,
     response_msg,
@@ -20,8 +21,7 @@ from timebill_ros.node.diagnostics import Reports, ServerHealth
 from timebill_ros.node.origin import Caller, origin_of
 from timebill_ros.node.qos import INSTRUCTION_QOS, OUTCOME_QOS
 from timebill_ros.node.ros_clock import RosClock
-from timebill_ros.runtime.admission import Limits, Refused, admit
-from timebill_ros.runtime.assembly import Progress, assemble
+from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome
@@ -29,6 +29,7 @@ from timebill_ros.runtime.outcome import Response as ResponseOutcome
 from timebill_ros.runtime.partial import Observer, Periodically
 from timebill_ros.runtime.partial import Partial as PartialResponse
 from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.running_server import start_server
 from timebill_ros.runtime.settings import Settings
 
 # The last ones are enough: each holds all of the text so far.
@@ -60,14 +61,14 @@ class InstructionService:
         self._health = ServerHealth()
         self._settings = settings
         self._unnamed = count(1)
-        self._assembly = assemble(
+        self._running = start_server(
             settings,
             clock=self._clock,
             emit=self._publish,
             observe=self._observer,
             progress=progress,
         )
-        self._assembly.server.close(_INACTIVE)
+        self._running.server.close(_INACTIVE)
         self._limits = self._limits_of(settings)
         try:
             with ExitStack() as topics:
@@ -75,7 +76,7 @@ class InstructionService:
                 self._ros_clock.follow(self._rewound)
                 self._topics = topics.pop_all()
         except BaseException:
-            self._assembly.release(_PIECE_TIMEOUT)
+            self._running.release(_PIECE_TIMEOUT)
             raise
 
     def _create_topics(self, topics: ExitStack) -> None:
@@ -99,45 +100,45 @@ class InstructionService:
 
     def _rewound(self, by: float) -> None:
         """Simulated time was set back, as a bag does that is played in a loop."""
-        self._assembly.server.rewind(
+        self._running.server.rewind(
             f"clock: jumped back by {by:.3f} s, to before the release of this instruction"
         )
 
     @property
     def device(self) -> str:
         """Where the model runs, for people."""
-        return self._assembly.device
+        return self._running.device
 
     def reports(self) -> Reports:
         """How the service does, by subject."""
-        return self._health.reports(self._assembly.server, self._settings)
+        return self._health.reports(self._running.server, self._settings)
 
     def open(self) -> None:
         """Accept instructions from now on."""
-        self._assembly.server.open()
+        self._running.server.open()
 
     def apply(self, settings: Settings) -> None:
         """Take over what may change while the node is configured."""
         self._settings = settings
         self._limits = self._limits_of(settings)
-        self._assembly.server.decide(decisions(settings))
+        self._running.server.decide(decisions(settings))
 
     def close(self) -> None:
         """Reject instructions from now on, and announce those in flight as canceled."""
-        self._assembly.server.close(_INACTIVE)
-        if not self._assembly.server.wait_until_idle(_PIECE_TIMEOUT):
+        self._running.server.close(_INACTIVE)
+        if not self._running.server.wait_until_idle(_PIECE_TIMEOUT):
             self._node.get_logger().error(f"the engine did not stop within {_PIECE_TIMEOUT} s")
-            self._assembly.server.abandon(f"{_INACTIVE}, and the engine did not stop")
+            self._running.server.abandon(f"{_INACTIVE}, and the engine did not stop")
 
     def destroy(self) -> None:
         """Close, give the memory back, remove the topics."""
         self.close()
         self._ros_clock.close()
-        self._assembly.release(_PIECE_TIMEOUT)
+        self._running.release(_PIECE_TIMEOUT)
         self._topics.close()
 
     def _limits_of(self, settings: Settings) -> Limits:
-        return Limits(settings.default_budget, settings.max_budget, self._assembly.max_prompt_chars)
+        return Limits(settings.default_budget, settings.max_budget, self._running.max_prompt_chars)
 
     def take(self, message: Instruction, *, id: str, caller: Caller | None = None) -> Job:
         """Turn an instruction into a job; ROS time is converted here and nowhere else.
@@ -149,23 +150,19 @@ class InstructionService:
             id: its own, or one that was made for it.
             caller: is told of the job's progress and outcome.
         """
-        received_ns, clock_ns = self._ros_clock.now_ns(), self._clock.now_ns()
-        instruction = instruction_from(message, id=id, received_ns=received_ns, caller=caller)
-        server = self._assembly.server
-        try:
-            job = admit(
-                instruction, received_ns=received_ns, clock_ns=clock_ns, limits=self._limits
-            )
-        except Refused as refused:
-            job = refused.job
-            server.reject(job, refused.detail)
+        received = Reception(self._ros_clock.now_ns(), self._clock.now_ns())
+        budget = self._limits.default_budget
+        job = job_from(message, id=id, received=received, default_budget=budget, caller=caller)
+        fault = fault_of(job, received, self._limits)
+        if fault is None:
+            self._running.server.submit(job)
         else:
-            server.submit(job)
+            self._running.server.reject(job, fault)
         return job
 
     def cancel(self, job: Job, detail: str) -> bool:
         """Withdraw a job, see ``Server.cancel``."""
-        return self._assembly.server.cancel(job, detail)
+        return self._running.server.cancel(job, detail)
 
     def _receive(self, message: Instruction) -> None:
         self.take(message, id=message.id or f"{self._node.get_name()}-{next(self._unnamed)}")

@@ -14,7 +14,7 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.msg import Instruction
 from timebill_ros.msg import Overrun as OverrunMsg
 from timebill_ros.msg import Response as ResponseMsg
-from timebill_ros.node.conversions import instruction_from, overrun_msg, response_msg
+from timebill_ros.node.conversions import job_from, overrun_msg, response_msg
 from timebill_ros.replay.recording import (
     BadInput,
     Keep,
@@ -24,11 +24,12 @@ from timebill_ros.replay.recording import (
     Tempo,
     shifted,
 )
-from timebill_ros.runtime.admission import Limits, Refused, admit
+from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.outcome import Outcome, Overrun
-from timebill_ros.runtime.pipeline import Pipeline
 from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.runtime.simulation import (
     ScaledClock,
@@ -80,9 +81,13 @@ def replay_simulated(
         if not isinstance(outcome, Overrun) or outcome.terminal:
             ended[name].append(record_of_outcome(outcome, requests[name].prompt_tokens))
 
-    pipeline = _pipeline(virtual, clock, requests, settings, time_model)
+    parts = _parts(virtual, clock, requests, settings, time_model)
     server = Server(
-        pipeline, decisions(settings), queue_capacity=settings.queue_capacity, emit=emit
+        parts,
+        decisions(settings),
+        prepare=Preparation(parts.engine, settings.max_tokens),
+        queue_capacity=settings.queue_capacity,
+        emit=emit,
     )
     # The lengths in tokens are known, and are held to the context: characters need no bound.
     limits = Limits(settings.default_budget, settings.max_budget, max_prompt_chars=sys.maxsize)
@@ -103,16 +108,16 @@ def replay_simulated(
     return _accounted(ended)
 
 
-def _pipeline(
+def _parts(
     virtual: VirtualClock,
     clock: ScaledClock,
     requests: dict[str, SimulatedRequest],
     settings: Settings,
     time_model: TimeModel,
-) -> Pipeline:
+) -> ServerParts:
     """The simulated engine and predictor in the place of the node's."""
     predictor = SimulatedPredictor(virtual, time_model, requests, bucket_size=_BUCKET)
-    return Pipeline(
+    return ServerParts(
         engine=SimulatedEngine(
             virtual,
             time_model,
@@ -125,21 +130,22 @@ def _pipeline(
         predictor=predictor if settings.predictor != "none" else None,
         clock=clock,
         stopwatch=virtual,
-        default_max_tokens=settings.max_tokens,
         predictor_grace=settings.predictor_grace,
     )
 
 
 def _submit(instruction: Instruction, server: Server, now_ns: int, limits: Limits) -> None:
     """What the node does with an instruction when it receives it."""
-    fields = instruction_from(instruction, id=instruction.id, received_ns=now_ns)
-    try:
-        job = admit(fields, received_ns=now_ns, clock_ns=now_ns, limits=limits)
-    except Refused as refused:
-        server.reject(refused.job, refused.detail)
-    else:
+    received = Reception(now_ns, now_ns)
+    job = job_from(
+        instruction, id=instruction.id, received=received, default_budget=limits.default_budget
+    )
+    fault = fault_of(job, received, limits)
+    if fault is None:
         # The simulated engine knows a request by its prompt, which several may share.
         server.submit(replace(job, conversation=Conversation(system="", prompt=job.id)))
+    else:
+        server.reject(job, fault)
 
 
 def _message_of(outcome: Outcome) -> OverrunMsg | ResponseMsg:

@@ -1,42 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the fields of an instruction to a job, or to a refusal that names field and bound."""
+"""What an instruction is held to; every refusal names the field and the bound."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from timebill_ros.engine.conversation import ROLES, Conversation
-from timebill_ros.runtime.clock import NS_PER_S, seconds
-from timebill_ros.runtime.errors import JobStopped
+from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Reason
+from timebill_ros.runtime.outcome import JobStopped, Reason
 
 # What DDS middleware puts in the place of bytes that are not UTF-8.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
-class Instruction:
-    """The fields of an instruction as they arrived; 0 or "" is "not set" for each.
+class Reception:
+    """The moment when an instruction arrived, on the two clocks that it concerns.
 
     Attributes:
-        id, conversation: text.
-        stamp_ns: release instant on the sender's clock, which is the node's.
-        budget_ns: from the release to the deadline.
-        deadline_ns: absolute deadline on the same clock as the stamp; wins over the budget.
-        max_tokens: N_max.
-        response_schema: JSON schema of the answer.
-        context: handed through to the outcome.
+        stamps_ns: on the clock of the instruction's own instants.
+        clock_ns: on the server's clock.
     """
 
-    id: str
-    conversation: Conversation
-    stamp_ns: int
-    budget_ns: int
-    deadline_ns: int
-    max_tokens: int
-    response_schema: str = ""
-    context: object = None
+    stamps_ns: int
+    clock_ns: int
+
+    def on_clock(self, instant_ns: int) -> int:
+        """An instant of the instruction's clock as one of the server's clock."""
+        return instant_ns + self.clock_ns - self.stamps_ns
 
 
 @dataclass(frozen=True)
@@ -55,82 +48,86 @@ class Limits:
     max_prompt_chars: int
 
 
-def admit(instruction: Instruction, *, received_ns: int, clock_ns: int, limits: Limits) -> Job:
-    """The job, its release and deadline converted once to the server's clock.
+def fault_of(job: Job, received: Reception, limits: Limits) -> str | None:
+    """The first field that is out of its bounds, with the bound; None where all are within.
+
+    A deadline that has passed already is no fault: the server announces it as EXPIRED.
+    """
+    if received.stamps_ns == 0:
+        return "stamp: the node's clock stands at zero; under use_sim_time, no /clock has come yet"
+    return _text_fault(job, limits) or _deadline_fault(job, received, limits)
+
+
+def max_tokens_of(job: Job, prompt_tokens: int, *, default: int, context: int) -> int:
+    """N_max of this job: its own, or the default shortened to the context that is left.
 
     Args:
-        instruction: the fields as they arrived.
-        received_ns: now, on the clock of the instruction's stamps.
-        clock_ns: the same moment on the server's clock.
-        limits: what is filled in and refused.
+        job: what is to be answered.
+        prompt_tokens: N_x.
+        default: N_max of a job that sets none.
+        context: most tokens of prompt and response together.
 
     Raises:
-        Refused: REJECTED with the field and the bound, beside a job to report it on.
+        JobStopped: REJECTED, with the bound that the prompt or max_tokens exceeds.
     """
-    stamp_ns = instruction.stamp_ns or received_ns
-    deadline_ns = instruction.deadline_ns or stamp_ns + (
-        instruction.budget_ns or round(limits.default_budget * NS_PER_S)
-    )
-    offset_ns = clock_ns - received_ns
-    job = Job(
-        id=instruction.id,
-        conversation=instruction.conversation,
-        release_ns=stamp_ns + offset_ns,
-        deadline_ns=deadline_ns + offset_ns,
-        max_tokens=instruction.max_tokens or None,
-        response_schema=instruction.response_schema,
-        context=instruction.context,
-    )
-    fault = _fault(instruction, deadline_ns - received_ns, limits)
-    if received_ns == 0:
-        fault = "stamp: the node's clock stands at zero; under use_sim_time, no /clock has come yet"
-    if fault is not None:
-        raise Refused(job, fault)
-    return job
+    if prompt_tokens == 0:
+        raise JobStopped(Reason.REJECTED, "prompt: it is empty after tokenising")
+    if prompt_tokens >= context:
+        raise JobStopped(
+            Reason.REJECTED,
+            f"prompt: {prompt_tokens} tokens leave no room for a response in the model's "
+            f"context of {context}",
+        )
+    room = context - prompt_tokens
+    if job.max_tokens is None:
+        return min(default, room)
+    if job.max_tokens > room:
+        raise JobStopped(
+            Reason.REJECTED,
+            f"max_tokens: {job.max_tokens} exceed the {room} that a prompt of {prompt_tokens} "
+            f"tokens leaves in the model's context of {context}",
+        )
+    return job.max_tokens
 
 
-class Refused(JobStopped):
-    """An instruction that never becomes a running job.
-
-    Attributes:
-        job: what could be made of it, to report the refusal on.
-    """
-
-    def __init__(self, job: Job, detail: str) -> None:
-        """REJECTED, with the field and its bound in ``detail``."""
-        super().__init__(Reason.REJECTED, detail)
-        self.job = job
-
-
-def _fault(instruction: Instruction, ahead_ns: int, limits: Limits) -> str | None:
-    """The first field that is out of its bounds, with the bound; None where all are within."""
-    conversation = instruction.conversation
-    texts = {"id": instruction.id, "system": conversation.system, "prompt": conversation.prompt}
-    texts["response_schema"] = instruction.response_schema
-    for number, turn in enumerate(conversation.turns):
-        if turn.role not in ROLES:
-            return f"messages[{number}].role: {turn.role!r} is none of {', '.join(ROLES)}"
-        if not turn.content.strip():
-            return f"messages[{number}].content: it is empty"
-        texts[f"messages[{number}].content"] = turn.content
-    for name, text in texts.items():
-        position = text.find(_REPLACEMENT)
-        if position >= 0:
-            return f"{name}: character {position} is U+FFFD, the text was not valid UTF-8"
-    if not conversation.prompt.strip():
-        return "prompt: it is empty"
+def _text_fault(job: Job, limits: Limits) -> str | None:
+    conversation = job.conversation
+    # Counting takes no time; looking at every character of too long a text would.
     characters = sum(map(len, conversation.texts))
     if characters > limits.max_prompt_chars:
         return (
             f"prompt: {characters} characters, system and messages included, are more than the "
             f"{limits.max_prompt_chars} that can fit the model's context"
         )
-    if instruction.deadline_ns == 0 and instruction.budget_ns < 0:
-        return f"budget: {seconds(instruction.budget_ns):.3f} s is negative"
-    if seconds(ahead_ns) > limits.max_budget:
-        field = "deadline" if instruction.deadline_ns else "budget"
+    for number, turn in enumerate(conversation.turns):
+        if turn.role not in ROLES:
+            return f"messages[{number}].role: {turn.role!r} is none of {', '.join(ROLES)}"
+        if not turn.content.strip():
+            return f"messages[{number}].content: it is empty"
+    for name, text in _named_texts(job, conversation):
+        position = text.find(_REPLACEMENT)
+        if position >= 0:
+            return f"{name}: character {position} is U+FFFD, the text was not valid UTF-8"
+    return None if conversation.prompt.strip() else "prompt: it is empty"
+
+
+def _named_texts(job: Job, conversation: Conversation) -> Iterator[tuple[str, str]]:
+    """Every text of an instruction with the name of its field."""
+    yield "id", job.id
+    yield "system", conversation.system
+    yield "prompt", conversation.prompt
+    yield "response_schema", job.response_schema
+    for number, turn in enumerate(conversation.turns):
+        yield f"messages[{number}].content", turn.content
+
+
+def _deadline_fault(job: Job, received: Reception, limits: Limits) -> str | None:
+    if job.deadline_field == "budget" and job.deadline_ns < job.release_ns:
+        return f"budget: {seconds(job.deadline_ns - job.release_ns):.3f} s is negative"
+    ahead = seconds(job.deadline_ns - received.clock_ns)
+    if ahead > limits.max_budget:
         return (
-            f"{field}: {seconds(ahead_ns):.3f} s from now exceed the max_budget of "
+            f"{job.deadline_field}: {ahead:.3f} s from now exceed the max_budget of "
             f"{limits.max_budget:.3f} s"
         )
     return None

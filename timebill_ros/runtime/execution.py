@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request's way: predict | prefill -> plan -> evict -> decode."""
+"""One job from the moment it takes the engine to its outcome: prefill, plan, evict, decode."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 
-from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.risk import LengthRisk
-from timebill_ros.engine.errors import RequestError, SchemaRefused
-from timebill_ros.engine.protocol import FinishReason, PreparedRequest
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.runtime.clock import seconds
-from timebill_ros.runtime.errors import JobStopped, TimeUp
-from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
-from timebill_ros.runtime.partial import Partial
-from timebill_ros.runtime.pipeline import Pipeline
-from timebill_ros.runtime.policy import Decisions
-from timebill_ros.runtime.protocols import PendingPrediction
+from timebill_ros.runtime.outcome import JobStopped, Outcome, Overrun, Reason, Response, Stage
+from timebill_ros.runtime.partial import Observer, Partial
+from timebill_ros.runtime.policy import Decisions, OverrunPolicy
+from timebill_ros.runtime.prediction import JobPrediction
+from timebill_ros.runtime.preparation import PreparedJob
+from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.timeline import Timeline
 
 _LOG = logging.getLogger(__name__)
@@ -31,121 +28,279 @@ _GRACE_SHARE = 0.5
 
 
 class Execution:
-    """Runs one job, and knows at any moment how far it has come.
+    """Runs one job, and decides alone what its deadline means for it.
 
-    ``checkpoint`` is called between any two pieces of engine work; it raises ``JobStopped`` to
-    end the job there.
+    Everything about the deadline is here: whether the job may start, the time that its plan may
+    use, the moment it is stopped, late, or answered early, as its policy says. The server adds two
+    things: whether the job was canceled, and somebody to tell when it becomes late.
+
+    Attributes:
+        job: what is answered.
+        stage: how far it has come.
+        late: its deadline has passed, and Skip-Next lets it run on.
     """
 
     def __init__(
-        self, job: Job, pipeline: Pipeline, decided: Decisions, checkpoint: Callable[[], None]
+        self,
+        prepared: PreparedJob,
+        parts: ServerParts,
+        decided: Decisions,
+        *,
+        canceled: Callable[[], str | None],
+        tell_late: Callable[[Overrun], None],
     ) -> None:
-        """A job that is about to start: its queueing ends now."""
-        self.job = job
+        """A job that is about to start: its queueing ends now.
+
+        Args:
+            prepared: the job.
+            parts: what it runs on.
+            decided: how it is planned, and what its deadline means.
+            canceled: asked between any two pieces of engine work; says why the job is to stop.
+            tell_late: called once with the overrun LATE, when Skip-Next lets the job run on.
+        """
+        self.job = prepared.job
         self.stage = Stage.QUEUED
-        self._parts = pipeline
-        free = pipeline.time_model
-        self._time_model = free.structured() if job.response_schema else free
+        self.late = False
+        self._prepared = prepared
+        self._parts = parts
+        free = parts.time_model
+        self._time_model = free.structured() if self.job.response_schema else free
         self._decided = decided
-        self._checkpoint = checkpoint
-        self._timeline = Timeline(job, pipeline.clock, pipeline.stopwatch)
-        self._prediction: PendingPrediction | None = None
+        self._canceled = canceled
+        self._tell_late = tell_late
+        self._observer: Observer | None = None
+        self._timeline = Timeline(self.job, parts.clock, parts.stopwatch)
+        self._prediction = JobPrediction(self.job.id)
         self._length_risk: LengthRisk | None = None
         self._plan: Plan | None = None
+        self._kept = prepared.request.prompt_tokens  # prompt tokens that are cached
         self._predicted_prefill = 0.0
 
-    def run(self) -> Response:
-        """The finished response; whether it is late is for the server to say.
+    def run(self, observer: Observer | None = None) -> Outcome:
+        """Run the job; every way it can end becomes its one terminal outcome here.
 
-        Raises:
-            JobStopped: the checkpoint or a bound on the instruction ended it.
-            Exception: whatever the engine or the predictor raised.
+        ``observer`` watches the response grow.
         """
+        self._observer = observer
+        outcome: Outcome
         try:
-            response = self._run()
-            self._observe(complete=response.finish_reason in _BY_ITSELF)
-            return response
-        except JobStopped:
-            self._observe(complete=False)
-            raise
-        finally:
-            if self._prediction is not None:
-                self._prediction.cancel()
-
-    def _run(self) -> Response:
-        engine, timeline = self._parts.engine, self._timeline
-        prompt_tokens, max_tokens = self._begin()
-        self.stage = Stage.PREFILL
-        while not engine.prefill_chunk():
-            self._checkpoint()
-        timeline.prefilled()
-        plan = self._plan = self._make_plan(prompt_tokens, max_tokens)
-        finish = engine.finish_reason
-        if finish is None:
-            # Still the prefill's: its last chunk, or the plan, may have outlasted the deadline.
-            self._checkpoint()
-        self.stage = Stage.DECODE
-        timeline.planned()
-        if finish is None and plan.kept_tokens < prompt_tokens:
-            engine.evict(plan.kept_tokens)
-            timeline.evicted()
-        try:
-            while finish is None:
-                self._checkpoint()
-                engine.step()
-                finish = engine.finish_reason
-        except TimeUp:
-            text = engine.complete_prefix()
-            if not text:
-                raise
-            return self._response(plan, FinishReason.DEADLINE, text)
-        return self._response(plan, finish, self._ended_text(finish))
-
-    def _ended_text(self, finish: FinishReason) -> str:
-        """The text of a response that has ended; under a schema, one that satisfies it."""
-        engine, job = self._parts.engine, self.job
-        if finish is not FinishReason.LENGTH or not job.response_schema:
-            return engine.text()
-        text = engine.complete_prefix()
-        if not text:
-            raise JobStopped(
-                Reason.FAILED,
-                f"max_tokens: after {engine.response_tokens} tokens nothing can be closed "
-                "so that it satisfies response_schema",
-            )
-        return text
-
-    def step_fits(self) -> bool:
-        """Whether another decoding step, and the margin after it, end by the deadline.
-
-        True before there is a plan, and so nothing that could be answered instead.
-        """
-        if self._plan is None:
-            return True
-        cached = self._plan.kept_tokens + self._parts.engine.response_tokens - 1
-        return self._time_model.step(cached) + self._decided.margin <= self._remaining()
+            outcome = self._ended()
+        except Exception as failure:
+            _LOG.exception("%s failed", self.job.id)
+            outcome = self.overrun(Reason.FAILED, f"{type(failure).__name__}: {failure}")
+        self._prediction.cancel()
+        self._give_up_engine()
+        return outcome
 
     def overrun(self, reason: Reason, detail: str) -> Overrun:
         """The overrun that ends (or, for LATE, accompanies) this execution now."""
-        partial_text, response_tokens = self._partial()
+        partial_text, response_tokens = self._text_so_far()
         return Overrun(
             job=self.job,
             reason=reason,
             stage=self.stage,
             detail=detail,
-            timing=self._timing_now(),
+            timing=self._timeline.timing(self._prediction.elapsed),
             partial_text=partial_text,
             response_tokens=response_tokens,
             plan=self._plan,
             predicted_prefill=self._predicted_prefill,
+            predictor_fault=self._prediction.fault,
         )
 
-    def partial(self) -> Partial:
-        """The response so far; while it is decoded.
+    def _ended(self) -> Outcome:
+        """The response, or the overrun of a job that was stopped."""
+        outcome: Outcome
+        try:
+            outcome = self._answer()
+        except JobStopped as stop:
+            outcome = self.overrun(stop.reason, stop.detail)
+        self._observe()
+        return outcome
+
+    def _answer(self) -> Response:
+        """From the prompt to the response.
 
         Raises:
+            JobStopped: the deadline, its caller or a bound on the instruction ended it.
             Exception: whatever the engine raised.
         """
+        engine = self._parts.engine
+        self._begin()
+        self._prefill()
+        plan = self._plan = self._make_plan()
+        if engine.finish_reason is None:
+            # Still the prefill's: its last chunk, or the plan, may have outlasted the deadline.
+            self._checkpoint()
+        self.stage = Stage.DECODE
+        self._timeline.planned()
+        finish, text = self._decode(plan)
+        timing = self._timeline.timing(self._prediction.elapsed)
+        if timing.slack < 0.0:
+            self._miss()
+        return Response(
+            job=self.job,
+            text=text,
+            finish_reason=finish,
+            late=self.late,
+            response_tokens=engine.response_tokens,
+            plan=plan,
+            predicted_prefill=self._predicted_prefill,
+            timing=timing,
+            predictor_fault=self._prediction.fault,
+        )
+
+    def _begin(self) -> None:
+        """Hand the prompt to the engine and start the predictor beside it."""
+        prepared, parts = self._prepared, self._parts
+        self._checkpoint()
+        request = prepared.request
+        self._predicted_prefill = self._time_model.prefill(request.prompt_tokens)
+        self._check_prefill()
+        parts.engine.begin(request, prepared.max_tokens)
+        if parts.predictor is not None:
+            longest = self._time_model.longest_predictor_input(request.prompt_tokens)
+            self._prediction.start(parts.predictor, request, longest)
+
+    def _check_prefill(self) -> None:
+        """Leave the engine to others where prefill alone cannot end by the deadline.
+
+        Not under Skip-Next, whose late answers count too.
+        """
+        remaining, tokens = self._remaining(), self._prepared.request.prompt_tokens
+        if self._decided.policy is OverrunPolicy.SKIP_NEXT or self._parts.pace.prefill_fits(
+            self._predicted_prefill, remaining
+        ):
+            return
+        raise JobStopped(
+            Reason.EXPIRED,
+            f"deadline: {remaining:.3f} s ahead, but prefill of {tokens} tokens alone is predicted "
+            f"to take {self._predicted_prefill:.3f} s",
+        )
+
+    def _prefill(self) -> None:
+        """Fill the cache, chunk by chunk."""
+        self.stage = Stage.PREFILL
+        while not self._parts.engine.prefill_chunk():
+            self._checkpoint()
+        self._timeline.prefilled()
+        self._parts.pace.observe_prefill(self._timeline.spent, self._predicted_prefill)
+
+    def _make_plan(self) -> Plan:
+        """Take the prediction and plan from the time that is really left."""
+        parts, prepared = self._parts, self._prepared
+        finished = parts.engine.finish_reason is not None
+        allowed = min(parts.predictor_grace, _GRACE_SHARE * self._remaining())
+        lengths = self._prediction.within(0.0 if finished else max(0.0, allowed))
+        max_tokens = prepared.max_tokens
+        self._length_risk = None if lengths is None else parts.coverage.assess(lengths)
+        situation = Situation(
+            prompt_tokens=prepared.request.prompt_tokens,
+            max_tokens=max_tokens,
+            predicted_tokens=None if lengths is None else lengths.predicted_tokens(max_tokens),
+            window=parts.engine.window,
+            spent=self._timeline.spent,
+            remaining=self._remaining() - self._decided.margin,
+            length_risk=self._length_risk,
+            pace=parts.pace.pace(self._decided.time_risk),
+            quality=parts.quality,
+        )
+        return self._decided.planner.plan(situation, self._time_model)
+
+    def _decode(self, plan: Plan) -> tuple[FinishReason, str]:
+        """Evict and decode as planned; why the response ended, and its text."""
+        engine, evictions = self._parts.engine, list(plan.evictions)
+        while (finish := engine.finish_reason) is None:
+            if evictions and engine.response_tokens >= evictions[0].at_token:
+                self._kept = evictions.pop(0).kept_tokens
+                engine.evict(self._kept)
+                if engine.response_tokens == 1:
+                    self._timeline.evicted()
+            self._checkpoint()
+            if self._decided.policy is OverrunPolicy.ANYTIME and not self._step_fits():
+                return FinishReason.DEADLINE, self._early_text()
+            self._step()
+        if finish is FinishReason.LENGTH and self.job.response_schema:
+            return finish, self._closed_text()
+        return finish, engine.text()
+
+    def _early_text(self) -> str:
+        """What can stand for itself of a response that the deadline ends."""
+        if text := self._parts.engine.complete_prefix():
+            return text
+        raise JobStopped(
+            Reason.KILLED,
+            "deadline: too near for another token, and nothing generated can stand for itself",
+        )
+
+    def _closed_text(self) -> str:
+        """What satisfies the schema of a response that N_max ends."""
+        engine = self._parts.engine
+        if text := engine.complete_prefix():
+            return text
+        raise JobStopped(
+            Reason.FAILED,
+            f"max_tokens: after {engine.response_tokens} tokens nothing can be closed "
+            "so that it satisfies response_schema",
+        )
+
+    def _checkpoint(self) -> None:
+        """Between two pieces of engine work, the caller or the deadline may end the job here."""
+        if detail := self._canceled():
+            raise JobStopped(Reason.CANCELED, detail)
+        decoding = self.stage is Stage.DECODE
+        # Anytime ends a response that grows before the deadline, not at it.
+        early = decoding and self._decided.policy is OverrunPolicy.ANYTIME
+        if not early and self._parts.clock.now_ns() >= self.job.deadline_ns:
+            self._miss()
+        if decoding:
+            self._look()
+
+    def _miss(self) -> None:
+        """The deadline has passed: let the job run on (Skip-Next), or stop it."""
+        if self._decided.policy is not OverrunPolicy.SKIP_NEXT:
+            raise JobStopped(Reason.KILLED, "deadline: reached before the response was complete")
+        if not self.late:
+            self.late = True
+            detail = "deadline: reached, the response will be late"
+            self._tell_late(self.overrun(Reason.LATE, detail))
+
+    def _step(self) -> None:
+        """One decoding step, timed for those to come."""
+        parts, profiled = self._parts, self._profiled_step()
+        before_ns = parts.stopwatch.now_ns()
+        parts.engine.step()
+        parts.pace.observe_step(seconds(parts.stopwatch.now_ns() - before_ns), profiled)
+
+    def _step_fits(self) -> bool:
+        """Whether another decoding step, and the margin after it, end by the deadline.
+
+        As fast as the latest steps were: the profile may have been taken on a quieter machine.
+        """
+        step = self._parts.pace.step(self._profiled_step())
+        return step + self._decided.margin <= self._remaining()
+
+    def _profiled_step(self) -> float:
+        """Seconds of the next decoding step as profiled."""
+        return self._time_model.step(self._kept + self._parts.engine.response_tokens - 1)
+
+    def _remaining(self) -> float:
+        """Seconds of execution until the deadline, at the rate of the deadline's clock."""
+        clock = self._parts.clock
+        return seconds(self.job.deadline_ns - clock.now_ns()) / clock.rate
+
+    def _look(self) -> None:
+        """Let the observer look; one that fails sees no more, and costs the job nothing."""
+        if self._observer is None:
+            return
+        try:
+            self._observer(self._partial)
+        except Exception:
+            _LOG.exception("%s: its partial response could not be shown", self.job.id)
+            self._observer = None
+
+    def _partial(self) -> Partial:
+        """The response so far, while it is decoded."""
         engine, plan = self._parts.engine, self._plan
         return Partial(
             job=self.job,
@@ -155,7 +310,7 @@ class Execution:
             slack=seconds(self.job.deadline_ns - self._parts.clock.now_ns()),
         )
 
-    def _partial(self) -> tuple[str, int]:
+    def _text_so_far(self) -> tuple[str, int]:
         """Text and tokens so far; nothing where a broken engine cannot say it.
 
         An overrun must come out whatever state the engine is in.
@@ -168,85 +323,23 @@ class Execution:
             _LOG.exception("%s: the engine cannot tell its partial text", self.job.id)
             return "", 0
 
-    def _begin(self) -> tuple[int, int]:
-        """Tokenise, check the bounds, start the predictor; N_x and N_max."""
-        job, parts = self.job, self._parts
-        request = self._prepared()
-        prompt_tokens = request.prompt_tokens
-        self._checkpoint()
-        max_tokens = parts.max_tokens_of(job, prompt_tokens)
-        parts.engine.begin(request, max_tokens)
-        self._predicted_prefill = self._time_model.prefill(prompt_tokens)
-        if parts.predictor is not None:
-            longest = self._time_model.longest_predictor_input(prompt_tokens)
-            self._prediction = parts.predictor.start(request.text, request.prompt_ids, longest)
-        return prompt_tokens, max_tokens
-
-    def _prepared(self) -> PreparedRequest:
-        """The request as the engine takes it; what cannot be taken is the instruction's fault."""
-        job = self.job
+    def _give_up_engine(self) -> None:
+        """Nothing of the request goes on, wherever the engine runs it."""
         try:
-            return self._parts.engine.prepare(job.conversation, job.response_schema)
-        except SchemaRefused as error:
-            raise JobStopped(Reason.REJECTED, str(error)) from error
-        except RequestError as error:
-            raise JobStopped(Reason.REJECTED, f"messages: {error}") from error
+            self._parts.engine.abort()
+        except Exception:
+            _LOG.exception("%s: the engine could not give it up", self.job.id)
 
-    def _make_plan(self, prompt_tokens: int, max_tokens: int) -> Plan:
-        """Take the prediction and plan from the time that is really left."""
-        parts, lengths = self._parts, self._prediction_in_time()
-        self._length_risk = None if lengths is None else parts.coverage.assess(lengths)
-        situation = Situation(
-            prompt_tokens=prompt_tokens,
-            max_tokens=max_tokens,
-            predicted_tokens=None if lengths is None else lengths.predicted_tokens(max_tokens),
-            window=parts.engine.window,
-            spent=self._timeline.spent,
-            remaining=self._remaining() - self._decided.margin,
-            length_risk=self._length_risk,
-            pace=parts.pace.pace(self._decided.time_risk),
-            quality=parts.quality,
-        )
-        return self._decided.planner.plan(situation, self._time_model)
-
-    def _prediction_in_time(self) -> LengthDistribution | None:
-        """The predicted length; None where there is no prediction, or none in time."""
-        if self._prediction is None:
-            return None
-        finished = self._parts.engine.finish_reason is not None
-        allowed = min(self._parts.predictor_grace, _GRACE_SHARE * self._remaining())
-        grace = 0.0 if finished else allowed
-        return self._prediction.wait(max(0.0, grace))
-
-    def _observe(self, *, complete: bool) -> None:
+    def _observe(self) -> None:
         """Tell how far the response got, and how late; what was stopped was longer than that."""
         plan, parts = self._plan, self._parts
         if plan is None:
             return
         reached = parts.engine.response_tokens
+        complete = parts.engine.finish_reason in _BY_ITSELF
         if reached > 1:  # The first token is the prefill's, and needs no eviction.
             n_x, kept = plan.prompt_tokens, plan.kept_tokens
             profiled = self._time_model.evict_and_decode(n_x, kept, reached)
             parts.pace.observe(self._timeline.since_plan, profiled)
         if self._length_risk is not None:
             parts.coverage.observe(self._length_risk, reached, complete=complete, alpha=plan.alpha)
-
-    def _response(self, plan: Plan, finish: FinishReason, text: str) -> Response:
-        return Response(
-            job=self.job,
-            text=text,
-            finish_reason=finish,
-            late=False,
-            response_tokens=self._parts.engine.response_tokens,
-            plan=plan,
-            predicted_prefill=self._predicted_prefill,
-            timing=self._timing_now(),
-        )
-
-    def _remaining(self) -> float:
-        """Seconds of execution until the deadline, at the rate of the deadline's clock."""
-        clock = self._parts.clock
-        return seconds(self.job.deadline_ns - clock.now_ns()) / clock.rate
-
-    def _timing_now(self) -> Timing:
-        return self._timeline.timing(self._prediction.elapsed if self._prediction else 0.0)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 
-from timebill_ros.runtime.memory import Memory
 from timebill_ros.runtime.outcome import Outcome, Reason, Response
 from timebill_ros.runtime.settings import Settings
 
@@ -21,6 +23,7 @@ ENOUGH = 10
 _NEARLY_FULL = 0.75
 # Shares of the machine's memory that are left when the kernel may soon end a process.
 _LITTLE_MEMORY, _NO_MEMORY = 0.10, 0.03
+_MIB = 1024.0 * 1024.0
 
 # Not the node's doing, so no miss: what the sender got wrong or withdrew.
 _NOT_MISSED = {Reason.REJECTED, Reason.CANCELED}
@@ -118,6 +121,42 @@ def queue_report(depth: int, peak: int, capacity: int) -> Report:
     if peak >= _NEARLY_FULL * capacity:
         return Report(Level.WARN, f"{peak} of {capacity} places were taken", values)
     return Report(Level.OK, "has room", values)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory of this process, MiB.
+
+    Attributes:
+        present, peak: resident now, and at most so far.
+        available_share: of the machine's memory, what can still be had; None where the system does
+            not tell (it is read from Linux's /proc).
+    """
+
+    present: float
+    peak: float
+    available_share: float | None
+
+
+def memory_now(proc: Path = Path("/proc")) -> Memory:
+    """The memory at this moment."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    # Kilobytes on Linux, bytes on macOS.
+    peak = usage.ru_maxrss / (_MIB if sys.platform == "darwin" else 1024.0)
+    try:
+        resident_pages = int((proc / "self/statm").read_text().split()[1])
+        machine = _kilobytes((proc / "meminfo").read_text())
+        share = machine["MemAvailable"] / machine["MemTotal"]
+    except (OSError, KeyError, ValueError, IndexError, ZeroDivisionError):
+        return Memory(present=peak, peak=peak, available_share=None)
+    present = resident_pages * resource.getpagesize() / _MIB
+    return Memory(present=present, peak=max(peak, present), available_share=share)
+
+
+def _kilobytes(meminfo: str) -> dict[str, int]:
+    """The lines ``Name:  1234 kB`` of /proc/meminfo."""
+    rows = (line.split() for line in meminfo.splitlines())
+    return {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) >= 2}
 
 
 def memory_report(memory: Memory) -> Report:

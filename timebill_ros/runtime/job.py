@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One instruction, once its deadline is an instant of the runtime's clock."""
+"""One instruction, once its deadline is an instant of the server's clock."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Job:
         max_tokens: N_max; None for the server's default.
         response_schema: JSON schema that the response is held to; "" for free text.
         context: what the caller wants back with the outcome; never looked at.
+        deadline_field: the field of the instruction that set the deadline, "budget" or "deadline";
+            a refusal names it.
     """
 
     id: str
@@ -28,3 +30,4 @@ class Job:
     max_tokens: int | None = None
     response_schema: str = ""
     context: object = None
+    deadline_field: str = "budget"

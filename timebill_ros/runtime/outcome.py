@@ -40,9 +40,9 @@ class Timing:
     the monotonic clock. The two add up only where they run at one rate.
 
     Attributes:
-        queued: release to the start of execution, on the deadlines' clock.
+        queued: release to the start of execution, tokenising included, on the deadlines' clock.
         predict: the length predictor, beside prefill on a thread of its own.
-        prefill: tokenising the prompt and filling the cache.
+        prefill: filling the cache, up to the first response token.
         evict, decode: eviction, and response tokens 2..N.
         total: release to the outcome, on the deadlines' clock.
         slack: deadline minus the outcome's instant, on the deadlines' clock; negative where it
@@ -68,7 +68,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer; ``late`` where Skip-Next let it run past its deadline."""
+    """An answer.
+
+    Attributes:
+        job: what was asked.
+        text, finish_reason, response_tokens: the answer, why it ended, and N.
+        late: it ended after its deadline, as Skip-Next allows.
+        plan, predicted_prefill: what was decided, and the prefill's estimate, s.
+        timing: what was measured.
+        predictor_fault: why the length predictor failed; "" where it did not.
+    """
 
     job: Job
     text: str
@@ -78,6 +87,7 @@ class Response:
     plan: Plan
     predicted_prefill: float
     timing: Timing
+    predictor_fault: str = ""
 
     @property
     def truncated(self) -> bool:
@@ -92,9 +102,17 @@ class Response:
 
 @dataclass(frozen=True)
 class Overrun:
-    """No timely answer: the reason, how far it came, and what there was of the text.
+    """No timely answer.
 
-    ``plan`` is None where the job ended before one was made.
+    Attributes:
+        job: what was asked.
+        reason, detail: why, also in words.
+        stage: how far it came.
+        timing: what was measured until then.
+        partial_text, response_tokens: what was generated until then.
+        plan: None where the job ended before one was made.
+        predicted_prefill: the prefill's estimate, s; 0 where the prompt was not looked at.
+        predictor_fault: why the length predictor failed; "" where it did not.
     """
 
     job: Job
@@ -106,6 +124,7 @@ class Overrun:
     response_tokens: int = 0
     plan: Plan | None = None
     predicted_prefill: float = 0.0
+    predictor_fault: str = ""
 
     @property
     def terminal(self) -> bool:
@@ -114,3 +133,18 @@ class Overrun:
 
 
 Outcome = Response | Overrun
+
+
+class JobStopped(Exception):
+    """The job ends here with an overrun: raised where that is known, and caught in one place.
+
+    Attributes:
+        reason: the overrun's reason.
+        detail: one sentence for the user: the field or the cause, and the bound.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        """Keep the reason beside the message."""
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is decided about every job, and may be decided otherwise for the next one."""
+"""How jobs are planned and what their deadlines mean: may change from one job to the next."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from timebill_ros.runtime.settings import Settings
 
 
 class OverrunPolicy(Enum):
-    """What happens at the deadline of a job that has not ended.
+    """What happens to a running job whose deadline comes before its response is complete.
 
-    Kill stops it. Skip-Next lets it end and skips the jobs behind it. Anytime answers shortly
-    before with what can stand for itself of the response so far; without any it is killed.
+    Kill stops the job at its deadline. Skip-Next lets it run to its end, and skips the jobs that
+    wait behind it. Anytime ends it shortly before its deadline, and answers with the part of the
+    response that makes sense alone; where there is no such part, the job is killed.
     """
 
     KILL = "kill"
@@ -25,12 +26,14 @@ class OverrunPolicy(Enum):
 
 @dataclass(frozen=True)
 class Decisions:
-    """How a job's eviction ratio is chosen, and what happens at its deadline.
+    """What the settings decide about one job; it keeps them from its start to its end.
 
     Attributes:
-        planner, policy: as their names say.
-        anytime_margin: time that Anytime keeps for closing and publishing an answer, s.
-        time_risk: accepted share of requests that are slower than their worst case.
+        planner: chooses how much of the prompt's cache is evicted.
+        policy: what the deadline does to a job that has not ended.
+        anytime_margin: s that Anytime leaves before the deadline for closing and publishing the
+            answer.
+        time_risk: share of requests that may be slower than their planned worst case.
     """
 
     planner: Planner
@@ -40,12 +43,12 @@ class Decisions:
 
     @property
     def margin(self) -> float:
-        """How long before its deadline a job is to end, s."""
+        """Seconds before its deadline at which a job is to end: 0 unless the policy is Anytime."""
         return self.anytime_margin if self.policy is OverrunPolicy.ANYTIME else 0.0
 
 
 def decisions(settings: Settings) -> Decisions:
-    """What the settings decide.
+    """Read the decisions from the settings.
 
     Raises:
         SettingError: a setting out of its bounds, by name.

@@ -1,15 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a length predictor on a thread of its own, beside the engine."""
+"""Length predictions on a thread of their own, beside the engine, and what a job makes of one."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.engine.protocol import PreparedRequest
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.runtime.clock import Clock, MonotonicClock, seconds
+
+_LOG = logging.getLogger(__name__)
+
+
+class PendingPrediction(Protocol):
+    """A prediction under way beside prefill."""
+
+    def wait(self, timeout: float) -> LengthDistribution | None:
+        """The distribution, waiting at most ``timeout`` s; None where it is not there by then.
+
+        Raises:
+            Exception: whatever the predictor raised.
+        """
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more; one that has not started never will."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the predictor has worked on it."""
+
+
+class PredictionService(Protocol):
+    """Starts predictions that run beside the engine."""
+
+    def start(self, text: str, prompt_ids: Sequence[int], max_input: int) -> PendingPrediction:
+        """Begin to predict from at most ``max_input`` tokens; returns at once."""
+
+
+class JobPrediction:
+    """One job's prediction, which may be late or broken: the job is planned without it then.
+
+    Attributes:
+        fault: why the predictor failed; "" where it did not.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        """Nothing is predicted until ``start``."""
+        self.fault = ""
+        self._job_id = job_id
+        self._pending: PendingPrediction | None = None
+
+    def start(self, predictor: PredictionService, request: PreparedRequest, longest: int) -> None:
+        """Begin to predict from at most ``longest`` tokens; returns at once."""
+        try:
+            self._pending = predictor.start(request.text, request.prompt_ids, longest)
+        except Exception as failure:
+            self._failed(failure)
+
+    def within(self, timeout: float) -> LengthDistribution | None:
+        """The distribution, waiting at most ``timeout`` s; None where it is late or broken."""
+        if self._pending is None:
+            return None
+        try:
+            return self._pending.wait(timeout)
+        except Exception as failure:
+            self._failed(failure)
+            return None
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        if self._pending is not None:
+            self._pending.cancel()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the predictor has worked on it."""
+        return 0.0 if self._pending is None else self._pending.elapsed
+
+    def _failed(self, failure: Exception) -> None:
+        self.fault = f"{type(failure).__name__}: {failure}"
+        _LOG.warning("%s: the length predictor failed: %s", self._job_id, self.fault)
 
 
 @dataclass

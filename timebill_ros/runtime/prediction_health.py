@@ -44,21 +44,29 @@ class PredictionHealth:
 
     def __init__(self) -> None:
         """No plan yet."""
+        self._faults: deque[str] = deque(maxlen=WINDOW)  # "" for a predictor that did not fail
         self._last: deque[_Comparison] = deque(maxlen=WINDOW)
 
     def add(self, outcome: Outcome) -> None:
-        """Take an outcome into account that was decoded to its end, or to its deadline."""
+        """Take an outcome into account that has a plan.
+
+        Predicted and actual are compared where it was decoded to its end, or to its deadline.
+        """
+        if outcome.plan is not None:
+            self._faults.append(outcome.predictor_fault)
         if outcome.plan is not None and _decoded(outcome):
             complete = isinstance(outcome, Response) and not outcome.truncated
             self._last.append(_compare(outcome, outcome.plan, complete=complete))
 
     def report(self, settings: Settings) -> Report:
-        """WARN where more plans than ``beyond_plan_warn`` did not hold; never ERROR.
+        """WARN where the predictor failed, or more plans than ``beyond_plan_warn`` did not hold.
+
+        Never ERROR.
 
         A plan that did not hold need not have missed its deadline: misses are a subject of their
         own.
         """
-        last = list(self._last)
+        last, faults = list(self._last), [fault for fault in self._faults if fault]
         planned = _share(c.beyond_planned for c in last)
         wcet = _share(c.beyond_wcet for c in last)
         values = {
@@ -69,8 +77,12 @@ class PredictionHealth:
             "share beyond wcet": f"{wcet:.3f}",
             "share without prediction": f"{_share(not c.predicted for c in last):.3f}",
             "time margin": f"{last[-1].time_margin:.3f}" if last else _NONE,
+            "predictor failures": f"{len(faults)} of {len(self._faults)}",
             "plans": str(len(last)),
         }
+        if faults:
+            message = f"the length predictor failed {values['predictor failures']} times"
+            return Report(Level.WARN, f"{message}, last with {faults[-1]}", values)
         if len(last) >= ENOUGH and planned > settings.beyond_plan_warn:
             message = f"{planned:.0%} of the answers were longer than planned: plan for more"
             return Report(Level.WARN, message, values)

@@ -1,11 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The waiting jobs, earliest deadline first."""
+"""The waiting jobs by deadline, and how far each is prepared."""
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
+from dataclasses import dataclass
 
 from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.preparation import PreparedJob
+
+# Only this many of the most urgent jobs are prepared: a job far down the queue will wait anyway,
+# and may never run.
+_LOOK_AHEAD = 32
+
+
+@dataclass
+class _Waiting:
+    """One waiting job.
+
+    Attributes:
+        taken: somebody prepares it, or has done so.
+        prepared: what came of it; None until it is there.
+    """
+
+    job: Job
+    taken: bool = False
+    prepared: PreparedJob | None = None
+
+
+# (-deadline, -arrival, job): in ascending order, so that the most urgent one is the last.
+_Entry = tuple[int, int, _Waiting]
 
 
 class DeadlineQueue:
@@ -17,59 +41,109 @@ class DeadlineQueue:
     def __init__(self, capacity: int) -> None:
         """An empty queue for at most ``capacity`` waiting jobs."""
         self._capacity = capacity
-        self._heap: list[tuple[int, int, Job]] = []
+        self._entries: list[_Entry] = []
         self._arrivals = 0
         self._peak = 0
 
     def __len__(self) -> int:
         """Number of waiting jobs."""
-        return len(self._heap)
+        return len(self._entries)
 
     @property
     def full(self) -> bool:
         """Whether the next push has no room."""
-        return len(self._heap) >= self._capacity
+        return len(self._entries) >= self._capacity
+
+    @property
+    def earliest_deadline_ns(self) -> int | None:
+        """Deadline of the most urgent job; None where nothing waits."""
+        return -self._entries[-1][0] if self._entries else None
 
     def push(self, job: Job) -> None:
         """Add a job; the caller has checked that there is room."""
-        heapq.heappush(self._heap, (job.deadline_ns, self._arrivals, job))
+        insort(self._entries, (-job.deadline_ns, -self._arrivals, _Waiting(job)))
         self._arrivals += 1
-        self._peak = max(self._peak, len(self._heap))
+        self._peak = max(self._peak, len(self._entries))
 
     def take_peak(self) -> int:
         """Most jobs that waited at once since this was asked last."""
-        peak, self._peak = self._peak, len(self._heap)
+        peak, self._peak = self._peak, len(self._entries)
         return peak
 
-    def pop(self) -> Job | None:
-        """Remove the most urgent job; None where nothing waits."""
-        return heapq.heappop(self._heap)[2] if self._heap else None
+    def take_unprepared(self) -> Job | None:
+        """The most urgent job that nobody has prepared, for the caller to do so; it stays here."""
+        for _, _, waiting in reversed(self._entries[-_LOOK_AHEAD:]):
+            if not waiting.taken:
+                waiting.taken = True
+                return waiting.job
+        return None
+
+    @property
+    def has_unprepared(self) -> bool:
+        """Whether ``take_unprepared`` would give a job."""
+        return any(not waiting.taken for _, _, waiting in self._entries[-_LOOK_AHEAD:])
+
+    def keep_prepared(self, prepared: PreparedJob) -> None:
+        """The job is ready to run; one that does not wait here any more is forgotten."""
+        index = self._index_of(prepared.job)
+        if index is not None:
+            self._entries[index][2].prepared = prepared
+
+    @property
+    def has_prepared(self) -> bool:
+        """Whether ``pop_prepared`` would give a job."""
+        return self._last_prepared() is not None
+
+    def pop_prepared(self) -> PreparedJob | None:
+        """Remove the most urgent job that is ready to run; None where none is."""
+        index = self._last_prepared()
+        return None if index is None else self._entries.pop(index)[2].prepared
+
+    def pop_less_urgent_than(self, job: Job) -> Job | None:
+        """Remove the least urgent job, if ``job`` is more urgent than that; None otherwise."""
+        if self._entries and -self._entries[0][0] > job.deadline_ns:
+            return self._entries.pop(0)[2].job
+        return None
 
     def remove(self, job: Job) -> bool:
         """Take out this very job; False where it does not wait here."""
-        kept = [entry for entry in self._heap if entry[2] is not job]
-        found = len(kept) < len(self._heap)
-        if found:
-            heapq.heapify(kept)
-            self._heap = kept
-        return found
+        index = self._index_of(job)
+        if index is not None:
+            del self._entries[index]
+        return index is not None
 
     def pop_expired(self, now_ns: int) -> list[Job]:
         """Remove every job whose deadline has been reached, most urgent first."""
         expired = []
-        while self._heap and self._heap[0][0] <= now_ns:
-            expired.append(heapq.heappop(self._heap)[2])
+        while self._entries and -self._entries[-1][0] <= now_ns:
+            expired.append(self._entries.pop()[2].job)
         return expired
 
     def pop_released_after(self, instant_ns: int) -> list[Job]:
         """Remove every job whose release lies after ``instant_ns``, most urgent first."""
-        entries = sorted(self._heap, key=lambda entry: entry[:2])
-        # A sorted list is a heap.
-        self._heap = [entry for entry in entries if entry[2].release_ns <= instant_ns]
-        return [entry[2] for entry in entries if entry[2].release_ns > instant_ns]
+        jobs = [w.job for _, _, w in reversed(self._entries) if w.job.release_ns > instant_ns]
+        self._entries = [e for e in self._entries if e[2].job.release_ns <= instant_ns]
+        return jobs
 
     def pop_all(self) -> list[Job]:
         """Remove every job, most urgent first."""
-        jobs = [entry[2] for entry in sorted(self._heap, key=lambda entry: entry[:2])]
-        self._heap.clear()
+        jobs = [waiting.job for _, _, waiting in reversed(self._entries)]
+        self._entries.clear()
         return jobs
+
+    def _index_of(self, job: Job) -> int | None:
+        """Where this very job waits; None where it does not."""
+        entries = self._entries
+        index = bisect_left(entries, -job.deadline_ns, key=lambda entry: entry[0])
+        while index < len(entries) and entries[index][0] == -job.deadline_ns:
+            if entries[index][2].job is job:
+                return index
+            index += 1
+        return None
+
+    def _last_prepared(self) -> int | None:
+        """Where the most urgent job waits that is ready to run; None where none is."""
+        for index in range(len(self._entries) - 1, -1, -1):
+            if self._entries[index][2].prepared is not None:
+                return index
+        return None

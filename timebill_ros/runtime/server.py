@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 
 from timebill_ros.runtime.clock import seconds
-from timebill_ros.runtime.errors import JobStopped, TimeUp
 from timebill_ros.runtime.execution import Execution
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Stage, Timing
+from timebill_ros.runtime.outcome import JobStopped, Outcome, Overrun, Reason, Stage, Timing
 from timebill_ros.runtime.partial import Observer
-from timebill_ros.runtime.pipeline import Pipeline
-from timebill_ros.runtime.policy import Decisions, OverrunPolicy
+from timebill_ros.runtime.policy import Decisions
+from timebill_ros.runtime.preparation import Prepare, PreparedJob
 from timebill_ros.runtime.queue import DeadlineQueue
-from timebill_ros.runtime.run import Run
+from timebill_ros.runtime.server_parts import ServerParts
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,26 +23,39 @@ _LOG = logging.getLogger(__name__)
 class Server:
     """The one place that knows which jobs are in flight.
 
-    ``submit`` and the cancelling methods may be called from any thread and return at once;
-    ``serve_next`` belongs to the thread that owns the engine. ``emit`` is called with every
-    outcome, on whichever of these threads it arises, never while the server's lock is held; what it
-    raises is logged and costs that outcome alone. A job is in flight from its submission until its
-    terminal outcome is emitted, and is owned by the queue or by the running execution, never by
-    both: that is what makes the outcome unique.
+    ``submit`` and the cancelling methods may be called from any thread and return at once.
+    ``prepare_next`` belongs to one thread, ``serve_next`` to the thread that owns the engine.
+
+    A job is in flight from its submission until its terminal outcome. It waits in the queue, or an
+    execution has it, never both, and whoever takes it from there announces its outcome: that is
+    what makes the outcome unique. ``emit`` is called with every outcome, on whichever thread it
+    arises, after the job's id and place are free again, and never while the server's lock is held.
+    What ``emit`` raises is logged, and costs that outcome alone.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        parts: ServerParts,
         decided: Decisions,
         *,
+        prepare: Prepare,
         queue_capacity: int,
         emit: Callable[[Outcome], None],
         observe: Callable[[Job], Observer | None] = lambda _: None,
     ) -> None:
-        """An idle server that accepts jobs; ``observe`` says who watches one that starts."""
-        self._pipeline = pipeline
+        """An idle server that accepts jobs.
+
+        Args:
+            parts: what jobs run on.
+            decided: how they are planned, and what their deadlines mean.
+            prepare: makes a waiting job ready to run.
+            queue_capacity: most jobs that wait.
+            emit: see the class.
+            observe: says who watches a job that starts.
+        """
+        self._parts = parts
         self._decided = decided
+        self._prepare = prepare
         self._emit = emit
         self._observe = observe
         self._capacity = queue_capacity
@@ -53,50 +64,101 @@ class Server:
         self._changed = threading.Condition(self._lock)
         self._queue = DeadlineQueue(queue_capacity)
         self._ids: set[str] = set()
-        self._running: Run | None = None
+        self._running: Execution | None = None
+        self._cancel_detail: str | None = None  # why the running job is to stop
+        self._unannounced = 0  # jobs that have left, and whose outcome is still on its way
         self._closed_detail: str | None = None
 
     def submit(self, job: Job) -> None:
-        """Queue the job, or emit at once why not: EXPIRED, REJECTED or SKIPPED."""
+        """Queue the job, or emit at once why not: EXPIRED, REJECTED or SKIPPED.
+
+        A full queue gives up its least urgent job for a more urgent one.
+        """
+        displaced: Job | None = None
+        self._drop_expired()  # which frees places and ids
         with self._changed:
             refusal = self._refusal(job)
+            if refusal is None and self._queue.full:
+                displaced = self._queue.pop_less_urgent_than(job)
+                if displaced is None:
+                    refusal = Reason.REJECTED, f"queue: full with {self._capacity} instructions"
+                else:
+                    self._leave([displaced])
             if refusal is None:
                 self._queue.push(job)
                 self._ids.add(job.id)
-                self._changed.notify()
+                self._changed.notify_all()
+        if displaced is not None:
+            detail = f"queue: full with {self._capacity} instructions, displaced by the more urgent"
+            self._announce_never_started(displaced, Reason.REJECTED, f"{detail} {job.id!r}")
         if refusal is not None:
-            self._never_started(job, *refusal)
+            self._tell(self._never_started(job, *refusal))
 
     def reject(self, job: Job, detail: str) -> None:
         """Emit REJECTED for a job that was found wanting before it could be submitted."""
-        self._never_started(job, Reason.REJECTED, detail)
+        self._tell(self._never_started(job, Reason.REJECTED, detail))
 
-    def wait_for_job(self, timeout: float) -> bool:
-        """Whether a job waits, after at most ``timeout`` s."""
+    def wait_for_unprepared(self, timeout: float) -> None:
+        """Return once a job waits to be prepared, after at most ``timeout`` s."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._queue) > 0, timeout)
+            self._changed.wait_for(lambda: self._queue.has_unprepared, timeout)
 
-    def serve_next(self) -> bool:
-        """Run the most urgent job to its outcome; False where none waits."""
+    def prepare_next(self) -> bool:
+        """Prepare the most urgent job that nobody has prepared; False where none waits."""
         self._drop_expired()
         with self._lock:
-            job = self._queue.pop()
-            if job is None:
-                return False
-            decided = self._decided
-            execution = Execution(job, self._pipeline, decided, self._checkpoint)
-            run = self._running = Run(execution, decided)
-        outcome = self._outcome_of(run)
-        # Announced before the server is free again: what arrives until then is behind this job.
-        self._end(run, outcome)
+            job = self._queue.take_unprepared()
+        if job is None:
+            return False
+        prepared, refusal = self._prepared(job)
         with self._changed:
+            if prepared is not None:
+                self._queue.keep_prepared(prepared)
+                self._changed.notify_all()
+            elif self._queue.remove(job):
+                self._leave([job])
+            else:
+                return True  # canceled or expired meanwhile
+        if refusal is not None:
+            self._announce_never_started(job, refusal.reason, refusal.detail)
+        return True
+
+    def wait_for_prepared(self, timeout: float) -> None:
+        """Return once a job is ready to run or has expired, after at most ``timeout`` s."""
+        with self._changed:
+            earliest_ns = self._queue.earliest_deadline_ns
+            if earliest_ns is not None:
+                clock = self._parts.clock
+                timeout = min(timeout, seconds(earliest_ns - clock.now_ns()) / clock.rate)
+            self._changed.wait_for(lambda: self._queue.has_prepared, max(0.0, timeout))
+
+    def serve_next(self) -> bool:
+        """Run the most urgent job that is ready, to its outcome; False where none is."""
+        self._drop_expired()
+        with self._lock:
+            prepared = self._queue.pop_prepared()
+            if prepared is None:
+                return False
+            job = prepared.job
+            self._cancel_detail = None
+            execution = self._running = Execution(
+                prepared,
+                self._parts,
+                self._decided,
+                canceled=self._attend,
+                tell_late=self._skip_behind,
+            )
+        outcome = execution.run(self._observer_of(job))
+        with self._lock:
+            if self._running is not execution:
+                return True  # abandoned: its outcome was announced without it
             self._running = None
-            self._ids.discard(job.id)
-            self._changed.notify_all()
+            self._leave([job])
+        self._announce(outcome)
         return True
 
     def decide(self, decided: Decisions) -> None:
-        """Plan the next jobs otherwise, and treat the next missed deadline otherwise."""
+        """Plan the next jobs otherwise, and treat their deadlines otherwise."""
         self._decided = decided
 
     def cancel(self, job: Job, detail: str) -> bool:
@@ -106,49 +168,51 @@ class Server:
         ended. One that ends by itself just now has that outcome, and no other.
         """
         with self._lock:
-            queued = self._queue.remove(job)
-            if queued:
-                self._ids.discard(job.id)
+            if self._queue.remove(job):
+                self._leave([job])
+            elif self._running is not None and self._running.job is job:
+                self._cancel_detail = detail
+                return True
             else:
-                run = self._running
-                if run is None or run.ended or run.execution.job is not job:
-                    return False
-                run.cancel_detail = detail
-        if queued:
-            self._never_started(job, Reason.CANCELED, detail)
+                return False
+        self._announce_never_started(job, Reason.CANCELED, detail)
         return True
 
     def cancel_all(self, detail: str) -> None:
         """Emit CANCELED for what is queued; stop what runs within one piece of engine work."""
         with self._lock:
-            canceled = self._take_queue()
+            canceled = self._queue.pop_all()
+            self._leave(canceled)
             if self._running is not None:
-                self._running.cancel_detail = detail
+                self._cancel_detail = detail
         for job in canceled:
-            self._never_started(job, Reason.CANCELED, detail)
+            self._announce_never_started(job, Reason.CANCELED, detail)
 
     def rewind(self, detail: str) -> None:
         """The deadlines' clock was set back: emit CANCELED for what was released after its now.
 
         What such jobs ask about has not happened yet, or will happen again with the same ids.
         """
-        now_ns = self._pipeline.clock.now_ns()
+        now_ns = self._parts.clock.now_ns()
         with self._lock:
             canceled = self._queue.pop_released_after(now_ns)
-            self._ids.difference_update(job.id for job in canceled)
-            run = self._running
-            if run is not None and run.execution.job.release_ns > now_ns:
-                run.cancel_detail = detail
+            self._leave(canceled)
+            if self._running is not None and self._running.job.release_ns > now_ns:
+                self._cancel_detail = detail
         for job in canceled:
-            self._never_started(job, Reason.CANCELED, detail)
+            self._announce_never_started(job, Reason.CANCELED, detail)
 
     def abandon(self, detail: str) -> None:
         """Emit CANCELED for what runs without waiting for its engine; its outcome is void."""
         with self._lock:
-            run = self._running
-        if run is not None:
-            job, stage = run.execution.job, run.execution.stage
-            self._end(run, self._without_engine(job, Reason.CANCELED, stage, detail))
+            execution, self._running = self._running, None
+            if execution is None:
+                return
+            self._cancel_detail = detail
+            self._leave([execution.job])
+        self._announce(
+            self._without_engine(execution.job, Reason.CANCELED, execution.stage, detail)
+        )
 
     def close(self, detail: str) -> None:
         """Reject every later job with ``detail``, and cancel what is in flight."""
@@ -162,11 +226,9 @@ class Server:
             self._closed_detail = None
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Whether nothing is in flight, after at most ``timeout`` s."""
+        """Whether every job has had its outcome announced, after at most ``timeout`` s."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: self._running is None and len(self._queue) == 0, timeout
-            )
+            return self._changed.wait_for(lambda: not self._ids and self._unannounced == 0, timeout)
 
     @property
     def queue_depth(self) -> int:
@@ -180,8 +242,8 @@ class Server:
             return self._queue.take_peak()
 
     def _refusal(self, job: Job) -> tuple[Reason, str] | None:
-        """Why this job is not queued; None where it is."""
-        overdue_ns = self._pipeline.clock.now_ns() - job.deadline_ns
+        """Why this job is not taken, whether or not there is room; None where it is."""
+        overdue_ns = self._parts.clock.now_ns() - job.deadline_ns
         if self._closed_detail is not None:
             return Reason.REJECTED, self._closed_detail
         if job.id in self._ids:
@@ -189,92 +251,78 @@ class Server:
         if overdue_ns >= 0:
             return Reason.EXPIRED, f"deadline: passed {seconds(overdue_ns):.3f} s before arrival"
         if self._running is not None and self._running.late:
-            late = self._running.execution.job.id
-            return Reason.SKIPPED, f"arrived while {late!r} ran past its deadline"
-        if self._queue.full:
-            return Reason.REJECTED, f"queue: full with {self._capacity} instructions"
+            return Reason.SKIPPED, f"arrived while {self._running.job.id!r} ran past its deadline"
         return None
 
-    def _outcome_of(self, run: Run) -> Outcome:
-        """Run the job; every way it can end becomes its terminal outcome here."""
-        execution = run.execution
+    def _prepared(self, job: Job) -> tuple[PreparedJob | None, JobStopped | None]:
+        """The job ready to run, or why it cannot be."""
         try:
-            run.observer = self._observe(execution.job)
-            response = execution.run()
-            if response.timing.slack < 0.0:
-                self._miss(run)
+            return self._prepare(job), None
         except JobStopped as stop:
-            return execution.overrun(stop.reason, stop.detail)
+            return None, stop
         except Exception as failure:
-            _LOG.exception("%s failed", execution.job.id)
-            return execution.overrun(Reason.FAILED, f"{type(failure).__name__}: {failure}")
-        return replace(response, late=run.late)
+            _LOG.exception("%s could not be prepared", job.id)
+            return None, JobStopped(Reason.FAILED, f"{type(failure).__name__}: {failure}")
 
-    def _checkpoint(self) -> None:
-        """Between two pieces of engine work: time and the caller may end the running job here."""
+    def _observer_of(self, job: Job) -> Observer | None:
+        try:
+            return self._observe(job)
+        except Exception:
+            _LOG.exception("%s: nobody can watch it", job.id)
+            return None
+
+    def _attend(self) -> str | None:
+        """Between two pieces of engine work: look after the queue; why the job is to stop."""
         self._drop_expired()
-        run = self._running
-        if run is None:
-            return
-        if run.cancel_detail is not None:
-            raise JobStopped(Reason.CANCELED, run.cancel_detail)
-        anytime = run.decoding and run.decided.policy is OverrunPolicy.ANYTIME
-        if not anytime and self._pipeline.clock.now_ns() >= run.execution.job.deadline_ns:
-            self._miss(run)
-        run.look()
-        # After the look, which takes its time.
-        if anytime and not run.execution.step_fits():
-            raise TimeUp
+        return self._cancel_detail
 
-    def _miss(self, run: Run) -> None:
-        """The running job's deadline has passed: let it run on (Skip-Next), or stop it."""
-        if run.decided.policy is not OverrunPolicy.SKIP_NEXT:
-            raise JobStopped(Reason.KILLED, "deadline: reached before the response was complete")
-        if run.late:
-            return
+    def _skip_behind(self, late: Overrun) -> None:
+        """The running job is late, and will end: tell so, and skip what waits behind it."""
         with self._lock:
-            run.late = True
-            skipped = self._take_queue()
-        self._announce(
-            run.execution.overrun(Reason.LATE, "deadline: reached, the response will be late")
-        )
+            skipped = self._queue.pop_all()
+            self._leave(skipped)
+        self._tell(late)
+        detail = f"queued behind {late.job.id!r}, which missed its deadline"
         for job in skipped:
-            detail = f"queued behind {run.execution.job.id!r}, which missed its deadline"
-            self._never_started(job, Reason.SKIPPED, detail)
+            self._announce_never_started(job, Reason.SKIPPED, detail)
 
     def _drop_expired(self) -> None:
         """Announce the queued jobs whose deadline has come: they would be late from the start."""
         with self._lock:
-            expired = self._queue.pop_expired(self._pipeline.clock.now_ns())
-            self._ids.difference_update(job.id for job in expired)
+            expired = self._queue.pop_expired(self._parts.clock.now_ns())
+            self._leave(expired)
         for job in expired:
             detail = "deadline: reached while the instruction waited in the queue"
-            self._never_started(job, Reason.EXPIRED, detail)
+            self._announce_never_started(job, Reason.EXPIRED, detail)
 
-    def _end(self, run: Run, outcome: Outcome) -> None:
-        """Announce the run's terminal outcome, unless it has had one."""
-        with self._lock:
-            ended, run.ended = run.ended, True
-        if not ended:
-            self._announce(outcome)
+    def _leave(self, jobs: Iterable[Job]) -> None:
+        """These are no longer in flight; the caller holds the lock and announces each of them."""
+        for job in jobs:
+            self._ids.discard(job.id)
+            self._unannounced += 1
 
-    def _never_started(self, job: Job, reason: Reason, detail: str) -> None:
-        self._announce(self._without_engine(job, reason, Stage.QUEUED, detail))
+    def _announce_never_started(self, job: Job, reason: Reason, detail: str) -> None:
+        self._announce(self._never_started(job, reason, detail))
 
     def _announce(self, outcome: Outcome) -> None:
+        """Tell the terminal outcome of a job that has left."""
+        self._tell(outcome)
+        with self._changed:
+            self._unannounced -= 1
+            self._changed.notify_all()
+
+    def _tell(self, outcome: Outcome) -> None:
         try:
             self._emit(outcome)
         except Exception:
             _LOG.exception("%s: its outcome could not be announced", outcome.job.id)
 
-    def _take_queue(self) -> list[Job]:
-        jobs = self._queue.pop_all()
-        self._ids.difference_update(job.id for job in jobs)
-        return jobs
+    def _never_started(self, job: Job, reason: Reason, detail: str) -> Overrun:
+        return self._without_engine(job, reason, Stage.QUEUED, detail)
 
     def _without_engine(self, job: Job, reason: Reason, stage: Stage, detail: str) -> Overrun:
         """An overrun from what the queue knows of a job."""
-        now_ns = self._pipeline.clock.now_ns()
+        now_ns = self._parts.clock.now_ns()
         waited = seconds(now_ns - job.release_ns)
         slack = seconds(job.deadline_ns - now_ns)
         timing = Timing(queued=waited, total=waited, slack=slack)

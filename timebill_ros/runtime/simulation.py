@@ -266,5 +266,12 @@ def simulate(server: Server, clock: VirtualClock, jobs: Iterable[Job]) -> None:
     """Submit every job at its release and serve until nothing is left to do."""
     for job in jobs:
         clock.at(job.release_ns, lambda job=job: server.submit(job))  # type: ignore[misc]
-    while server.serve_next() or clock.advance_to_next_event():
+    serve_all(server)
+    while clock.advance_to_next_event():
+        serve_all(server)
+
+
+def serve_all(server: Server) -> None:
+    """Prepare and serve what waits, until nothing does: what the threads do in real time."""
+    while server.prepare_next() or server.serve_next():
         pass

@@ -105,7 +105,7 @@ def _recorded_prompts(bag: Path, *, chat_template: bool) -> Iterator[Prompt]:
         BadInput: it cannot be read, holds none, or one with earlier turns for a model without a
             chat template.
     """
-    from timebill_ros.node.conversions import instruction_from
+    from timebill_ros.node.conversions import conversation_of
     from timebill_ros.replay.bag import Bag
     from timebill_ros.training.collection.prompts import Prompt
 
@@ -117,8 +117,7 @@ def _recorded_prompts(bag: Path, *, chat_template: bool) -> Iterator[Prompt]:
         source = f"{bag}, instruction {message.id}"
         if message.messages and not chat_template:
             raise BadInput(f"{source}: field messages needs a target with a chat template")
-        asked = instruction_from(message, id=message.id, received_ns=each.at_ns)
-        yield Prompt(source, asked.conversation)
+        yield Prompt(source, conversation_of(message))
 
 
 def _part(prompts: Iterable[Prompt], part: int, parts: int) -> Iterator[Prompt]:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from timebill_ros.runtime.worker import EngineThread
+from timebill_ros.runtime.serving_threads import ServingThreads
 
 from .simulated import Scene
 
@@ -15,30 +15,31 @@ PATIENCE = 20.0
 
 
 def test_an_exception_while_loading_reaches_the_caller_and_the_thread_still_ends() -> None:
-    thread = EngineThread()
+    thread = ServingThreads()
 
     def load() -> None:
         raise FileNotFoundError("no such model")
 
     with pytest.raises(FileNotFoundError, match="no such model"):
-        thread.call(load)
+        thread.start(load).result(PATIENCE)
     assert thread.stop(PATIENCE)
 
 
 def test_everything_runs_on_one_thread_of_its_own() -> None:
-    thread, begun, go = EngineThread(), threading.Event(), threading.Event()
+    thread, begun, go = ServingThreads(), threading.Event(), threading.Event()
 
     def load() -> int:
         begun.set()
         assert go.wait(PATIENCE)
         return threading.get_ident()
 
-    loading = thread._pool.submit(load)
+    loading = thread.start(load)
     assert begun.wait(PATIENCE)
     # A second thread, if there were one, would take this up at once.
-    behind = thread._pool.submit(threading.get_ident)
+    behind = thread.start(threading.get_ident)
     go.set()
-    assert loading.result(PATIENCE) == behind.result(PATIENCE) == thread.call(threading.get_ident)
+    later = thread.start(threading.get_ident)
+    assert loading.result(PATIENCE) == behind.result(PATIENCE) == later.result(PATIENCE)
     assert loading.result() != threading.get_ident()
     assert thread.stop(PATIENCE)
 
@@ -50,8 +51,14 @@ class Stuck:
         self.begun, self.go = threading.Event(), threading.Event()
         self.served = 0
 
-    def wait_for_job(self, timeout: float) -> bool:
-        return True
+    def wait_for_prepared(self, timeout: float) -> None:
+        """There is one."""
+
+    def wait_for_unprepared(self, timeout: float) -> None:
+        """There is none, and nobody waits for it."""
+
+    def prepare_next(self) -> bool:
+        return False
 
     def serve_next(self) -> bool:
         self.begun.set()
@@ -61,7 +68,7 @@ class Stuck:
 
 
 def test_stopping_tells_whether_the_job_under_way_has_ended() -> None:
-    thread, server = EngineThread(), Stuck()
+    thread, server = ServingThreads(), Stuck()
     thread.serve(server)  # type: ignore[arg-type]
     assert server.begun.wait(PATIENCE)
     assert not thread.stop(0.0)
@@ -71,17 +78,17 @@ def test_stopping_tells_whether_the_job_under_way_has_ended() -> None:
 
 
 def test_an_idle_thread_ends_without_a_job() -> None:
-    scene, thread = Scene(), EngineThread()
+    scene, thread = Scene(), ServingThreads()
     thread.serve(scene.server)
     assert thread.stop(PATIENCE)
     assert scene.outcomes == []
 
 
 def test_nothing_runs_after_the_end() -> None:
-    thread = EngineThread()
+    thread = ServingThreads()
     assert thread.stop(0.0)
     with pytest.raises(RuntimeError, match="shutdown"):
-        thread.call(lambda: None)
+        thread.start(lambda: None)
 
 
 class Broken(Stuck):
@@ -94,8 +101,8 @@ class Broken(Stuck):
 def test_a_server_that_fails_is_not_passed_over_in_silence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    thread = EngineThread()
-    thread.serve(Broken())
+    thread = ServingThreads()
+    thread.serve(Broken())  # type: ignore[arg-type]
     assert thread.stop(PATIENCE)
     assert "no job is served any more" in caplog.text
     assert "no outcome for this" in caplog.text

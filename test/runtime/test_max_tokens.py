@@ -8,22 +8,12 @@ from dataclasses import replace
 import pytest
 
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.runtime.errors import JobStopped
+from timebill_ros.runtime.admission import max_tokens_of
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Reason
-from timebill_ros.runtime.pipeline import Pipeline
-
-from .simulated import Scene
+from timebill_ros.runtime.outcome import JobStopped, Reason
 
 CONTEXT = 1000
 JOB = Job("a", Conversation("", "stop"), 0, 10)
-
-
-@pytest.fixture
-def pipeline() -> Pipeline:
-    scene = Scene(default_max_tokens=400)
-    scene.engine.max_context = CONTEXT
-    return scene.server._pipeline
 
 
 @pytest.mark.parametrize(
@@ -40,10 +30,10 @@ def pipeline() -> Pipeline:
     ],
 )
 def test_n_max_is_the_wish_or_as_much_of_the_default_as_there_is_room_for(
-    pipeline: Pipeline, wished: int | None, prompt_tokens: int, max_tokens: int
+    wished: int | None, prompt_tokens: int, max_tokens: int
 ) -> None:
     job = replace(JOB, max_tokens=wished)
-    assert pipeline.max_tokens_of(job, prompt_tokens) == max_tokens
+    assert max_tokens_of(job, prompt_tokens, default=400, context=CONTEXT) == max_tokens
 
 
 @pytest.mark.parametrize(
@@ -66,9 +56,10 @@ def test_n_max_is_the_wish_or_as_much_of_the_default_as_there_is_room_for(
     ],
 )
 def test_what_has_no_room_is_rejected_with_its_bound(
-    pipeline: Pipeline, wished: int | None, prompt_tokens: int, detail: str
+    wished: int | None, prompt_tokens: int, detail: str
 ) -> None:
+    job = replace(JOB, max_tokens=wished)
     with pytest.raises(JobStopped) as stopped:
-        pipeline.max_tokens_of(replace(JOB, max_tokens=wished), prompt_tokens)
+        max_tokens_of(job, prompt_tokens, default=400, context=CONTEXT)
     assert stopped.value.reason is Reason.REJECTED
     assert stopped.value.detail.startswith(detail)

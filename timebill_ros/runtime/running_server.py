@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts a server: loads, profiles and warms up, then serves on threads of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+
+from timebill_ros.engine.protocol import Engine, Progress
+from timebill_ros.runtime.clock import Clock, MonotonicClock
+from timebill_ros.runtime.coverage_tracker import CoverageTracker
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.loading import Loaded, load
+from timebill_ros.runtime.outcome import Outcome
+from timebill_ros.runtime.pace_tracker import PaceTracker
+from timebill_ros.runtime.partial import Observer
+from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.prediction import ThreadedPredictor
+from timebill_ros.runtime.preparation import Preparation
+from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.server_parts import ServerParts
+from timebill_ros.runtime.serving_threads import ServingThreads
+from timebill_ros.runtime.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+
+# How often whoever waits for loading is told how far it has come, and may end it, s.
+_HEARTBEAT = 0.2
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that is being served, and what must be given back after it.
+
+    Attributes:
+        server: takes jobs from any thread.
+        device: where the model runs, for people.
+        max_prompt_chars: a prompt of more characters cannot fit the model's context.
+    """
+
+    server: Server
+    device: str
+    max_prompt_chars: int
+    _engine: Engine
+    _threads: ServingThreads
+    _predictor: ThreadedPredictor | None
+
+    def release(self, timeout: float) -> None:
+        """End the threads and give the memory back; the caller has closed the server."""
+        if not self._threads.stop(timeout):
+            _LOG.error("the engine's thread did not end within %.1f s", timeout)
+            return
+        if self._predictor is not None:
+            self._predictor.close()
+        self._engine.close()
+
+
+def start_server(
+    settings: Settings,
+    *,
+    clock: Clock,
+    emit: Callable[[Outcome], None],
+    observe: Callable[[Job], Observer | None],
+    progress: Progress,
+) -> RunningServer:
+    """Load, profile and warm up on the engine's thread, then serve on it.
+
+    Blocks until the server is ready, so it is for a thread that may wait. ``progress`` is called
+    on that same thread several times a second, whatever loading is busy with. What it raises ends
+    the start at once: loading stops at its next step, and gives back what it holds by itself.
+
+    Args:
+        settings: what the user wants.
+        clock: deadlines are instants of this clock.
+        emit: called with every outcome, see ``Server``.
+        observe: says who watches a job that starts, see ``Server``.
+        progress: told how far loading has come; may raise to end it.
+
+    Raises:
+        SettingError: a setting that cannot be worked with, by name.
+        EngineError, PredictorError: a checkpoint that cannot be worked with, by name.
+        Exception: whatever ``progress`` raised.
+    """
+    # What needs no model is checked before one is loaded.
+    decided = decisions(settings)
+    threads = ServingThreads()
+    try:
+        loaded = _load(settings, threads, progress)
+        predictor = None if loaded.predictor is None else ThreadedPredictor(loaded.predictor)
+        parts = ServerParts(
+            engine=loaded.engine,
+            time_model=loaded.fit.model,
+            predictor=predictor,
+            clock=clock,
+            stopwatch=MonotonicClock(),
+            predictor_grace=settings.predictor_grace,
+            coverage=CoverageTracker(loaded.calibration),
+            pace=PaceTracker(prefill_error=loaded.fit.prefill_mape),
+            quality=loaded.quality,
+        )
+        server = Server(
+            parts,
+            decided,
+            prepare=Preparation(loaded.engine, settings.max_tokens),
+            queue_capacity=settings.queue_capacity,
+            emit=emit,
+            observe=observe,
+        )
+        threads.serve(server)
+    except BaseException:
+        threads.stop(0.0)
+        raise
+    engine = loaded.engine
+    return RunningServer(server, engine.device, engine.max_prompt_chars, engine, threads, predictor)
+
+
+class _Canceled(Exception):
+    """Nobody waits for what is being loaded any more."""
+
+
+class _LoadingState:
+    """How far loading has come: written by the engine's thread, read by the one that waits."""
+
+    def __init__(self) -> None:
+        self.canceled = threading.Event()
+        self.latest = (0.0, "starting")
+
+    def report(self, share: float, doing: str) -> None:
+        """Called by loading between any two of its steps."""
+        if self.canceled.is_set():
+            raise _Canceled
+        self.latest = (share, doing)
+
+
+def _load(settings: Settings, threads: ServingThreads, progress: Progress) -> Loaded:
+    """Load on the engine's thread; tell ``progress`` on this one until it is done."""
+    state = _LoadingState()
+    loading = threads.start(lambda: load(settings, state.report))
+    told: tuple[float, str] | None = None
+    try:
+        while wait([loading], 0.0 if told is None else _HEARTBEAT).not_done:
+            told = state.latest
+            progress(*told)
+        loaded = loading.result()
+        progress(*state.latest)
+    except BaseException:
+        state.canceled.set()
+        loading.add_done_callback(_give_back)
+        raise
+    return loaded
+
+
+def _give_back(loading: Future[Loaded]) -> None:
+    """Let go of what was loaded although nobody waits for it any more."""
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().engine.close()

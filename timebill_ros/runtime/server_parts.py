@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server is put together from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from timebill_ros.budget.quality import QualityCurve
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.protocol import Engine
+from timebill_ros.runtime.clock import Clock
+from timebill_ros.runtime.coverage_tracker import CoverageTracker
+from timebill_ros.runtime.pace_tracker import PaceTracker
+from timebill_ros.runtime.prediction import PredictionService
+
+
+@dataclass(frozen=True)
+class ServerParts:
+    """The parts that every job meets, and the clocks that time it.
+
+    Attributes:
+        engine, time_model: see their rooms.
+        predictor: None where none is configured; then N_W = N_max.
+        clock: deadlines are instants of this clock; simulated time may run at any rate.
+        stopwatch: execution is measured with this one, which never jumps.
+        predictor_grace: s that a finished prefill waits for a prediction that is not there yet,
+            at most half of what is left.
+        coverage: what the lengths of past responses say of the predictor's probabilities.
+        pace: how fast past requests were, against the time model.
+        quality: Q(alpha) of the loaded model under its eviction method; None where not measured.
+    """
+
+    engine: Engine
+    time_model: TimeModel
+    predictor: PredictionService | None
+    clock: Clock
+    stopwatch: Clock
+    predictor_grace: float
+    coverage: CoverageTracker = field(default_factory=CoverageTracker)
+    pace: PaceTracker = field(default_factory=PaceTracker)
+    quality: QualityCurve | None = None

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The threads that serve: the engine's own, and the one that prepares jobs beside it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from timebill_ros.runtime.server import Server
+
+_LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# How often an idle thread looks whether it is to end, s; an arriving job wakes it at once.
+_IDLE_POLL = 0.2
+
+
+class ServingThreads:
+    """One thread for everything that the engine does, and one that prepares jobs.
+
+    Loading and profiling run on the engine's thread too: compute threads are set and warmed per
+    thread, so a profile taken on another one would be of another engine.
+    """
+
+    def __init__(self) -> None:
+        """The threads start with their first work."""
+        self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._preparation = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preparation")
+        self._ending = threading.Event()
+        self._serving: list[Future[None]] = []
+
+    def start(self, work: Callable[[], T]) -> Future[T]:
+        """Begin ``work`` on the engine's thread; not while it serves."""
+        return self._engine.submit(work)
+
+    def serve(self, server: Server) -> None:
+        """Prepare and serve the server's jobs from now on, until ``stop``."""
+        self._serving = [
+            self._engine.submit(self._serve, server),
+            self._preparation.submit(self._prepare, server),
+        ]
+        for serving in self._serving:
+            serving.add_done_callback(_tell_failure)
+
+    def stop(self, timeout: float) -> bool:
+        """End after the running job; whether both threads ended within ``timeout`` s.
+
+        The caller cancels what is in flight first, if it does not want to wait for it.
+        """
+        self._ending.set()
+        self._engine.shutdown(wait=False)
+        self._preparation.shutdown(wait=False)
+        return not wait(self._serving, timeout).not_done
+
+    def _serve(self, server: Server) -> None:
+        while not self._ending.is_set():
+            server.wait_for_prepared(_IDLE_POLL)
+            server.serve_next()
+
+    def _prepare(self, server: Server) -> None:
+        while not self._ending.is_set():
+            server.wait_for_unprepared(_IDLE_POLL)
+            server.prepare_next()
+
+
+def _tell_failure(serving: Future[None]) -> None:
+    """A server's jobs fail one by one; should the server itself fail, nobody else would hear."""
+    if failure := serving.exception():
+        _LOG.critical("a thread has ended: no job is served any more", exc_info=failure)
