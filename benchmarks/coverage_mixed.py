@@ -16,7 +16,7 @@ from coverage import EVICTED, Answered, answered_prompts, prompts_parser
 from machine import heading
 
 from timebill_ros.budget.calibration import Calibration
-from timebill_ros.predictor.calibration import read_calibration
+from timebill_ros.predictor.checkpoint import read_calibration
 from timebill_ros.runtime.coverage_tracker import WINDOW, CoverageTracker
 from timebill_ros.training.embedded.generation import LONGEST_RESPONSE
 

@@ -10,7 +10,7 @@ import pytest
 from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.cli import profile
-from timebill_ros.replay.time_models import load_time_model
+from timebill_ros.replay.simulated import load_time_model
 from timebill_ros.runtime.settings import Settings
 
 MODEL = TimeModel(

@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg, time_msg
-from timebill_ros.replay.bag_writer import BagWriter
+from timebill_ros.replay.bag_files import BagWriter
 from timebill_ros.replay.recording import Recorded
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.workload.tasks import sample_family, sample_task

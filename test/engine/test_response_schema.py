@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.errors import SchemaRefused
 from timebill_ros.engine.response_schema import MOST_SCHEMA_CHARS, ResponseSchemas
-from timebill_ros.training.embedded.tokenizer import build_tokenizer
+from timebill_ros.training.embedded.batches import build_tokenizer
 
 from .conftest import COMMON, EOS, byte_tokenizer
 

@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.text import ResponseText
-from timebill_ros.training.embedded.tokenizer import build_tokenizer
+from timebill_ros.training.embedded.batches import build_tokenizer
 
 
 def tokens_of(tokenizer, text):

@@ -12,8 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from timebill_ros.predictor.checkpoint import Buckets
-from timebill_ros.predictor.embedded_predictor import save
-from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
+from timebill_ros.predictor.embedded_predictor import LookUpNetwork, Shape, save
 
 BUCKETS = Buckets(size=16, longest_response=100)
 

@@ -9,7 +9,7 @@ import pytest
 
 from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.predictor.calibration import read_calibration, write_calibration
+from timebill_ros.predictor.checkpoint import read_calibration, write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.predictor.load import load_predictor
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
+from timebill_ros.predictor.embedded_predictor import LookUpNetwork, Shape
 
 LONG = list(range(3, 43)) * 3
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from timebill_ros.predictor.checkpoint import read_config
+from timebill_ros.predictor.embedded_predictor import LookUpNetwork, Shape
 from timebill_ros.predictor.errors import TargetMismatch
 from timebill_ros.predictor.load import load_predictor
-from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
 
 LONG = list(range(3, 43)) * 3
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.predictor.truncation import keep_head_and_tail
+from timebill_ros.predictor.length_predictor import keep_head_and_tail
 
 
 @pytest.mark.parametrize(

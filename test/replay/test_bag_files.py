@@ -15,7 +15,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from test.replay.recordings import START_NS, recorded, write
 from timebill_ros.replay.bag import Bag
-from timebill_ros.replay.definitions import INSTRUCTION, installed_definitions
+from timebill_ros.replay.bag_files import INSTRUCTION, installed_definitions
 from timebill_ros.replay.recording import BadInput
 
 STORAGES = [StoragePlugin.SQLITE3, StoragePlugin.MCAP]

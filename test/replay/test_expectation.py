@@ -9,8 +9,7 @@ import pytest
 
 from test.client.records import ANSWERED, EXPIRED, LATE
 from timebill_ros.client.record import Record
-from timebill_ros.replay.expectation import Expectation
-from timebill_ros.replay.figures import Figures
+from timebill_ros.replay.figures import Expectation, Figures
 
 
 def answered(total: float) -> Record:

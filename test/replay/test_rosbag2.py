@@ -13,7 +13,7 @@ from rosbags.rosbag2 import StoragePlugin
 from test.replay.recordings import answer, recorded, write
 from timebill_ros.msg import Instruction
 from timebill_ros.replay.bag import Bag
-from timebill_ros.replay.definitions import INSTRUCTION
+from timebill_ros.replay.bag_files import INSTRUCTION
 
 rosbag2_py: Any = pytest.importorskip(
     "rosbag2_py", reason="rosbag2 comes with ROS 2, not from PyPI"

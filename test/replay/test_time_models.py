@@ -10,7 +10,7 @@ import pytest
 
 from timebill_ros.budget.time_model import Quadratic
 from timebill_ros.replay.recording import BadInput
-from timebill_ros.replay.time_models import load_time_model, recalled_profile
+from timebill_ros.replay.simulated import load_time_model, recalled_profile
 from timebill_ros.runtime.settings import Settings
 
 COEFFICIENTS = {"a": 0, "b": 1e-5, "c": 0.0, "p": 1e-6, "q": 1e-3}

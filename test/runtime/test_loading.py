@@ -23,7 +23,7 @@ from timebill_ros.budget.quality import (
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import DeviceUnavailable
 from timebill_ros.engine.profile import least_context
-from timebill_ros.predictor.calibration import write_calibration
+from timebill_ros.predictor.checkpoint import write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.runtime import loading
 from timebill_ros.runtime.loading import Loaded, load, measured_quality

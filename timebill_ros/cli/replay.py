@@ -23,7 +23,7 @@ from timebill_ros.client.client import NodeAbsent
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError
 from timebill_ros.client.record import write_csv
 from timebill_ros.replay.bag import Bag, with_lengths
-from timebill_ros.replay.bag_writer import BagWriter
+from timebill_ros.replay.bag_files import BagWriter
 from timebill_ros.replay.figures import Figures
 from timebill_ros.replay.live import Heartbeat, LiveReplay
 from timebill_ros.replay.recording import (
@@ -35,8 +35,12 @@ from timebill_ros.replay.recording import (
     Tempo,
 )
 from timebill_ros.replay.settings import settings_of
-from timebill_ros.replay.simulated import assumed, replay_simulated
-from timebill_ros.replay.time_models import load_time_model, recalled_profile
+from timebill_ros.replay.simulated import (
+    assumed,
+    load_time_model,
+    recalled_profile,
+    replay_simulated,
+)
 from timebill_ros.replay.trace import Budget, read_lengths, read_trace
 
 _CONFIGURE = 600.0  # s

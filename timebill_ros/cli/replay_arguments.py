@@ -9,7 +9,7 @@ from pathlib import Path
 
 from timebill_ros.cli.argument_types import node_name, positive_seconds
 from timebill_ros.node.parameter_specs import SPECS
-from timebill_ros.replay.expectation import Expectation
+from timebill_ros.replay.figures import Expectation
 from timebill_ros.replay.recording import Lengths
 
 _FASTEST = 1e6

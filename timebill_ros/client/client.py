@@ -15,11 +15,11 @@ from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 
+from timebill_ros import msg
 from timebill_ros.action import Instruct
 from timebill_ros.client.exchange import Arrival, Exchange
 from timebill_ros.client.session import Session, spin_until
 from timebill_ros.client.transports import Goals, Topics, Transport
-from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.settings import Settings
 
@@ -137,7 +137,7 @@ class InstructionClient:
             patience: s after the deadline in which the outcome must be heard. Then the exchange
                 ends with ``Ending.MISSING``: the server is gone, or a late answer takes that long.
         """
-        instruction = Instruction(
+        instruction = msg.Instruction(
             system=system,
             prompt=prompt,
             budget=duration_msg(budget),
@@ -149,7 +149,7 @@ class InstructionClient:
 
     def send(
         self,
-        instruction: Instruction,
+        instruction: msg.Instruction,
         *,
         on_feedback: Callable[[Instruct.Feedback], None] | None = None,
         give_up_after: float | None = None,
@@ -272,7 +272,7 @@ class InstructionClient:
         """Leave the server."""
         self.close()
 
-    def _receive(self, message: Response | Overrun) -> None:
+    def _receive(self, message: msg.Response | msg.Overrun) -> None:
         arrival = Arrival(message, time.monotonic_ns())
         exchange = self.exchanges.get(message.id)
         if exchange is None:

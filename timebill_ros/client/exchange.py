@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
+from timebill_ros import msg
 from timebill_ros.action import Instruct
 from timebill_ros.client.record import Record, missing_record, record_of_message
-from timebill_ros.msg import Instruction, Overrun, Response
 
 Done = Callable[["Exchange"], object]
 
@@ -19,13 +19,15 @@ Done = Callable[["Exchange"], object]
 class Arrival:
     """A message about an instruction, and the instant of ``time.monotonic_ns`` it was taken."""
 
-    message: Response | Overrun
+    message: msg.Response | msg.Overrun
     arrived_ns: int
 
     @property
     def terminal(self) -> bool:
         """Whether nothing more is heard of the instruction."""
-        return not (isinstance(self.message, Overrun) and self.message.reason == Overrun.LATE)
+        return not (
+            isinstance(self.message, msg.Overrun) and self.message.reason == msg.Overrun.LATE
+        )
 
 
 class Sender(Protocol):
@@ -51,7 +53,7 @@ class Exchange:
         feedback: how far the answer has grown; None before the first news, and for topics.
     """
 
-    def __init__(self, instruction: Instruction, sent_ns: int, sender: Sender) -> None:
+    def __init__(self, instruction: msg.Instruction, sent_ns: int, sender: Sender) -> None:
         """Nothing has been heard of it."""
         self.instruction = instruction
         self.sent_ns = sent_ns
@@ -68,7 +70,7 @@ class Exchange:
         return next((arrival for arrival in self.arrivals if arrival.terminal), None)
 
     @property
-    def terminal(self) -> Response | Overrun | None:
+    def terminal(self) -> msg.Response | msg.Overrun | None:
         """What ``end`` says."""
         end = self.end
         return None if end is None else end.message

@@ -9,13 +9,10 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
-from timebill_ros.msg import Instruction, Overrun, Response
-from timebill_ros.msg import Plan as PlanMsg
-from timebill_ros.msg import Timing as TimingMsg
+from timebill_ros import msg
 from timebill_ros.node.conversions import REASONS, nanoseconds
 from timebill_ros.runtime.clock import seconds
-from timebill_ros.runtime.outcome import Outcome, Timing
-from timebill_ros.runtime.outcome import Response as ResponseOutcome
+from timebill_ros.runtime.outcome import Outcome, Response, Timing
 
 
 class Ending(StrEnum):
@@ -97,13 +94,13 @@ class Record:
 
 
 def record_of_message(
-    instruction: Instruction, message: Response | Overrun, prompt_tokens: int = 0
+    instruction: msg.Instruction, message: msg.Response | msg.Overrun, prompt_tokens: int = 0
 ) -> Record:
     """The record of an instruction that this message ended.
 
     ``prompt_tokens`` fills in for an instruction that ended before it was tokenised.
     """
-    answered = isinstance(message, Response)
+    answered = isinstance(message, msg.Response)
     return Record(
         id=message.id,
         prompt_tokens=message.plan.prompt_tokens or prompt_tokens,
@@ -119,7 +116,7 @@ def record_of_message(
     )
 
 
-def missing_record(instruction: Instruction) -> Record:
+def missing_record(instruction: msg.Instruction) -> Record:
     """The record of an instruction that has not ended although it should have."""
     return Record(
         id=instruction.id,
@@ -139,7 +136,7 @@ def record_of_outcome(outcome: Outcome, prompt_tokens: int) -> Record:
     """The record of a job that ended in this process, without its text."""
     plan, job = outcome.plan, outcome.job
     names = [field.name for field in fields(Planned)]
-    if isinstance(outcome, ResponseOutcome):
+    if isinstance(outcome, Response):
         ending, detail = (Ending.LATE if outcome.late else Ending.IN_TIME), ""
         truncated = outcome.truncated
     else:
@@ -214,20 +211,20 @@ def _row(record: Record) -> dict[str, object]:
     }
 
 
-def _budget(instruction: Instruction, timing: TimingMsg) -> float:
+def _budget(instruction: msg.Instruction, timing: msg.Timing) -> float:
     """Seconds from release to deadline; as the node tells it where the budget does not decide."""
     if nanoseconds(instruction.budget) and not nanoseconds(instruction.deadline):
         return seconds(nanoseconds(instruction.budget))
     return seconds(nanoseconds(timing.total) + nanoseconds(timing.slack))
 
 
-def _ending(message: Response | Overrun) -> Ending:
-    if isinstance(message, Response):
+def _ending(message: msg.Response | msg.Overrun) -> Ending:
+    if isinstance(message, msg.Response):
         return Ending.LATE if message.late else Ending.IN_TIME
     return _ENDINGS[message.reason]
 
 
-def _planned(message: PlanMsg) -> Planned | None:
+def _planned(message: msg.Plan) -> Planned | None:
     if not message.planner:
         return None
     return Planned(
@@ -242,6 +239,6 @@ def _planned(message: PlanMsg) -> Planned | None:
     )
 
 
-def _timing(message: TimingMsg) -> Timing:
+def _timing(message: msg.Timing) -> Timing:
     names = ("queued", "predict", "prefill", "evict", "decode", "total", "slack")
     return Timing(**{name: seconds(nanoseconds(getattr(message, name))) for name in names})

@@ -14,10 +14,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 
+from timebill_ros import msg
 from timebill_ros.action import Instruct
-from timebill_ros.msg import Instruction, Overrun, Response
 
-Receive = Callable[[Response | Overrun], None]
+Receive = Callable[[msg.Response | msg.Overrun], None]
 Watch = Callable[[str, Instruct.Feedback], None]
 """Called with the instruction's id, and how far its answer has grown."""
 
@@ -40,7 +40,7 @@ class Transport(Protocol):
     def connected(self) -> bool:
         """Whether the node is there, configured, and at every end; as of the last spinning."""
 
-    def send(self, instruction: Instruction) -> None:
+    def send(self, instruction: msg.Instruction) -> None:
         """Pass it on; returns at once."""
 
     def cancel(self, id: str) -> None:
@@ -61,8 +61,10 @@ class Topics:
     ) -> None:
         """Connect ``node`` to the topics of ``server``."""
         self._node = node
-        self._publisher = node.create_publisher(Instruction, f"{server}/input/instruction", _QOS)
-        self._matched = {Response: 0, Overrun: 0}
+        self._publisher = node.create_publisher(
+            msg.Instruction, f"{server}/input/instruction", _QOS
+        )
+        self._matched = {msg.Response: 0, msg.Overrun: 0}
         self._subscriptions = [
             node.create_subscription(
                 kind,
@@ -72,7 +74,7 @@ class Topics:
                 callback_group=callback_group,
                 event_callbacks=SubscriptionEventCallbacks(matched=self._count(kind)),
             )
-            for kind, topic in ((Response, "response"), (Overrun, "overrun"))
+            for kind, topic in ((msg.Response, "response"), (msg.Overrun, "overrun"))
         ]
 
     @property
@@ -80,7 +82,7 @@ class Topics:
         """Whether the node subscribes, and publishes both outcomes."""
         return self._publisher.get_subscription_count() > 0 and all(self._matched.values())
 
-    def send(self, instruction: Instruction) -> None:
+    def send(self, instruction: msg.Instruction) -> None:
         """Publish it."""
         self._publisher.publish(instruction)
 
@@ -134,7 +136,7 @@ class Goals:
         configured = self._node.count_subscribers(self._topic) > 0
         return configured and bool(self._action.server_is_ready())
 
-    def send(self, instruction: Instruction) -> None:
+    def send(self, instruction: msg.Instruction) -> None:
         """Send it as a goal."""
         name = instruction.id
         self._handles[name] = None
@@ -151,7 +153,7 @@ class Goals:
             self._handles[name] = handle
             if not handle.accepted:  # this node accepts every goal; another server may not
                 detail = "the action server did not accept the goal"
-                self._end(Overrun(id=name, reason=Overrun.REJECTED, detail=detail))
+                self._end(msg.Overrun(id=name, reason=msg.Overrun.REJECTED, detail=detail))
                 return
             handle.get_result_async().add_done_callback(take_result)
             if name in self._canceled:
@@ -187,7 +189,7 @@ class Goals:
         """Leave the action."""
         self._action.destroy()
 
-    def _end(self, outcome: Response | Overrun) -> None:
+    def _end(self, outcome: msg.Response | msg.Overrun) -> None:
         self._handles.pop(outcome.id, None)
         self._canceled.discard(outcome.id)
         self._receive(outcome)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all predictor checkpoints share: a directory, safetensors, and buckets in config.json."""
+"""What all predictor checkpoints share: a directory, safetensors, buckets and calibration.
+
+Buckets and calibration are in config.json.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from timebill_ros.budget.calibration import Calibration
 from timebill_ros.predictor.errors import (
     BucketMismatch,
     PredictorIncomplete,
@@ -92,4 +98,55 @@ def other_target(folder: Path, config: dict[str, Any], target_id: str, target: s
         f"predictor {folder} was trained for the target {config.get('target_id', 'unnamed')} "
         f"(fingerprint {trained_for}), but this is {target_id} (fingerprint {target}): the lengths "
         "that it predicts are another model's; collect this one's and train on them"
+    )
+
+
+KEY = "calibration"
+
+# Enough for a probability, and legible.
+_DIGITS = 6
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """The calibration of a checkpoint directory; None where it has none.
+
+    Raises:
+        PredictorError: see ``read_config``; ``PredictorIncomplete`` also for a calibration that is
+            not as ``write_calibration`` writes it.
+    """
+    entry = read_config(folder).get(KEY)
+    if entry is None:
+        return None
+    try:
+        return _decoded(entry)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise PredictorIncomplete(folder, f"config.json: {KEY}: {reason}") from error
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Add the calibration to a checkpoint's config.json, in the place of one that is there.
+
+    Raises:
+        PredictorError: see ``read_config``.
+    """
+    config = read_config(folder) | {KEY: _encoded(calibration)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _encoded(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "pairs": calibration.pairs,
+        "levels": calibration.levels.tolist(),
+        "scores": [float(f"{score:.{_DIGITS}g}") for score in calibration.scores],
+    }
+
+
+def _decoded(entry: Any) -> Calibration:
+    if not isinstance(entry, dict):
+        raise TypeError("it is not a JSON object")
+    return Calibration(
+        pairs=int(entry["pairs"]),
+        levels=np.array(entry["levels"], dtype=np.float64),
+        scores=np.array(entry["scores"], dtype=np.float64),
     )

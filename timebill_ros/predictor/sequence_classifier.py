@@ -19,7 +19,7 @@ from transformers import (
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.predictor.checkpoint import Buckets, read_buckets, read_config, read_integer
 from timebill_ros.predictor.errors import PredictorIncomplete
-from timebill_ros.predictor.truncation import keep_head_and_tail
+from timebill_ros.predictor.length_predictor import keep_head_and_tail
 
 # Left out, transformers would ask on the terminal whether to run a checkpoint's code.
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

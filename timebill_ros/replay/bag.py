@@ -14,10 +14,15 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin
 
 from timebill_ros import msg
-from timebill_ros.msg import Instruction, Overrun
 from timebill_ros.node.conversions import nanoseconds
-from timebill_ros.replay.bag_files import BagFiles, open_bag
-from timebill_ros.replay.definitions import INSTRUCTION, OVERRUN, RESPONSE, definitions_of
+from timebill_ros.replay.bag_files import (
+    INSTRUCTION,
+    OVERRUN,
+    RESPONSE,
+    BagFiles,
+    definitions_of,
+    open_bag,
+)
 from timebill_ros.replay.recording import BadInput, Lengths, Recorded, named
 from timebill_ros.runtime.clock import NS_PER_S
 
@@ -113,9 +118,9 @@ class Bag:
                 "`ros2 bag record --use-sim-time`"
             )
 
-    def _instruction(self, recorded: Any) -> Instruction:
+    def _instruction(self, recorded: Any) -> msg.Instruction:
         """The message as it is now, from one of whatever version the bag holds."""
-        instruction = Instruction()
+        instruction = msg.Instruction()
         missing, unknown = _fill(instruction, recorded)
         if lacking := [name for name in _NEEDED if name in missing]:
             raise BadInput(f"{self._path}: its instructions have no field {', '.join(lacking)}")
@@ -176,7 +181,7 @@ def _lengths(outcomes: Sequence[Any]) -> dict[str, Iterator[Lengths | None]]:
     told: dict[str, list[Lengths | None]] = {}
     for outcome in outcomes:
         overrun = hasattr(outcome, "reason")
-        if overrun and outcome.reason == Overrun.LATE:
+        if overrun and outcome.reason == msg.Overrun.LATE:
             continue
         plan, tokens = outcome.plan, outcome.response_tokens
         if overrun or getattr(outcome, "truncated", False):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The storage files of a rosbag2, each read for itself and made whole first.
+"""The storage files of a rosbag2, read and written, and the types of their messages.
 
-A recorder that was killed leaves no metadata.yaml, an mcap file without its end, or an sqlite3 file
-beside its journal; `ros2 bag reindex` then writes a metadata.yaml whose QoS profiles are not the
-files'. So metadata.yaml only says which files belong to the bag, and the files everything else.
+Each file is read for itself and made whole first. A recorder that was killed leaves no
+metadata.yaml, an mcap file without its end, or an sqlite3 file beside its journal; `ros2 bag
+reindex` then writes a metadata.yaml whose QoS profiles are not the files'. So metadata.yaml only
+says which files belong to the bag, and the files everything else.
 """
 
 from __future__ import annotations
@@ -11,18 +12,70 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
+from ament_index_python import get_package_share_directory
 from backports import zstd
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
+from rclpy.serialization import serialize_message
+from rosbags.interfaces import (
+    Connection,
+    MessageDefinitionFormat,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
+from timebill_ros import msg
 from timebill_ros.replay.recording import BadInput
+
+_TYPES = "timebill_ros/msg"
+INSTRUCTION, RESPONSE, OVERRUN = (f"{_TYPES}/{n}" for n in ("Instruction", "Response", "Overrun"))
+
+
+def installed_definitions() -> Typestore:
+    """ROS 2's own types and the package's, from the definitions that it installs."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    folder = _share() / "msg"
+    types: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.msg")):
+        types |= get_types_from_msg(path.read_text(encoding="utf-8"), f"{_TYPES}/{path.stem}")
+    store.register(types)
+    return store
+
+
+def _share() -> Path:
+    """The package's shared files; in an environment that is not sourced, those of this Python."""
+    try:
+        return Path(get_package_share_directory("timebill_ros"))
+    except (OSError, LookupError):
+        return Path(sys.prefix, "share", "timebill_ros")
+
+
+def definitions_of(connection: Connection) -> Typestore:
+    """The types of one topic as its recorder knew them; ours where it kept none (before Iron)."""
+    form, text = connection.msgdef
+    if form is MessageDefinitionFormat.NONE:
+        return installed_definitions()
+    store = get_typestore(Stores.EMPTY)
+    if form is MessageDefinitionFormat.IDL:
+        store.register(get_types_from_idl(text))
+    else:
+        store.register(get_types_from_msg(text, connection.msgtype))
+    return store
+
 
 _SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 # How every zstd frame begins. CDR begins with a zero, whatever its encapsulation.
@@ -161,3 +214,62 @@ def _recovered(file: Path, journals: list[Path], target: Path) -> Path:
     with closing(sqlite3.connect(target)) as database:
         database.execute("PRAGMA journal_mode=DELETE")
     return target
+
+
+_FOREVER = QosTime(9223372036, 854775807)
+_QOS = Qos(
+    QosHistory.KEEP_LAST,
+    1000,
+    QosReliability.RELIABLE,
+    QosDurability.VOLATILE,
+    _FOREVER,
+    _FOREVER,
+    QosLiveliness.AUTOMATIC,
+    _FOREVER,
+    avoid_ros_namespace_conventions=False,
+)
+
+
+class BagWriter:
+    """Writes instructions, responses and overruns into a new bag, under the node's topics.
+
+    The bag comes to be with its first message: a replay that cannot begin leaves nothing behind.
+
+    Raises:
+        BadInput: the path exists already.
+    """
+
+    def __init__(self, path: Path, storage: StoragePlugin, node: str) -> None:
+        """Describe the bag; use as a context, so that it is complete."""
+        if path.exists():
+            raise BadInput(f"{path}: exists already, and a recording is never overwritten")
+        self._writer = Writer(path, version=9, storage_plugin=storage)
+        self._node = node
+        self._connections: dict[type, Connection] = {}
+
+    def write(self, at_ns: int, message: msg.Instruction | msg.Response | msg.Overrun) -> None:
+        """Add a message recorded at ``at_ns``."""
+        if not self._connections:
+            self._open()
+        self._writer.write(self._connections[type(message)], at_ns, serialize_message(message))
+
+    def _open(self) -> None:
+        self._writer.open()
+        store = installed_definitions()
+        for kind, topic, name in (
+            (msg.Instruction, "input/instruction", INSTRUCTION),
+            (msg.Response, "output/response", RESPONSE),
+            (msg.Overrun, "output/overrun", OVERRUN),
+        ):
+            self._connections[kind] = self._writer.add_connection(
+                f"{self._node}/{topic}", name, typestore=store, offered_qos_profiles=[_QOS]
+            )
+
+    def __enter__(self) -> BagWriter:
+        """The writer itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Complete the bag."""
+        if self._connections:
+            self._writer.close()

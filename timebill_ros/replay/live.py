@@ -33,7 +33,7 @@ class Heartbeat(Protocol):
         """Raises what there is to say of a node that is gone."""
 
 
-class Timeline:
+class RecordedTime:
     """Recorded time as it passes now: from a moment before the first instruction."""
 
     def __init__(self, recorded: Sequence[Recorded], rate: float) -> None:
@@ -94,7 +94,7 @@ class LiveReplay:
             self._clock(wait) as tick,
         ):
             client.wait_for_node(wait)
-            timeline = Timeline(recorded, self._tempo.rate)
+            timeline = RecordedTime(recorded, self._tempo.rate)
             if self._tempo.simulated:
                 self._now_ns = timeline.now_ns
             sent = []
@@ -124,7 +124,7 @@ class LiveReplay:
         self,
         client: InstructionClient,
         recorded: Sequence[Recorded],
-        timeline: Timeline,
+        timeline: RecordedTime,
         tick: Callable[[int], None],
         patience: float,
     ) -> None:

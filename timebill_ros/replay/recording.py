@@ -7,11 +7,11 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from timebill_ros import msg
 from timebill_ros.client.record import Record
-from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import nanoseconds, time_msg
 
-Keep = Callable[[int, Instruction | Response | Overrun], None]
+Keep = Callable[[int, msg.Instruction | msg.Response | msg.Overrun], None]
 """Keeps a message with the instant at which it was sent or came."""
 
 
@@ -49,7 +49,7 @@ class Recorded:
     """
 
     at_ns: int
-    instruction: Instruction
+    instruction: msg.Instruction
     lengths: Lengths | None = None
 
 
@@ -75,7 +75,7 @@ class Outcomes:
     faults: Sequence[str]
 
 
-def named(instructions: Sequence[Instruction]) -> list[Instruction]:
+def named(instructions: Sequence[msg.Instruction]) -> list[msg.Instruction]:
     """The same with ids by which their answers can be told apart.
 
     An empty id becomes the position, "#3"; an id that was used before gets the position appended,
@@ -95,7 +95,7 @@ def named(instructions: Sequence[Instruction]) -> list[Instruction]:
     return result
 
 
-def shifted(instruction: Instruction, by_ns: int) -> Instruction:
+def shifted(instruction: msg.Instruction, by_ns: int) -> msg.Instruction:
     """A copy whose stamp and absolute deadline, where they are set, lie ``by_ns`` later.
 
     Budgets are durations and stay what they are.

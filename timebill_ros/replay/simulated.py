@@ -3,17 +3,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from timebill_ros.budget.time_model import TimeModel
+from timebill_ros import msg
+from timebill_ros.budget.errors import ProfileFitError
+from timebill_ros.budget.fit import (
+    ProfilePoints,
+    fit_time_model,
+    read_measurements,
+    read_points,
+)
+from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.client.record import Record, record_of_outcome
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.msg import Instruction
-from timebill_ros.msg import Overrun as OverrunMsg
-from timebill_ros.msg import Response as ResponseMsg
 from timebill_ros.node.conversions import job_from, overrun_msg, response_msg
 from timebill_ros.replay.recording import (
     BadInput,
@@ -39,6 +48,89 @@ from timebill_ros.runtime.simulation import (
     VirtualClock,
     simulate,
 )
+
+
+def load_time_model(path: Path) -> TimeModel:
+    """The time model of a JSON file: its coefficients by name, or a profile that the node kept.
+
+    Raises:
+        BadInput: no such file, or one that is neither; by the key that is wrong.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise BadInput(f"{path}: no time model can be read: {failure}") from failure
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: no time model: it is no JSON object")
+    try:
+        if "points" in content:
+            return fit_time_model(_points(content)).model
+        return _coefficients(content)
+    except KeyError as missing:
+        raise BadInput(f"{path}: no time model: {missing} is missing") from missing
+    except (ValueError, TypeError, AttributeError, ProfileFitError) as failure:
+        raise BadInput(f"{path}: no time model: {failure}") from failure
+
+
+def recalled_profile(settings: Settings) -> Path:
+    """The newest profile that is kept on this machine of the settings' model.
+
+    Raises:
+        BadInput: there is none; the message says where it was looked for, and how to get one.
+    """
+    # To know the model by its content pulls in torch.
+    from timebill_ros.engine.fingerprint import checkpoint_digest
+    from timebill_ros.runtime.loading import model_folder, profile_folder
+
+    folder, model = profile_folder(settings), Path(model_folder(settings))
+    digest = checkpoint_digest(model) if (model / "config.json").exists() else None
+    kept = []
+    for path in folder.glob("profile-*.json"):
+        try:
+            measured = json.loads(path.read_text(encoding="utf-8"))["environment"]["checkpoint"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if digest in (None, measured):
+            kept.append(path)
+    if not kept:
+        raise BadInput(
+            f"no profile of the model {settings.model!r} is kept in {folder}: measure one with "
+            "`timebill_ros profile`, or give --time-model FILE"
+        )
+    return max(kept, key=lambda path: path.stat().st_mtime)
+
+
+def _points(content: Mapping[str, Any]) -> ProfilePoints:
+    """A kept profile's points, with those of the predictor that was measured last."""
+    points = read_points(content["points"])
+    for rows in content["predictors"].values():
+        points = replace(points, predictor=read_measurements(rows))
+    return points
+
+
+def _coefficients(content: Mapping[str, Any]) -> TimeModel:
+    names = {field.name: field for field in fields(TimeModel)}
+    if unknown := content.keys() - names.keys():
+        raise ValueError(f"unknown keys {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+    values: dict[str, Any] = {
+        name: _number(name, value) for name, value in content.items() if name != "predictor"
+    }
+    for name in ("a", "b", "c", "p", "q"):
+        values[name] = values[name] if name in values else content[name]
+    if (predictor := content.get("predictor")) is not None:
+        values["predictor"] = Quadratic(
+            **{name: _number(f"predictor.{name}", predictor[name]) for name in ("a", "b", "c")}
+        )
+    return TimeModel(**values)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is no number: {value!r}")
+    if not (math.isfinite(value) and value >= 0.0):
+        raise ValueError(f"{name} must be finite and not negative, not {value}")
+    return float(value)
+
 
 # Context of a node whose max_context is 0, the model's own limit: there is no model to ask.
 _MAX_CONTEXT = 131_072
@@ -92,7 +184,7 @@ def replay_simulated(
     # The lengths in tokens are known, and are held to the context: characters need no bound.
     limits = Limits(settings.default_budget, settings.max_budget, max_prompt_chars=sys.maxsize)
 
-    def arrive(instruction: Instruction) -> None:
+    def arrive(instruction: msg.Instruction) -> None:
         if keep is not None:
             keep(clock.now_ns(), instruction)
         _submit(instruction, server, clock.now_ns(), limits)
@@ -134,7 +226,7 @@ def _parts(
     )
 
 
-def _submit(instruction: Instruction, server: Server, now_ns: int, limits: Limits) -> None:
+def _submit(instruction: msg.Instruction, server: Server, now_ns: int, limits: Limits) -> None:
     """What the node does with an instruction when it receives it."""
     received = Reception(now_ns, now_ns)
     job = job_from(
@@ -148,7 +240,7 @@ def _submit(instruction: Instruction, server: Server, now_ns: int, limits: Limit
         server.reject(job, fault)
 
 
-def _message_of(outcome: Outcome) -> OverrunMsg | ResponseMsg:
+def _message_of(outcome: Outcome) -> msg.Overrun | msg.Response:
     """What the node would publish."""
     return overrun_msg(outcome) if isinstance(outcome, Overrun) else response_msg(outcome)
 

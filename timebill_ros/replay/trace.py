@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from std_msgs.msg import Header
 
-from timebill_ros.msg import Instruction
+from timebill_ros import msg
 from timebill_ros.node.conversions import duration_msg, time_msg
 from timebill_ros.replay.recording import BadInput, Lengths, Recorded
 from timebill_ros.runtime.clock import NS_PER_S
@@ -65,7 +65,7 @@ def read_trace(path: Path, budget: Budget, *, filled: bool) -> list[Recorded]:
     return [
         Recorded(
             at_ns,
-            Instruction(
+            msg.Instruction(
                 header=Header(stamp=time_msg(at_ns)),
                 id=f"{position:0{digits}}",
                 prompt=_FILLER * (lengths.prompt_tokens if filled else 1),

@@ -32,7 +32,7 @@ from timebill_ros.engine.profile_predictor import profile_predictor
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import EngineSettings
-from timebill_ros.predictor.calibration import read_calibration
+from timebill_ros.predictor.checkpoint import read_calibration
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.predictor_match import mismatches

@@ -17,7 +17,7 @@ RECORD_WORDS = 8
 
 
 @dataclass(frozen=True)
-class Ego:
+class EgoWords:
     """The vehicle itself. Every attribute is the word that the log writes."""
 
     speed: str
@@ -110,7 +110,7 @@ DEFAULT_LAYOUT = TRAINING_LAYOUTS[0]
 class Scene:
     """A scene log: sections in log order; object and sector names are unique."""
 
-    ego: Ego
+    ego: EgoWords
     sections: tuple[Section, ...]
     ego_last: bool = False
 
@@ -173,7 +173,7 @@ def sample_scene(rng: np.random.Generator, words: int, layout: Layout = DEFAULT_
             items.sort(key=lambda item: int(item.distance[1:]))
         sections.append(Section(f"s{sector}", size, tuple(items)))
     mode = MODES[rng.integers(len(MODES))]
-    ego = Ego(_number(rng, "v"), _number(rng, "l"), mode)
+    ego = EgoWords(_number(rng, "v"), _number(rng, "l"), mode)
     return Scene(ego, tuple(sections), layout.ego_last)
 
 

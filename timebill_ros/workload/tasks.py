@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from timebill_ros.workload import posing
+from timebill_ros.workload import questions
 from timebill_ros.workload.phrases import LONGEST_PHRASE
 from timebill_ros.workload.scene import (
     HELD_OUT_LAYOUTS,
@@ -77,15 +77,15 @@ DEFAULT_MIX = {
     Family.UNCLEAR: 0.03,
 }
 
-_POSERS: dict[Family, posing.Poser] = {
-    Family.REPORT: posing.report,
-    Family.LIST: posing.list_section,
-    Family.COUNT: posing.count,
-    Family.FIELD: posing.field,
-    Family.PLAN: posing.plan,
-    Family.DRIVE: posing.drive,
-    Family.COMMAND: posing.command,
-    Family.UNCLEAR: posing.unclear,
+_TEMPLATES: dict[Family, questions.Template] = {
+    Family.REPORT: questions.report,
+    Family.LIST: questions.list_section,
+    Family.COUNT: questions.count,
+    Family.FIELD: questions.field,
+    Family.PLAN: questions.plan,
+    Family.DRIVE: questions.drive,
+    Family.COMMAND: questions.command,
+    Family.UNCLEAR: questions.unclear,
 }
 
 
@@ -131,8 +131,8 @@ def pose(
     """
     if names is None:
         names = _sample_names(rng, family, most=len(scene.objects))
-    asked = posing.Asked(rng, scene, min(names, len(scene.objects)), absent, held_out, lost)
-    return _POSERS[family](asked)
+    draw = questions.Draw(rng, scene, min(names, len(scene.objects)), absent, held_out, lost)
+    return _TEMPLATES[family](draw)
 
 
 def _sample_names(rng: np.random.Generator, family: Family, most: int) -> int:

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.training.collection import public_sets
-from timebill_ros.training.collection.errors import SourceUnavailable, UnknownSchema
-from timebill_ros.training.collection.public_sets import read_public_set, read_templates
+from timebill_ros.training.collection.prompts import (
+    ARCHIVES,
+    SourceUnavailable,
+    UnknownSchema,
+    read_public_set,
+    read_templates,
+)
 
 pytest.importorskip("datasets", reason="datasets is not installed (requirements/train.txt)")
 
@@ -69,10 +73,10 @@ def test_longbench_comes_out_of_its_archive(
         for task in ("qasper", "lcc"):
             row = json.dumps(longbench(f"of {task}", "what?", task))
             archive.writestr(f"data/{task}.jsonl", row + "\n")
-    remote = public_sets._ARCHIVES["THUDM/LongBench"]
+    remote = ARCHIVES["THUDM/LongBench"]
     local = remote.replace("hf://datasets/THUDM/LongBench/data.zip", str(tmp_path / "data.zip"))
     assert local != remote
-    monkeypatch.setitem(public_sets._ARCHIVES, "THUDM/LongBench", local)
+    monkeypatch.setitem(ARCHIVES, "THUDM/LongBench", local)
     prompts = list(read_public_set("THUDM/LongBench", subsets=["lcc", "qasper"]))
     assert [p.source for p in prompts] == [
         "THUDM/LongBench lcc, row 1",

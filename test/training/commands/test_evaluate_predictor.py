@@ -15,8 +15,8 @@ from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.commands import collect, evaluate_predictor
+from timebill_ros.training.predictor.assessment import length_quality
 from timebill_ros.training.predictor.pairs import read_pairs
-from timebill_ros.training.predictor.quality import length_quality
 
 TARGET = Path(model_folder(Settings()))
 PREDICTOR = TARGET.parent / "predictor"

@@ -4,8 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from timebill_ros.training.embedded.batches import Batch, BatchSampler
-from timebill_ros.training.embedded.tokenizer import build_tokenizer
+from timebill_ros.training.embedded.batches import Batch, BatchSampler, build_tokenizer
 from timebill_ros.workload.vocabulary import domain_words
 
 TOKENIZER = build_tokenizer(domain_words(), 2048)

@@ -20,11 +20,11 @@ from timebill_ros.training.embedded.compare_predictors import (
     run,
     table,
 )
-from timebill_ros.training.embedded.lengths import Pair
-from timebill_ros.training.predictor.length_classes import LengthClasses
+from timebill_ros.training.embedded.lengths import TaskPair
+from timebill_ros.training.predictor.baselines import LengthClasses
 from timebill_ros.workload.tasks import Family
 
-PAIRS = [Pair((1, 2, n % 9 + 3), 40 * (n % 9) + 7, Family.REPORT) for n in range(36)]
+PAIRS = [TaskPair((1, 2, n % 9 + 3), 40 * (n % 9) + 7, Family.REPORT) for n in range(36)]
 EMBEDDINGS = torch.randn(20, 70, generator=torch.manual_seed(0))
 RESULT = Result(METHODS[0].name, 7, "upper edge", 0, 10.0, 20.0, 0.5, 60.0)
 

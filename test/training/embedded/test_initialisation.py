@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from timebill_ros.training.embedded.architecture import build_model, forward
+from timebill_ros.training.embedded.batches import build_tokenizer
 from timebill_ros.training.embedded.initialisation import IDENTITY, initialise
-from timebill_ros.training.embedded.tokenizer import build_tokenizer
 from timebill_ros.workload.scene import sample_scene
 from timebill_ros.workload.tasks import Family, sample_task
 from timebill_ros.workload.vocabulary import domain_words

@@ -7,18 +7,17 @@ from functools import partial
 import pytest
 import torch
 
-from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
-from timebill_ros.training.embedded.length_training import outputs_of, pad, train
-from timebill_ros.training.embedded.lengths import Pair
+from timebill_ros.predictor.embedded_predictor import LookUpNetwork, Shape
+from timebill_ros.training.embedded.lengths import TaskPair, outputs_of, pad, train
 from timebill_ros.training.embedded.train_predictor import cross_entropy
-from timebill_ros.training.predictor.length_classes import buckets
+from timebill_ros.training.predictor.baselines import buckets
 from timebill_ros.workload.tasks import Family
 
 CLASSES = buckets(10, 60)
 # What the last token's other occurrence is followed by tells the length.
 PAIRS = [
-    Pair((7, 1, 2, 3, 4, 5, 7), 10, Family.LIST),
-    Pair((9, 9, 7, 2, 2, 3, 4, 5, 7), 50, Family.LIST),
+    TaskPair((7, 1, 2, 3, 4, 5, 7), 10, Family.LIST),
+    TaskPair((9, 9, 7, 2, 2, 3, 4, 5, 7), 50, Family.LIST),
 ] * 16
 
 
@@ -37,7 +36,7 @@ def untrained() -> LookUpNetwork:
 
 
 def test_padding_is_on_the_left_and_marked() -> None:
-    tokens, valid = pad([Pair((5,), 1, Family.LIST), Pair((6, 7, 8), 1, Family.LIST)])
+    tokens, valid = pad([TaskPair((5,), 1, Family.LIST), TaskPair((6, 7, 8), 1, Family.LIST)])
     assert tokens.tolist() == [[0, 0, 5], [6, 7, 8]]
     assert valid.tolist() == [[False, False, True], [True, True, True]]
 

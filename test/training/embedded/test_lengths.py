@@ -3,20 +3,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from timebill_ros.training.embedded.batches import build_tokenizer
 from timebill_ros.training.embedded.lengths import (
-    Pair,
+    TaskPair,
     read_pairs,
     right_answers,
     sample_tasks,
     write_pairs,
 )
-from timebill_ros.training.embedded.tokenizer import build_tokenizer
 from timebill_ros.workload.tasks import Family
 from timebill_ros.workload.vocabulary import domain_words
 
 
 def test_pairs_come_back_from_their_file(tmp_path: Path) -> None:
-    pairs = [Pair((1, 2, 3), 9, Family.LIST), Pair((4,), 400, Family.REPORT)]
+    pairs = [TaskPair((1, 2, 3), 9, Family.LIST), TaskPair((4,), 400, Family.REPORT)]
     write_pairs(tmp_path / "pairs.npz", pairs)
     assert read_pairs(tmp_path / "pairs.npz") == pairs
 

@@ -10,14 +10,14 @@ import pytest
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.training.embedded import predictor_quality
 from timebill_ros.training.embedded.generation import LONGEST_RESPONSE
-from timebill_ros.training.embedded.lengths import Pair, write_pairs
+from timebill_ros.training.embedded.lengths import TaskPair, write_pairs
 from timebill_ros.training.embedded.predictor_quality import INPUTS, groups, measure
 from timebill_ros.workload.tasks import Family
 
 PAIRS = [
-    Pair((3, 4, 5), 15, Family.LIST),
-    Pair((3, 4), 20, Family.COUNT),
-    Pair((3,), LONGEST_RESPONSE, Family.LIST),
+    TaskPair((3, 4, 5), 15, Family.LIST),
+    TaskPair((3, 4), 20, Family.COUNT),
+    TaskPair((3,), LONGEST_RESPONSE, Family.LIST),
 ]
 
 

@@ -19,7 +19,7 @@ from timebill_ros.engine.fingerprint import target_fingerprint
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.load import load_predictor
-from timebill_ros.training.embedded.evaluate import held_out_tasks
+from timebill_ros.training.embedded.evaluate import held_out_tasks, score
 from timebill_ros.training.embedded.generation import (
     CHECKPOINT,
     PREDICTOR,
@@ -27,7 +27,6 @@ from timebill_ros.training.embedded.generation import (
     generate,
     open_engine,
 )
-from timebill_ros.workload.score import score
 from timebill_ros.workload.tasks import Family
 from timebill_ros.workload.vocabulary import domain_words
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from timebill_ros.training.embedded.tokenizer import build_tokenizer
+from timebill_ros.training.embedded.batches import build_tokenizer
 
 WORDS = ("sector", "s3", "o1", "car", ";")
 TOKENIZER = build_tokenizer(WORDS, 1000)

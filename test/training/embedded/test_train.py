@@ -8,12 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from timebill_ros.training.embedded.architecture import build_model
+from timebill_ros.training.embedded.batches import build_tokenizer
 from timebill_ros.training.embedded.initialisation import initialise
-from timebill_ros.training.embedded.tokenizer import build_tokenizer
-from timebill_ros.training.embedded.train import Progress, Stage, save, train
+from timebill_ros.training.embedded.train import CurriculumStage, Progress, save, train
 from timebill_ros.workload.vocabulary import domain_words
 
-STAGE = Stage(steps=8, length=256, scene_share=0.5, reach=512, attention_weight=0.1)
+STAGE = CurriculumStage(steps=8, length=256, scene_share=0.5, reach=512, attention_weight=0.1)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.training.embedded.generation import CHECKPOINT
-from timebill_ros.training.embedded.lengths import Pair
+from timebill_ros.training.embedded.lengths import TaskPair
 from timebill_ros.training.embedded.train_predictor import (
     LONGEST_EXPECTED_PROMPT,
     SCENELESS,
@@ -41,7 +41,7 @@ def test_some_expected_prompts_have_no_scene(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_calibration_tells_what_a_probability_is_worth() -> None:
     lengths = [10] * 90 + [20] * 10
-    pairs = [Pair((1,), n, Family.REPORT) for n in lengths]
+    pairs = [TaskPair((1,), n, Family.REPORT) for n in lengths]
     calibration = calibrate(FixedPredictor(), pairs)
     assert calibration.pairs == 100
     assert calibration.calibrated(0.5) == pytest.approx(0.1, abs=0.05)

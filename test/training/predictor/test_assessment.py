@@ -12,7 +12,7 @@ import pytest
 
 from timebill_ros.budget.calibration import fit_calibration
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.predictor.calibration import read_calibration
+from timebill_ros.predictor.checkpoint import read_calibration
 from timebill_ros.predictor.errors import PairsOverlap
 from timebill_ros.training.predictor.assessment import (
     RISKS,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from timebill_ros.budget.length import bucket_label
-from timebill_ros.training.predictor.length_classes import LengthClasses, buckets
+from timebill_ros.training.predictor.baselines import LengthClasses, buckets
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 16, 400, 1000])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.training.predictor.quality import length_errors, length_quality
+from timebill_ros.training.predictor.assessment import length_errors, length_quality
 
 SECOND_OF_FIVE = LengthDistribution(np.eye(5)[1], 10)
 

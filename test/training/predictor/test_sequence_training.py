@@ -15,11 +15,13 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model, Train
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.predictor.errors import BackboneUnusable, SettingsDiffer, TrainedAlready
 from timebill_ros.predictor.load import load_predictor
-from timebill_ros.training.predictor.pairs import Pair, PairsHeader
-from timebill_ros.training.predictor.quality import length_quality
-from timebill_ros.training.predictor.recipe import Recipe
-from timebill_ros.training.predictor.sequence_training import discard_states, train_classifier
-from timebill_ros.training.predictor.split import Split, split_pairs
+from timebill_ros.training.predictor.assessment import length_quality
+from timebill_ros.training.predictor.pairs import Pair, PairsHeader, Split, split_pairs
+from timebill_ros.training.predictor.sequence_training import (
+    Recipe,
+    discard_states,
+    train_classifier,
+)
 
 HEADER = PairsHeader("some/model", "0123456789abcdef", 64, {"temperature": 0.0})
 WORDS = ("short", "long", *"abcdefgh")

@@ -7,8 +7,7 @@ import pytest
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.predictor.errors import EmptySet
-from timebill_ros.training.predictor.pairs import Pair
-from timebill_ros.training.predictor.split import seen_prompts, split_pairs, write_prompts
+from timebill_ros.training.predictor.pairs import Pair, seen_prompts, split_pairs, write_prompts
 
 PAIRS = [Pair(f"prompt {n}", 3, n + 1, "EOS") for n in range(50)]
 

@@ -82,8 +82,11 @@ def _collect(settings: Settings, options: argparse.Namespace) -> Counter[str]:
 
 def _prompts(options: argparse.Namespace, checkpoint: Checkpoint) -> Iterator[Prompt]:
     """The prompts of whichever source is named."""
-    from timebill_ros.training.collection.prompts import read_prompts
-    from timebill_ros.training.collection.public_sets import read_public_set, read_templates
+    from timebill_ros.training.collection.prompts import (
+        read_prompts,
+        read_public_set,
+        read_templates,
+    )
 
     chat_template = checkpoint.tokenizer.chat_template is not None
     if not chat_template:

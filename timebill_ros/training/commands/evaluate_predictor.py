@@ -16,9 +16,8 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.predictor.checkpoint import other_target, read_config
 from timebill_ros.predictor.errors import EmptySet, LengthsBeyondBuckets, PredictorError
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.training.predictor.pairs import Pair, PairsHeader, read_pairs
-from timebill_ros.training.predictor.split import seen_prompts
-from timebill_ros.training.progress import hide_library_bars, track
+from timebill_ros.training.predictor.assessment import hide_library_bars, track
+from timebill_ros.training.predictor.pairs import Pair, PairsHeader, read_pairs, seen_prompts
 
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
     from timebill_ros.predictor.length_predictor import LengthPredictor
@@ -63,7 +62,7 @@ def table(assessment: Assessment) -> Iterator[str]:
 
 
 def _evaluate(options: argparse.Namespace) -> Assessment:
-    from timebill_ros.predictor.calibration import read_calibration
+    from timebill_ros.predictor.checkpoint import read_calibration
     from timebill_ros.predictor.load import load_predictor
     from timebill_ros.training.predictor.assessment import assess, predict_pairs
 

@@ -17,10 +17,9 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.cli.argument_types import positive_count
 from timebill_ros.predictor.errors import PredictorError
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.training.predictor.pairs import PairsHeader, read_pairs
-from timebill_ros.training.predictor.recipe import Recipe
-from timebill_ros.training.predictor.split import Split, split_pairs
-from timebill_ros.training.progress import hide_library_bars, track
+from timebill_ros.training.predictor.assessment import hide_library_bars, track
+from timebill_ros.training.predictor.pairs import PairsHeader, Split, read_pairs, split_pairs
+from timebill_ros.training.predictor.sequence_training import Recipe
 
 _LOG = logging.getLogger(__name__)
 

@@ -26,8 +26,13 @@ from tqdm import tqdm
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.training.embedded.collect_lengths import PairSet
 from timebill_ros.training.embedded.generation import CHECKPOINT, LONGEST_RESPONSE
-from timebill_ros.training.embedded.length_training import PEAK_RATE, outputs_of, train
-from timebill_ros.training.embedded.lengths import Pair, read_pairs
+from timebill_ros.training.embedded.lengths import (
+    PEAK_RATE,
+    TaskPair,
+    outputs_of,
+    read_pairs,
+    train,
+)
 from timebill_ros.training.embedded.train_predictor import (
     BUCKET_SIZE,
     build,
@@ -35,11 +40,17 @@ from timebill_ros.training.embedded.train_predictor import (
     expected_pairs,
     target_embeddings,
 )
-from timebill_ros.training.predictor.baselines.classes import proxy_model_classes, s3_classes
-from timebill_ros.training.predictor.baselines.encoders import Kept, bert, distilbert
-from timebill_ros.training.predictor.baselines.regression import Regression
-from timebill_ros.training.predictor.length_classes import LengthClasses, buckets
-from timebill_ros.training.predictor.quality import length_errors
+from timebill_ros.training.predictor.assessment import length_errors
+from timebill_ros.training.predictor.baselines import (
+    Kept,
+    LengthClasses,
+    Regression,
+    bert,
+    buckets,
+    distilbert,
+    proxy_model_classes,
+    s3_classes,
+)
 
 # A third of what the shipped predictor gets: there are many rows, and encoders are slow.
 STEPS = 500
@@ -116,7 +127,11 @@ METHODS = (
 
 
 def run(
-    method: Method, embeddings: Tensor, pairs: Sequence[Pair], held_out: Sequence[Pair], seed: int
+    method: Method,
+    embeddings: Tensor,
+    pairs: Sequence[TaskPair],
+    held_out: Sequence[TaskPair],
+    seed: int,
 ) -> list[Result]:
     """Train ``method`` once, and measure it under each of its decision rules."""
     lengths = [pair.response_tokens for pair in pairs]

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from timebill_ros.training.embedded.architecture import rotary_frequencies
-from timebill_ros.training.embedded.tokenizer import BOS, SPACE, SPECIAL_TOKENS
+from timebill_ros.training.embedded.batches import BOS, SPACE, SPECIAL_TOKENS
 from timebill_ros.workload.phrases import COUNT, LIST, REPORT
 from timebill_ros.workload.scene import EGO, RECORD_WORDS
 from timebill_ros.workload.vocabulary import (

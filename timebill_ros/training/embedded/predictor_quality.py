@@ -15,8 +15,8 @@ from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.training.embedded.collect_lengths import PairSet
 from timebill_ros.training.embedded.generation import LONGEST_RESPONSE, PREDICTOR
-from timebill_ros.training.embedded.lengths import Pair, read_pairs
-from timebill_ros.training.predictor.quality import LengthQuality, length_quality
+from timebill_ros.training.embedded.lengths import TaskPair, read_pairs
+from timebill_ros.training.predictor.assessment import LengthQuality, length_quality
 from timebill_ros.workload.tasks import Family
 
 INPUTS = (None, 4096, 2048, 1024, 512, 256, 128, 64, 32)
@@ -24,7 +24,7 @@ INPUTS = (None, 4096, 2048, 1024, 512, 256, 128, 64, 32)
 
 def measure(
     predictor: LengthPredictor,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TaskPair],
     max_tokens: int,
     max_input: int | None = None,
 ) -> LengthQuality:
@@ -47,7 +47,7 @@ def table(rows: dict[str, LengthQuality]) -> str:
     return "\n".join(lines)
 
 
-def groups(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+def groups(pairs: Sequence[TaskPair]) -> dict[str, list[TaskPair]]:
     """All pairs, those that ended before the cap, and those of each family that has any."""
     members = {
         "all": list(pairs),

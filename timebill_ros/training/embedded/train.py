@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from timebill_ros.training.embedded.architecture import MAX_CONTEXT, build_model, forward
-from timebill_ros.training.embedded.batches import Batch, BatchSampler
+from timebill_ros.training.embedded.batches import Batch, BatchSampler, build_tokenizer
 from timebill_ros.training.embedded.initialisation import initialise
-from timebill_ros.training.embedded.tokenizer import build_tokenizer
 from timebill_ros.workload.vocabulary import domain_words
 
 TOKENS_PER_STEP = 8192
@@ -27,7 +26,7 @@ SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
-class Stage:
+class CurriculumStage:
     """One stage of the curriculum.
 
     ``reach`` is the largest position; ``attention_weight`` weighs the loss that makes the tokens of
@@ -43,11 +42,11 @@ class Stage:
 
 
 CURRICULUM = (
-    Stage(steps=130, length=256, scene_share=0.5, reach=1024, attention_weight=0.1),
-    Stage(steps=220, length=512, scene_share=0.6, reach=4096, attention_weight=0.35),
-    Stage(steps=330, length=1024, scene_share=0.7, reach=9000, attention_weight=0.35),
-    Stage(steps=170, length=2048, scene_share=0.75, reach=9000, attention_weight=0.35),
-    Stage(steps=20, length=4096, scene_share=0.8, reach=9000, attention_weight=0.35),
+    CurriculumStage(steps=130, length=256, scene_share=0.5, reach=1024, attention_weight=0.1),
+    CurriculumStage(steps=220, length=512, scene_share=0.6, reach=4096, attention_weight=0.35),
+    CurriculumStage(steps=330, length=1024, scene_share=0.7, reach=9000, attention_weight=0.35),
+    CurriculumStage(steps=170, length=2048, scene_share=0.75, reach=9000, attention_weight=0.35),
+    CurriculumStage(steps=20, length=4096, scene_share=0.8, reach=9000, attention_weight=0.35),
 )
 
 
@@ -70,7 +69,7 @@ def train(
     tokenizer: PreTrainedTokenizerFast,
     *,
     seed: int,
-    curriculum: tuple[Stage, ...] = CURRICULUM,
+    curriculum: tuple[CurriculumStage, ...] = CURRICULUM,
     report: Callable[[Progress], None],
     report_every: int = 25,
 ) -> None:

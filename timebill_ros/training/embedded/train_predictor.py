@@ -22,18 +22,21 @@ from torch import Tensor
 from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
 from timebill_ros.engine.fingerprint import target_fingerprint
-from timebill_ros.predictor.calibration import write_calibration
-from timebill_ros.predictor.checkpoint import Buckets
-from timebill_ros.predictor.embedded_predictor import EmbeddedPredictor, save
+from timebill_ros.predictor.checkpoint import Buckets, write_calibration
+from timebill_ros.predictor.embedded_predictor import EmbeddedPredictor, LookUpNetwork, Shape, save
 from timebill_ros.predictor.length_predictor import LengthPredictor
-from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
 from timebill_ros.training.embedded.collect_lengths import PairSet, collect
 from timebill_ros.training.embedded.generation import CHECKPOINT, LONGEST_RESPONSE
-from timebill_ros.training.embedded.length_training import train
-from timebill_ros.training.embedded.lengths import Pair, read_pairs, right_answers, sample_tasks
+from timebill_ros.training.embedded.lengths import (
+    TaskPair,
+    read_pairs,
+    right_answers,
+    sample_tasks,
+    train,
+)
 from timebill_ros.training.embedded.predictor_quality import measure
-from timebill_ros.training.predictor.length_classes import LengthClasses, buckets
-from timebill_ros.training.predictor.quality import LengthQuality
+from timebill_ros.training.predictor.assessment import LengthQuality
+from timebill_ros.training.predictor.baselines import LengthClasses, buckets
 from timebill_ros.workload.tasks import Family
 
 BUCKET_SIZE = 4
@@ -48,7 +51,7 @@ SCENELESS_PAIRS = 500
 LOG_EVERY = 50
 
 
-def expected_pairs(target: Checkpoint) -> list[Pair]:
+def expected_pairs(target: Checkpoint) -> list[TaskPair]:
     """The prompts with the lengths of right answers that training uses."""
     tasks = list(sample_tasks(EXPECTED_SEED, EXPECTED_PAIRS, LONGEST_EXPECTED_PROMPT))
     bare = [replace(task, system="") for task in tasks if task.family in SCENELESS]
@@ -122,14 +125,14 @@ def main() -> None:
         writer.writerows((step, f"{loss:.5f}") for step, loss in log)
 
 
-def calibrate(predictor: LengthPredictor, pairs: Sequence[Pair]) -> Calibration:
+def calibrate(predictor: LengthPredictor, pairs: Sequence[TaskPair]) -> Calibration:
     """What the predictor's probabilities are worth, by pairs that it was not trained on."""
     predicted = [predictor.predict("", pair.prompt_ids, None) for pair in pairs]
     return fit_calibration(predicted, [pair.response_tokens for pair in pairs])
 
 
 def _train(
-    network: LookUpNetwork, pairs: Sequence[Pair], classes: LengthClasses, seed: int
+    network: LookUpNetwork, pairs: Sequence[TaskPair], classes: LengthClasses, seed: int
 ) -> list[tuple[int, float]]:
     """Train, and return the mean loss of every ``LOG_EVERY`` steps."""
     losses: list[float] = []

@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,53 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import bucket_label
 from timebill_ros.predictor.checkpoint import Buckets
 from timebill_ros.predictor.errors import BackboneUnusable, TrainedAlready
+from timebill_ros.predictor.length_predictor import keep_head_and_tail
 from timebill_ros.predictor.sequence_classifier import load_tokenizer, positions_of
-from timebill_ros.predictor.truncation import keep_head_and_tail
-from timebill_ros.training.predictor.pairs import Pair, PairsHeader, check_same
-from timebill_ros.training.predictor.recipe import Recipe
-from timebill_ros.training.predictor.split import Split, write_prompts
+from timebill_ros.training.predictor.pairs import (
+    Pair,
+    PairsHeader,
+    Split,
+    check_same,
+    write_prompts,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a predictor is trained.
+
+    Attributes:
+        backbone: name of the model that it starts from.
+        backbone_fingerprint: identifies that model by content.
+        bucket_size: B, tokens.
+        max_input: longest input, the backbone's tokens; of longer prompts head and tail stay.
+        epochs: passes over the training part.
+        batch: prompts per step and device.
+        learning_rate: at its peak, after a short warm-up; falls linearly to 0.
+        seed: of split, order and the new head's weights.
+        calibration, held_out: shares of the pairs that are not trained on.
+    """
+
+    backbone: str
+    backbone_fingerprint: str
+    bucket_size: int = 16
+    max_input: int = 2048
+    epochs: float = 3.0
+    batch: int = 16
+    learning_rate: float = 2e-5
+    seed: int = 0
+    calibration: float = 0.1
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raise ``SettingError`` for what nothing can be trained with."""
+        for name in ("bucket_size", "max_input", "batch"):
+            if getattr(self, name) < 1:
+                raise SettingError(name, getattr(self, name), ">= 1")
+        for name in ("epochs", "learning_rate"):
+            if not getattr(self, name) > 0.0:
+                raise SettingError(name, getattr(self, name), "above 0")
+
 
 _LOG = logging.getLogger(__name__)
 

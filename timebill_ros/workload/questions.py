@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each family puts a question to a scene, and what the right answer is.
+"""Question templates: how each family puts a question to a scene, and what the right answer is.
 
-A poser returns an instruction and its reference answer. What the scene does not hold is answered
+A template returns an instruction and its reference answer. What the scene does not hold is answered
 ``UNKNOWN``; a driving command about it is not understood, so that nothing is driven by a guess.
 """
 
@@ -32,10 +32,14 @@ from timebill_ros.workload.vocabulary import (
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What to ask: of which scene, how many names, which share of them absent, in which words.
+class Draw:
+    """Draws at random what fills a template: objects, sectors, words.
 
-    ``lost`` are names that the scene once held.
+    Attributes:
+        names: how many objects an instruction names, where it names any.
+        absent: share of the names that the scene does not hold.
+        held_out: whether words come from the set that no model was trained on.
+        lost: names that the scene once held; half of the absent ones are of these.
     """
 
     rng: np.random.Generator
@@ -85,61 +89,61 @@ class Asked:
         return name
 
 
-Poser = Callable[[Asked], tuple[str, str]]
+Template = Callable[[Draw], tuple[str, str]]
 
 
-def report(asked: Asked) -> tuple[str, str]:
+def report(draw: Draw) -> tuple[str, str]:
     """The records of named objects, in the order asked."""
-    chosen = asked.objects()
+    chosen = draw.objects()
     records = (item.record if item else f"{name} {UNKNOWN} ;" for name, item in chosen.items())
-    return asked.word(phrases.REPORT, " ".join(chosen)), " ".join(records)
+    return draw.word(phrases.REPORT, " ".join(chosen)), " ".join(records)
 
 
-def list_section(asked: Asked) -> tuple[str, str]:
+def list_section(draw: Draw) -> tuple[str, str]:
     """The section of a sector as the log has it."""
-    sector, text, _ = asked.section()
-    return asked.word(phrases.LIST, sector), text
+    sector, text, _ = draw.section()
+    return draw.word(phrases.LIST, sector), text
 
 
-def count(asked: Asked) -> tuple[str, str]:
+def count(draw: Draw) -> tuple[str, str]:
     """How many objects a sector has."""
-    sector, _, number = asked.section()
-    return asked.word(phrases.COUNT, sector), f"there are {number} ."
+    sector, _, number = draw.section()
+    return draw.word(phrases.COUNT, sector), f"there are {number} ."
 
 
-def field(asked: Asked) -> tuple[str, str]:
+def field(draw: Draw) -> tuple[str, str]:
     """One field of named objects, in the order asked."""
-    place = int(asked.rng.integers(len(FIELD_WORDS)))
+    place = int(draw.rng.integers(len(FIELD_WORDS)))
     word = FIELD_WORDS[place]
-    chosen = asked.objects()
+    chosen = draw.objects()
     values = {name: item.fields[place] if item else UNKNOWN for name, item in chosen.items()}
     answer = " ".join(f"{word} {name} {value} ;" for name, value in values.items())
-    return " ".join((asked.word(phrases.FIELD, word), *chosen)), answer
+    return " ".join((draw.word(phrases.FIELD, word), *chosen)), answer
 
 
-def plan(asked: Asked) -> tuple[str, str]:
+def plan(draw: Draw) -> tuple[str, str]:
     """The steps of a manoeuvre around an object, as JSON."""
-    manoeuvre = asked.pick(tuple(MANOEUVRES))
-    name, target = asked.object()
+    manoeuvre = draw.pick(tuple(MANOEUVRES))
+    name, target = draw.object()
     answer = manoeuvre_plan(manoeuvre, name if target else UNKNOWN)
-    return f"{asked.word(phrases.PLAN, manoeuvre)} {name}", answer
+    return f"{draw.word(phrases.PLAN, manoeuvre)} {name}", answer
 
 
-def drive(asked: Asked) -> tuple[str, str]:
+def drive(draw: Draw) -> tuple[str, str]:
     """A command that the vehicle executes, as JSON."""
-    return _DRIVERS[asked.rng.choice(len(_DRIVERS), p=_DRIVER_SHARES)](asked)
+    return _DRIVERS[draw.rng.choice(len(_DRIVERS), p=_DRIVER_SHARES)](draw)
 
 
-def command(asked: Asked) -> tuple[str, str]:
+def command(draw: Draw) -> tuple[str, str]:
     """What a driver does in a situation."""
-    name = asked.pick(tuple(COMMANDS))
-    return asked.word(phrases.COMMAND, name), COMMANDS[name]
+    name = draw.pick(tuple(COMMANDS))
+    return draw.word(phrases.COMMAND, name), COMMANDS[name]
 
 
-def unclear(asked: Asked) -> tuple[str, str]:
+def unclear(draw: Draw) -> tuple[str, str]:
     """Words that mean nothing."""
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789?!,'"
-    rng = asked.rng
+    rng = draw.rng
     words = (
         "".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(2, 8)))
         for _ in range(rng.integers(1, 5))
@@ -147,33 +151,33 @@ def unclear(asked: Asked) -> tuple[str, str]:
     return " ".join(words), UNCLEAR_ANSWER
 
 
-def _limit(asked: Asked) -> tuple[str, str]:
-    speed = int(asked.rng.integers(NUMBERED_WORDS["v"]))
-    return asked.word(phrases.LIMIT, str(speed)), velocity_limit(speed)
+def _limit(draw: Draw) -> tuple[str, str]:
+    speed = int(draw.rng.integers(NUMBERED_WORDS["v"]))
+    return draw.word(phrases.LIMIT, str(speed)), velocity_limit(speed)
 
 
-def _behind(asked: Asked) -> tuple[str, str]:
-    name, ahead = asked.object()
+def _behind(draw: Draw) -> tuple[str, str]:
+    name, ahead = draw.object()
     answer = velocity_limit(int(ahead.speed[1:])) if ahead else UNCLEAR_ANSWER
-    return asked.word(phrases.BEHIND, name), answer
+    return draw.word(phrases.BEHIND, name), answer
 
 
-def _hold(asked: Asked) -> tuple[str, str]:
-    return asked.word(phrases.HOLDING), velocity_limit(int(asked.scene.ego.speed[1:]))
+def _hold(draw: Draw) -> tuple[str, str]:
+    return draw.word(phrases.HOLDING), velocity_limit(int(draw.scene.ego.speed[1:]))
 
 
-def _stop(asked: Asked) -> tuple[str, str]:
-    return asked.word(phrases.STOPPING), STOP
+def _stop(draw: Draw) -> tuple[str, str]:
+    return draw.word(phrases.STOPPING), STOP
 
 
-def _resume(asked: Asked) -> tuple[str, str]:
-    return asked.word(phrases.RESUMING), RESUME
+def _resume(draw: Draw) -> tuple[str, str]:
+    return draw.word(phrases.RESUMING), RESUME
 
 
-def _head_for(asked: Asked) -> tuple[str, str]:
-    goal = asked.pick(GOALS)
-    return asked.word(phrases.HEADING, goal), change_goal(goal)
+def _head_for(draw: Draw) -> tuple[str, str]:
+    goal = draw.pick(GOALS)
+    return draw.word(phrases.HEADING, goal), change_goal(goal)
 
 
-_DRIVERS: tuple[Poser, ...] = (_limit, _behind, _hold, _stop, _resume, _head_for)
+_DRIVERS: tuple[Template, ...] = (_limit, _behind, _hold, _stop, _resume, _head_for)
 _DRIVER_SHARES = (0.2, 0.3, 0.1, 0.12, 0.12, 0.16)

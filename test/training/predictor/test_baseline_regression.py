@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import torch
 
-from timebill_ros.predictor.look_up_network import LookUpNetwork, Shape
-from timebill_ros.training.predictor.baselines.regression import Regression
+from timebill_ros.predictor.embedded_predictor import LookUpNetwork, Shape
+from timebill_ros.training.predictor.baselines import Regression
 
 
 @torch.no_grad()

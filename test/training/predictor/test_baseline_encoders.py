@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from timebill_ros.training.predictor.baselines.encoders import POSITIONS, Kept, bert, distilbert
+from timebill_ros.training.predictor.baselines import POSITIONS, Kept, bert, distilbert
 
 LONG = torch.randint(3, 20, (1, POSITIONS + 100), generator=torch.manual_seed(0))
 

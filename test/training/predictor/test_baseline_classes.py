@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from timebill_ros.training.predictor.baselines.classes import proxy_model_classes, s3_classes
+from timebill_ros.training.predictor.baselines import proxy_model_classes, s3_classes
 
 
 def test_the_proxy_model_cuts_at_percentiles() -> None:
