@@ -35,7 +35,7 @@ SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg s
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup tools demo test test-slow lint bench clean
+.PHONY: help setup tools demo test test-slow soak lint bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ test: setup ## run the tests but the slow ones
 # pytest says 5 where the marker selects nothing.
 test-slow: setup ## run the slow tests
 	$(PYTEST) -m slow $(PYTEST_ARGS) || [ $$? -eq 5 ]
+
+soak: setup ## send a million simulated instructions while parts fail and clocks jump: minutes
+	$(RUN) PYTHONPATH=test $(BIN)/python -m soak.simulated $(SOAK_ARGS)
 
 lint: $(VENV)/requirements.stamp ## check style and types
 	$(BIN)/ruff check .

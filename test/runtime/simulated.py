@@ -56,6 +56,7 @@ class Scene:
     time_risk: float = 0.0
     pace: PaceTracker = field(default_factory=PaceTracker)
     real_times: TimeModel | None = None  # where they are not what the time model says
+    slowness: Callable[[], float] = lambda: 1.0  # of every piece of work, on top of that
     hear: Callable[[Outcome], None] = lambda _: None  # called with every outcome before it is kept
 
     def __post_init__(self) -> None:
@@ -66,7 +67,9 @@ class Scene:
         self.outcomes: list[Outcome] = []
         self.instants: list[int] = []
         real = self.real_times or self.time_model
-        engine = SimulatedEngine(self.clock, real, self.requests, chunk=self.chunk)
+        engine = SimulatedEngine(
+            self.clock, real, self.requests, chunk=self.chunk, slowness=self.slowness
+        )
         timed = TimeModel(**{**vars(self.time_model), "predictor": self.predictor_time})
         predictor = None
         if self.predictor_time is not None:

@@ -26,7 +26,13 @@ from timebill_ros.engine.profile import least_context
 from timebill_ros.predictor.checkpoint import write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.runtime import loading
-from timebill_ros.runtime.loading import Loaded, load, measured_quality
+from timebill_ros.runtime.loading import (
+    Loaded,
+    known_calibration,
+    load,
+    measured_quality,
+    model_folder,
+)
 from timebill_ros.runtime.settings import Settings
 
 
@@ -89,7 +95,7 @@ def test_a_predictor_is_measured_on_words_and_tokens_of_the_same_length(
 def predictor(tmp_path: Path) -> Path:
     """A copy of the embedded model's predictor, without a calibration."""
     folder = tmp_path / "predictor"
-    shutil.copytree(loading._EMBEDDED / "predictor", folder)
+    shutil.copytree(Path(model_folder(Settings())).parent / "predictor", folder)
     config = json.loads((folder / "config.json").read_text())
     config.pop("calibration", None)
     (folder / "config.json").write_text(json.dumps(config))
@@ -99,7 +105,7 @@ def predictor(tmp_path: Path) -> Path:
 def test_a_predictor_without_calibration_is_said_to_have_none(
     predictor: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert loading._calibration(predictor) is None
+    assert known_calibration(predictor) is None
     assert caplog.text.count("is not calibrated: with risk set, plans are made for N_W") == 1
 
 
@@ -124,7 +130,7 @@ def test_a_damaged_calibration_fails_loading_by_name(predictor: Path) -> None:
     path = predictor / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": {"pairs": 3}}))
     with pytest.raises(PredictorIncomplete, match="calibration: 'levels' is missing"):
-        loading._calibration(predictor)
+        known_calibration(predictor)
 
 
 def test_a_model_brings_what_was_measured_of_its_eviction_method(tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def test_a_predictor_s_exception_reaches_who_waits(stub: StubPredictor) -> None:
 def test_the_time_worked_is_told_from_the_start_to_the_end_even_of_what_breaks(
     stub: StubPredictor,
 ) -> None:
-    service = ThreadedPredictor(stub)
-    clock = service._stopwatch = VirtualClock()  # type: ignore[assignment]
+    clock = VirtualClock()
+    service = ThreadedPredictor(stub, clock)
     pending = service.start("breaks", [1], 1)
     assert stub.begun.wait(PATIENCE)
     clock.advance(30 * MS)

@@ -83,7 +83,7 @@ def load(settings: Settings, progress: Progress) -> Loaded:
         predictor = load_predictor(folder, device=str(where), threads=settings.predictor_threads)
         for mismatch in mismatches(folder, checkpoint, settings):
             _LOG.warning("%s", mismatch)
-        calibration = _calibration(folder)
+        calibration = known_calibration(folder)
         predictor_name = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
     fit = _time_model(engine, predictor, predictor_name, settings, progress)
     progress(0.9, "warming up")
@@ -133,7 +133,7 @@ def _predictor_folder(settings: Settings) -> Path | None:
     return Path(settings.predictor).expanduser()
 
 
-def _calibration(folder: Path) -> Calibration | None:
+def known_calibration(folder: Path) -> Calibration | None:
     """Of the predictor there; None where it has none, which is logged."""
     calibration = read_calibration(folder)
     if calibration is None:

@@ -122,10 +122,10 @@ class ThreadedPredictor:
     one then starts late, and a request whose prediction is late plans with N_W = N_max.
     """
 
-    def __init__(self, predictor: LengthPredictor) -> None:
-        """The thread starts with its first prediction."""
+    def __init__(self, predictor: LengthPredictor, stopwatch: Clock | None = None) -> None:
+        """The thread starts with its first prediction; ``stopwatch`` times it, monotonic unset."""
         self._predictor = predictor
-        self._stopwatch = MonotonicClock()
+        self._stopwatch = stopwatch or MonotonicClock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictor")
 
     def start(self, text: str, prompt_ids: Sequence[int], max_input: int) -> ThreadedPrediction:

@@ -110,8 +110,20 @@ class SimulatedEngine:
         window: int = 16,
         max_context: int = 16384,
         chunk: int = 512,
+        slowness: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        """``requests`` are found by the job's prompt; prefill runs ``chunk`` tokens a piece."""
+        """An engine without a request.
+
+        Args:
+            clock: moves on by the time that work takes.
+            time_model: what the work takes.
+            requests: what prompts stand for, by the job's prompt.
+            window: observation window, the last prompt tokens that are never evicted.
+            max_context: most tokens of prompt and response together.
+            chunk: prompt tokens that prefill runs a piece.
+            slowness: asked for every piece of work, how many times as long as ``time_model`` says
+                it takes: a machine whose speed changes.
+        """
         self.window = window
         self.max_context = max_context
         self.max_prompt_chars = max_context * _LONGEST_TOKEN
@@ -121,6 +133,7 @@ class SimulatedEngine:
         self._free_model = self._time_model = time_model
         self._requests = requests
         self._chunk = chunk
+        self._slowness = slowness
         self._max_tokens = 0
         self._ignore_eos = False
         self.abort()
@@ -197,7 +210,7 @@ class SimulatedEngine:
         """Nothing to give back."""
 
     def _spend(self, duration: float) -> None:
-        self._clock.advance(round(duration * NS_PER_S))
+        self._clock.advance(round(duration * self._slowness() * NS_PER_S))
 
 
 @dataclass(frozen=True)
