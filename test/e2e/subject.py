@@ -3,34 +3,42 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 
 from timebill_ros.client.client import InstructionClient
 from timebill_ros.client.exchange import Exchange
 from timebill_ros.client.node_process import NodeProcess, Parameter
-from timebill_ros.msg import Instruction, Overrun, Response
+from timebill_ros.client.session import Session
+from timebill_ros.msg import Instruction, Overrun, Partial, Response
 from timebill_ros.node.conversions import duration_msg, nanoseconds
+from timebill_ros.node.diagnostics import TOPIC, status_name
 from timebill_ros.runtime.clock import seconds
+from timebill_ros.runtime.health import QUEUE_DEPTH
 from timebill_ros.workload.scene import sample_scene
 from timebill_ros.workload.tasks import Family, pose
 
 PATIENCE = 60.0  # s, for whatever must happen on a busy machine
-_PIPE_DELAY = 5.0  # s
+AMPLE = 600.0  # s; a budget that no machine exceeds
 
-# Small enough to be profiled in seconds, with prompts long enough to be stopped half-way. All that
-# a test varies is here too, so that it does not depend on the test before.
+# All that a test varies is here too, so that it does not depend on the test before.
 SETTINGS: dict[str, Parameter] = {
     "model": "embedded",
-    "max_context": 2048,
+    "max_context": 8192,
     "chunk": 128,
+    "window": 64,
     "threads": 1,
     "planner": "timebill",
     "overrun_policy": "kill",
     "queue_capacity": 20,
+    "publish_partial": True,
     "partial_period": 0.1,
+    "diagnostics_period": 0.05,
     "profile_seconds": 5.0,
     "use_sim_time": False,
 }
@@ -74,11 +82,15 @@ class Subject(NodeProcess):
             self.cleanup()
 
     def says(self, text: str) -> bool:
-        """Whether its log has the text, once what it wrote before has come through the pipe."""
-        end = time.monotonic() + _PIPE_DELAY
-        while not (found := any(text in line for line in self._log)) and time.monotonic() < end:
+        """Whether its log comes to have the text."""
+        end = time.monotonic() + PATIENCE
+        while not (found := self.said(text)) and time.monotonic() < end:
             time.sleep(0.01)
         return found
+
+    def said(self, text: str) -> bool:
+        """Whether its log has the text by now: lines come through a pipe, in their order."""
+        return any(text in line for line in self._log)
 
     def client(self) -> InstructionClient:
         """A client that the node hears; to be closed by the caller."""
@@ -87,17 +99,78 @@ class Subject(NodeProcess):
         return client
 
 
-def ask(id: str, prompt: str = "stop", budget: float = 30.0) -> Instruction:
-    """An instruction that is answered shortly, with a budget that no machine exceeds."""
+class Lookout:
+    """Sees what a node does meanwhile: what it decodes, and how many instructions wait."""
+
+    def __init__(self, node: NodeProcess) -> None:
+        self._decoding: set[str] = set()
+        self._waiting = -1
+        self._queue = status_name(node.name, "queue")
+        self._session = Session("lookout", node.domain)
+        ros = self._session.node
+        partials, diagnostics = f"{node.name}/output/partial", TOPIC
+        ros.create_subscription(Partial, partials, lambda p: self._decoding.add(p.id), 10)
+        ros.create_subscription(DiagnosticArray, diagnostics, self._look, 10)
+        ready = lambda: all(map(ros.count_publishers, (partials, diagnostics)))  # noqa: E731
+        assert self._session.spin_until(ready, PATIENCE)
+
+    def see(self, *, decoding: str = "", waiting: int | None = None) -> None:
+        """Wait until the instruction ``decoding`` is decoded, and ``waiting`` others wait."""
+
+        def seen() -> bool:
+            begun = not decoding or decoding in self._decoding
+            return begun and waiting in (None, self._waiting)
+
+        assert self._session.spin_until(seen, PATIENCE)
+
+    def _look(self, array: DiagnosticArray) -> None:
+        for status in array.status:
+            if status.name == self._queue:
+                (depth,) = (v.value for v in status.values if v.key == QUEUE_DEPTH)
+                self._waiting = int(depth)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+
+def ask(id: str, prompt: str = "stop", budget: float = AMPLE) -> Instruction:
+    """An instruction that is answered shortly."""
     return Instruction(id=id, prompt=prompt, budget=duration_msg(budget))
 
 
-def long_work(id: str, budget: float = 30.0) -> Instruction:
+def long_work(id: str, budget: float = AMPLE) -> Instruction:
     """An instruction with a prompt of about 1,600 tokens and an answer of about 240."""
     rng = np.random.default_rng(7)
     scene = sample_scene(rng, 1600)
     prompt, _ = pose(rng, Family.REPORT, scene, names=30)
     return Instruction(id=id, system=scene.text, prompt=prompt, budget=duration_msg(budget))
+
+
+def long_answer(id: str, budget: float = AMPLE, letters: int = 1000) -> Instruction:
+    """An instruction whose answer is of so many letters, each a token of the embedded model."""
+    instruction = ask(id, budget=budget)
+    instruction.response_schema = json.dumps({"type": "string", "pattern": f"^[ab]{{{letters}}}$"})
+    instruction.max_tokens = 6000
+    return instruction
+
+
+def endless_work(id: str, budget: float = AMPLE) -> Instruction:
+    """An instruction that is decoded until it is stopped: its answer may not end before the cap."""
+    return long_answer(id, budget, letters=10_000)
+
+
+def settle(client: InstructionClient) -> None:
+    """Have the client take all that the node has to say of what was sent before.
+
+    An answered and a refused instruction: each topic keeps its order.
+    """
+    number = len(client.exchanges)
+    client.send(ask(f"settling {number}"))
+    client.send(ask(f"refused {number}", prompt=""))
+    assert client.wait_for_all(PATIENCE)
 
 
 def ended_by(exchange: Exchange) -> Response | Overrun:

@@ -37,7 +37,6 @@ def wire(node: Subject, client: InstructionClient) -> Iterator[Publisher]:
         topic = f"{node.name}/input/instruction"
         publisher = session.node.create_publisher(Instruction, topic, OUTCOME_QOS)
         assert session.spin_until(lambda: publisher.get_subscription_count() > 0, PATIENCE)
-        client.spin(0.2)
         yield publisher
 
 
@@ -51,7 +50,7 @@ def test_bad_fields_are_refused_by_name(client: InstructionClient) -> None:
     past = time_msg(1_600_000_000 * 10**9)
     bad = {
         "prompt": ask("empty", prompt=" \n"),
-        "prompt: ": ask("long", prompt="stop " * 3000),
+        "prompt: ": ask("long", prompt="stop " * 9000),
         "budget: ": ask("negative", budget=-0.5),
         "budget": ask("absurd", budget=1e7),
         "max_tokens: ": Instruction(id="greedy", prompt="stop", max_tokens=2**32 - 1),
@@ -76,7 +75,7 @@ def test_bytes_that_are_not_utf8_are_refused_by_field(
     texts = {"id": "broken", "prompt": "stop", field: f"st{MARK}p"}
     raw = serialize_message(Instruction(**texts, budget=duration_msg(10.0)))
     wire.publish(raw.replace(MARK.encode(), BROKEN))
-    client.spin(0.5)
+    assert client.wait_until(lambda: bool(client.strays), PATIENCE)
     (arrival,) = client.strays
     assert arrival.message.reason == Overrun.REJECTED
     assert arrival.message.detail.startswith(f"{field}: character 2 is U+FFFD")
@@ -90,7 +89,6 @@ def test_a_message_that_breaks_off_harms_nobody(
 ) -> None:
     raw = serialize_message(ask("broken off", prompt="stop " * 20))
     wire.publish(raw[:length])
-    client.spin(0.2)
     assert answers_now(client)
     assert not client.strays
 

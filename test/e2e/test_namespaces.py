@@ -10,7 +10,17 @@ import pytest
 
 from timebill_ros.msg import Overrun, Response
 
-from .subject import PATIENCE, Subject, ask, ended_by, long_work, overruns
+from .subject import (
+    PATIENCE,
+    Lookout,
+    Subject,
+    ask,
+    ended_by,
+    endless_work,
+    long_answer,
+    overruns,
+    settle,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -38,8 +48,8 @@ def test_the_same_ids_are_answered_by_the_node_they_were_sent_to(
         assert to_left.wait_for_all(PATIENCE)
         assert to_right.wait_for_all(PATIENCE)
         for client in (to_left, to_right):
-            client.spin(0.2)
-            endings = [ended_by(exchange) for exchange in client.exchanges.values()]
+            settle(client)
+            endings = [ended_by(client.exchanges[f"i{number}"]) for number in range(5)]
             assert all(isinstance(ending, Response) for ending in endings)
             assert not client.strays
 
@@ -49,13 +59,17 @@ def test_one_node_goes_on_while_the_other_is_taken_down(pair: tuple[Subject, Sub
     left.serve()
     right.serve()
     with left.client() as to_left, right.client() as to_right:
-        for number in range(4):
-            to_left.send(long_work(f"i{number}"))
-            to_right.send(long_work(f"i{number}"))
+        with Lookout(left) as on_left, Lookout(right) as on_right:
+            lost = [to_left.send(endless_work(f"i{number}")) for number in range(4)]
+            kept = [
+                to_right.send(long_answer("i0")),
+                *(to_right.send(ask(f"i{n}")) for n in (1, 2)),
+            ]
+            on_left.see(decoding="i0", waiting=3)
+            on_right.see(decoding="i0", waiting=2)
         left.unload()
         assert to_left.wait_for_all(PATIENCE)
         assert to_right.wait_for_all(PATIENCE)
         assert right.state() == "active"
-        ended = [overruns(exchange) for exchange in to_left.exchanges.values()]
-        assert [Overrun.CANCELED] in ended
-        assert all(overruns(exchange) == [] for exchange in to_right.exchanges.values())
+        assert [overruns(exchange) for exchange in lost] == [[Overrun.CANCELED]] * 4
+        assert all(isinstance(ended_by(exchange), Response) for exchange in kept)

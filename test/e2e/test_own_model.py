@@ -85,8 +85,10 @@ def test_the_node_plans_with_the_trained_predictor(
     assert plan.predicted_tokens % 8 == 0
     assert plan.predicted_tokens <= plan.planned_tokens <= LONGEST
     assert 0 < response.response_tokens <= LONGEST
-    assert not node.says("was trained for the target")
-    assert not node.says("was trained on answers with")
+    # Warnings come before the node is active.
+    assert node.says("active: instructions are taken")
+    assert not node.said("was trained for the target")
+    assert not node.said("was trained on answers with")
 
 
 def test_another_model_is_warned_of(node: Subject, predictor: Path) -> None:
