@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,3 +75,38 @@ def test_a_signal_ends_a_configuration_under_way(tmp_path: Path) -> None:
         assert node.says("measuring it")
         node.process.send_signal(signal.SIGINT)
         assert node.process.wait(PATIENCE) == 0
+
+
+def test_a_signal_ends_the_wait_for_a_hub_that_never_answers(
+    profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        with Subject(profiles) as node:
+            node.set_parameters({"model": "someone/some-model"})
+            with pytest.raises(NodeProcessError, match="did not answer"):
+                node.configure(timeout=0.0)
+            assert node.says("asking the hub for it")
+            node.process.send_signal(signal.SIGINT)
+            assert node.process.wait(PATIENCE) == 0
+
+
+@BOTH
+def test_a_signal_before_the_node_is_there_ends_it_as_well(number: signal.Signals) -> None:
+    """It comes while the first of the large libraries is imported."""
+    early = f"""
+import os, sys
+from importlib.abc import MetaPathFinder
+class Signal(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "rclpy" and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Signal())
+from timebill_ros.node.main import main
+sys.exit(main(["llm_node"]))
+"""
+    command = [sys.executable, "-P", "-c", early]
+    done = subprocess.run(command, env=os.environ, timeout=PATIENCE, check=False)
+    assert done.returncode == 0

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
@@ -57,29 +56,15 @@ def test_a_generic_tokenizer_keeps_its_own_rules(folder):
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./no-such-model", "~/no-such-model", "a/b/c"])
 def test_a_path_that_does_not_exist_never_asks_the_hub(name, monkeypatch):
-    monkeypatch.setattr(module, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr(module, "hub_folder", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(CheckpointNotFound, match="no such directory"):
         load_checkpoint(name)
 
 
-def test_a_hub_id_out_of_reach_is_not_found(monkeypatch):
-    def unreachable(*_, **__):
-        raise LocalEntryNotFoundError("no connection")
-
-    monkeypatch.setattr(module, "snapshot_download", unreachable)
-    with pytest.raises(CheckpointNotFound, match=r"someone/some-model.*not available from the hub"):
-        load_checkpoint("someone/some-model")
-
-
-def test_only_safe_files_of_a_hub_id_are_downloaded(folder, monkeypatch):
-    def download(name, *, allow_patterns, etag_timeout):
-        assert name == "someone/some-model"
-        assert not any("bin" in pattern or "py" in pattern for pattern in allow_patterns)
-        assert etag_timeout <= 10
-        return str(folder)
-
-    monkeypatch.setattr(module, "snapshot_download", download)
-    assert load_checkpoint("someone/some-model").folder == folder
+def test_a_hub_id_is_loaded_from_where_the_hub_s_cache_has_it(folder, monkeypatch):
+    waiting = object()
+    monkeypatch.setattr(module, "hub_folder", lambda *given: {("a/b", waiting): folder}[given])
+    assert load_checkpoint("a/b", waiting=waiting).folder == folder
 
 
 def test_a_file_is_no_checkpoint(folder):

@@ -130,8 +130,13 @@ def _measured(settings: Settings) -> tuple[TimeModelFit, int]:
     """The time model, recalled or measured as by the node, and the longest context, tokens."""
     from timebill_ros.runtime.loading import load
 
+    told = ""
+
     def progress(share: float, doing: str) -> None:
-        print(f"[{share:4.0%}] {doing}", file=sys.stderr)
+        nonlocal told
+        if doing != told:
+            print(f"[{share:4.0%}] {doing}", file=sys.stderr)
+        told = doing
 
     loaded = load(settings, progress)
     return loaded.fit, loaded.engine.max_context

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -34,14 +32,13 @@ from timebill_ros.engine.errors import (
     NotSafetensors,
     UnsupportedModel,
 )
+from timebill_ros.engine.hub import hub_folder
 
-_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Left out, transformers would ask on the terminal whether to run a checkpoint's code.
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-_HUB_TIMEOUT = 5.0  # s; a robot without a network should hear so soon
 
 
 @dataclass(frozen=True)
@@ -84,14 +81,21 @@ class Checkpoint:
             raise UnsupportedModel(self.folder, f"{reason} {max_context}; lower max_context")
 
 
-def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Checkpoint:
+def load_checkpoint(
+    model: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    waiting: Callable[[], None] = lambda: None,
+) -> Checkpoint:
     """Load a causal language model.
 
     Args:
         model: a checkpoint's directory, or a hub id, of which only configuration, tokenizer and
-            safetensors are downloaded.
+            safetensors are downloaded, and only where the local cache has not got it.
         device: "cpu", "cuda", "cuda:1", ...
         dtype: "float32", "bfloat16", "float16", or "auto" (float32 on CPU, bfloat16 elsewhere).
+        waiting: called while the hub is waited for; may raise to end it.
 
     Raises:
         CheckpointNotFound: no such directory, and no reachable hub id.
@@ -102,7 +106,7 @@ def load_checkpoint(model: str | Path, *, device: str = "cpu", dtype: str = "aut
     """
     target = usable_device("device", device)
     element = _dtype(dtype, target)
-    folder = checkpoint_folder(model)
+    folder = checkpoint_folder(model, waiting)
     _check_files(folder)
     with _reading(folder, "config.json"):
         config = AutoConfig.from_pretrained(folder, **LOCAL)
@@ -170,8 +174,8 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def checkpoint_folder(model: str | Path) -> Path:
-    """The checkpoint's directory; a hub id is downloaded into the hub's cache first.
+def checkpoint_folder(model: str | Path, waiting: Callable[[], None] = lambda: None) -> Path:
+    """The checkpoint's directory; that of a hub id is in the hub's cache, see ``hub_folder``.
 
     Raises:
         CheckpointNotFound: no such directory, and no reachable hub id.
@@ -186,13 +190,7 @@ def checkpoint_folder(model: str | Path) -> Path:
         raise CheckpointNotFound(str(model), "it is a file, not a checkpoint's directory")
     if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise CheckpointNotFound(str(model), "no such directory")
-    try:
-        return Path(
-            snapshot_download(model, allow_patterns=list(_FILES), etag_timeout=_HUB_TIMEOUT)
-        )
-    except (HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = f"no such directory, and not available from the hub ({type(error).__name__})"
-        raise CheckpointNotFound(model, reason) from error
+    return hub_folder(model, waiting)
 
 
 def _check_files(folder: Path) -> None:

@@ -11,15 +11,14 @@ import signal
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
+if TYPE_CHECKING:
+    from rclpy.executors import SingleThreadedExecutor
 
-from timebill_ros.node.llm_node import LlmNode
+    from timebill_ros.node.llm_node import LlmNode
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How soon a signal is noticed while no message comes, s.
 _SIGNAL_POLL = 0.1
 # How long an ending node goes on to send results, if any are owed, s.
@@ -31,22 +30,47 @@ def main(args: list[str] | None = None) -> int:
 
     Unless ``--autostart`` is given, its lifecycle is driven from outside.
 
+    A signal ends the process in order, with status 0, whenever it comes: the handlers are there
+    before what takes seconds to import, and stay until Python has ended.
+    """
+    ending = threading.Event()
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: ending.set())
+    try:
+        from rclpy.utilities import remove_ros_args
+
+        options = _parser().parse_args(remove_ros_args(args)[1:])
+        from timebill_ros.node.llm_node import LlmNode
+
+        return 0 if ending.is_set() else _run(LlmNode, args, ending, autostart=options.autostart)
+    finally:
+        # A terminal and launch may both interrupt. Python takes its handlers away as it ends, and
+        # what is not ignored would kill it then.
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _run(
+    make_node: type[LlmNode], args: list[str] | None, ending: threading.Event, *, autostart: bool
+) -> int:
+    """Spin a node until it is to end.
+
     rclpy's own signal handlers would shut the context down at once, and with it the publishers
     that are to announce what was in flight. So the signals only ask the node to end, from before
     others can see it.
     """
-    options = _parser().parse_args(remove_ros_args(args)[1:])
-    ending = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ending.set())
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = LlmNode(ending)
+    node = make_node(ending)
     # Single-threaded: messages wait for nothing here, and the engine has a thread of its own.
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     failed = False
     try:
-        if options.autostart:
+        if autostart:
             failed = not _started(node) and not ending.is_set()
         else:
             node.get_logger().info("unconfigured: waits to be configured and activated")
@@ -57,13 +81,13 @@ def main(args: list[str] | None = None) -> int:
         node.destroy_node()
         executor.shutdown()
         rclpy.shutdown()
-        # A terminal and launch may both interrupt; the second signal must not kill Python's exit.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return int(failed)
 
 
 def _started(node: LlmNode) -> bool:
     """Configure and activate; whether both succeeded."""
+    from rclpy.lifecycle import TransitionCallbackReturn
+
     transitions = (node.trigger_configure, node.trigger_activate)
     return all(transition() == TransitionCallbackReturn.SUCCESS for transition in transitions)
 

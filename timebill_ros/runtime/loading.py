@@ -71,7 +71,10 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     """
     progress(0.0, f"loading the model {settings.model!r}")
     checkpoint = load_checkpoint(
-        model_folder(settings), device=settings.device, dtype=settings.dtype
+        model_folder(settings),
+        device=settings.device,
+        dtype=settings.dtype,
+        waiting=lambda: progress(0.01, f"downloading the model {settings.model!r}"),
     )
     engine = make_engine(checkpoint, engine_settings(settings))
     quality = measured_quality(settings)
