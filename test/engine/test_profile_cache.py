@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from dataclasses import replace
 
 import pytest
@@ -94,7 +96,10 @@ def test_a_truncated_file_is_not_trusted(folder, share, caplog):
     assert measured_again(folder, caplog)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", '{"environment": {}}', "\x00"])
+NESTED = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"environment": {}}', "\x00", NESTED])
 def test_a_malformed_file_is_not_trusted(folder, text, caplog):
     file_in(folder).write_text(text)
     assert measured_again(folder, caplog)
@@ -115,6 +120,8 @@ def test_bytes_that_are_no_text_are_not_trusted(folder, caplog):
         {"tokens": 100, "seconds": float("inf")},
         {"tokens": 100, "seconds": 1e9},
         {"tokens": -5, "seconds": 1.0},
+        {"tokens": float("inf"), "seconds": 1.0},
+        {"tokens": 10**400, "seconds": 1.0},
         {"tokens": 100, "seconds": None},
         {"tokens": 100},
     ],
@@ -181,6 +188,16 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, caplog):
 
 def test_no_half_written_file_is_left(folder):
     assert [path.suffix for path in folder.iterdir()] == [".json"]
+
+
+def test_a_full_disk_costs_only_time_and_leaves_nothing(tmp_path, monkeypatch, caplog):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert recall_or_measure(tmp_path, ENVIRONMENT, Measure()) == POINTS
+    assert "No space left on device" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_measurement_keeps_nothing(tmp_path):

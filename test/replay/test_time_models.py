@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ def test_the_predictor_measured_last_with_a_kept_profile(tmp_path: Path) -> None
         ({**COEFFICIENTS, "predictor": 3}, "no time model"),
         ({"points": {"prefill": []}}, "no time model"),
         ({"points": {"prefill": [{"tokens": 1}]}}, "'chunk_size' is missing"),
+        ({"points": {"chunk_size": math.inf}}, "no time model"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, content: object, fault: str) -> None:
@@ -86,9 +88,10 @@ def test_bad_files_are_named(tmp_path: Path, content: object, fault: str) -> Non
 def test_files_that_are_no_json_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"nowhere\.json: no time model can be read"):
         load_time_model(tmp_path / "nowhere.json")
-    (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(BadInput, match=r"broken\.json: no time model can be read"):
-        load_time_model(tmp_path / "broken.json")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "broken.json").write_text(text)
+        with pytest.raises(BadInput, match=r"broken\.json: no time model can be read"):
+            load_time_model(tmp_path / "broken.json")
 
 
 def test_the_newest_profile_of_the_model_is_recalled(tmp_path: Path) -> None:

@@ -86,6 +86,6 @@ def read_quality(path: Path) -> dict[str, QualityCurve]:
             curves[name] = QualityCurve(tuple(QualityPoint(**point) for point in points))
     except OSError as error:
         raise QualityFileError(path, error.strerror or str(error)) from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise QualityFileError(path, str(error)) from error
     return curves

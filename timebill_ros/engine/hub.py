@@ -114,7 +114,7 @@ def _is_whole(folder: Path) -> bool:
     if index.is_file():
         try:
             named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return True  # Not for the hub to mend: loading tells what is wrong with it.
         return named <= weights
     numbered = [match for name in weights if (match := _SHARD.search(name))]

@@ -31,6 +31,12 @@ Environment = Mapping[str, str | int]
 
 _FORMAT = 3  # of the file; one of another format is not looked for
 _PACKAGES = ("torch", "transformers", "llguidance", "timebill_ros")
+# What reading a file may raise that is not the profile that was written: RecursionError for nesting
+# that is too deep, OverflowError for numbers that are too large.
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+    ProfileFitError,
+)  # fmt: skip
 
 
 def describe_environment(engine: MeasurableEngine) -> Environment:
@@ -112,7 +118,7 @@ def _recall(path: Path, environment: Environment) -> _Kept | None:
         fit_time_model(kept.points)
         for measured in predictors.values():
             fit_predictor(measured)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ProfileFitError) as error:
+    except _DAMAGED as error:
         _LOG.warning("profile %s is not used, measuring again: %s", path, _reason(error))
         return None
     _LOG.info("profile recalled from %s", path)
@@ -120,16 +126,25 @@ def _recall(path: Path, environment: Environment) -> _Kept | None:
 
 
 def _keep(path: Path, environment: Environment, kept: _Kept) -> None:
-    """Write the file whole or not at all, whoever else writes it."""
+    """Write the file whole or not at all, whoever else writes it.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; nothing is left of it.
+    """
     content = {"environment": dict(environment), **asdict(kept)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
     ) as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
+        part = Path(file.name)
+        try:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def _key(environment: Environment) -> str:

@@ -58,7 +58,7 @@ def load_time_model(path: Path) -> TimeModel:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
+    except (OSError, ValueError, RecursionError) as failure:
         raise BadInput(f"{path}: no time model can be read: {failure}") from failure
     if not isinstance(content, dict):
         raise BadInput(f"{path}: no time model: it is no JSON object")
@@ -68,7 +68,7 @@ def load_time_model(path: Path) -> TimeModel:
         return _coefficients(content)
     except KeyError as missing:
         raise BadInput(f"{path}: no time model: {missing} is missing") from missing
-    except (ValueError, TypeError, AttributeError, ProfileFitError) as failure:
+    except (ValueError, TypeError, AttributeError, OverflowError, ProfileFitError) as failure:
         raise BadInput(f"{path}: no time model: {failure}") from failure
 
 
@@ -88,7 +88,7 @@ def recalled_profile(settings: Settings) -> Path:
     for path in folder.glob("profile-*.json"):
         try:
             measured = json.loads(path.read_text(encoding="utf-8"))["environment"]["checkpoint"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         if digest in (None, measured):
             kept.append(path)
