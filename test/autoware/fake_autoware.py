@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
@@ -20,7 +20,12 @@ from std_msgs.msg import String
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.qos import INSTRUCTION_QOS, OUTCOME_QOS
 
-PATIENCE = 20.0
+if TYPE_CHECKING:
+    from timebill_ros.autoware.adapter_node import AutowareAdapter
+
+PATIENCE = 30.0
+# Nothing is too old because the machine is busy.
+PATIENT = {"diagnostics_period": 0.1, "max_age": 60.0, "context_age": 60.0}
 STOP, AUTONOMOUS = "/api/operation_mode/change_to_stop", "/api/operation_mode/change_to_autonomous"
 SET, CHANGE = "/api/routing/set_route_points", "/api/routing/change_route_points"
 CLEAR = "/api/routing/clear_route"
@@ -113,7 +118,7 @@ class FakeAutoware:
         self._odometry = node.create_publisher(Odometry, "/localization/kinematic_state", 1)
         self._objects = node.create_publisher(msg.DynamicObjectArray, "/api/perception/objects", 1)
 
-    def adapter(self, context: Context, **parameters: object) -> Node:
+    def adapter(self, context: Context, **parameters: object) -> AutowareAdapter:
         """The adapter, remapped to this Autoware and found by it."""
         from timebill_ros.autoware.adapter_node import AutowareAdapter
 
@@ -123,13 +128,14 @@ class FakeAutoware:
             cli_args=["--ros-args", *(part for remap in remaps for part in ("-r", remap))],
             parameter_overrides=[
                 Parameter(name.replace("__", "."), value=value)
-                for name, value in {"diagnostics_period": 0.1, **parameters}.items()
+                for name, value in {**PATIENT, **parameters}.items()
             ],
         )
         self.executor.add_node(adapter)
+        [limits] = [p for p in adapter.publishers if p.topic_name.endswith("candidates")]
         self.until(
             lambda: (
-                adapter._vehicle._limit.get_subscription_count() == int(self.limited)
+                limits.get_subscription_count() == int(self.limited)
                 and self.responses.get_subscription_count() == 1
                 and self.overruns.get_subscription_count() == 1
                 and self.texts.get_subscription_count() == 1
@@ -148,6 +154,23 @@ class FakeAutoware:
         message = Response(id=id, text=text, **{"finish_reason": Response.EOS, **fields})
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(now_ns, 10**9)
         self.responses.publish(message)
+
+    def reaches(self, adapter: AutowareAdapter, service: str) -> None:
+        """Wait until the adapter sees a service, which another executor may serve."""
+        [client] = [client for client in adapter.clients if client.srv_name == service]
+        self.until(client.service_is_ready)
+
+    def tell_scene(self, adapter: AutowareAdapter, tell: Callable[[], None]) -> None:
+        """Publish odometry and objects, and wait until the adapter has both, and the mode."""
+        heard = adapter.surroundings.heard.copy()
+        tell()
+        fresh = ("kinematic_state", "objects")
+        self.until(
+            lambda: (
+                adapter.surroundings.heard["operation_mode"] > 0
+                and all(adapter.surroundings.heard[name] > heard[name] for name in fresh)
+            )
+        )
 
     def route(self, state: str) -> None:
         self._route.publish(self.msg.RouteState(state=getattr(self.msg.RouteState, state)))

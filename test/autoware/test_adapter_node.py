@@ -27,10 +27,30 @@ def test_stop_and_resume_change_the_operation_mode(
     autoware.until(lambda: autoware.called == [STOP])
     autoware.answer("drive/2", '{"command": "resume"}')
     autoware.until(lambda: autoware.called == [STOP, AUTONOMOUS])
-    autoware.until(lambda: autoware.clears)
-    assert autoware.clears[0].command
-    assert autoware.clears[0].sender == "timebill_ros"
     autoware.until(lambda: autoware.count("done") == 2)
+
+
+def test_resuming_takes_a_limit_back_that_stands_and_no_other(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.adapter(ros_context)
+    resume = '{"command": "resume"}'
+    autoware.answer("drive/1", resume)
+    autoware.until(lambda: autoware.count("done") == 1)
+    autoware.answer("drive/2", '{"command": "velocity_limit", "velocity_mps": 12}')
+    autoware.answer("drive/3", resume)
+    autoware.until(lambda: autoware.clears)
+    autoware.answer("drive/4", resume)
+    autoware.until(lambda: autoware.count("done") == 4)
+    # What was sent for the first or the last would have come before this second one.
+    autoware.answer("drive/5", '{"command": "velocity_limit", "velocity_mps": 9}')
+    autoware.answer("drive/6", resume)
+    autoware.until(lambda: autoware.count("done") == 6)
+    autoware.until(lambda: len(autoware.clears) == 2)
+    limits = [nanoseconds(limit.stamp) for limit in autoware.limits]
+    clears = [nanoseconds(clear.stamp) for clear in autoware.clears]
+    assert limits[0] < clears[0] < limits[1] < clears[1]
+    assert all(clear.command and clear.sender == "timebill_ros" for clear in autoware.clears)
 
 
 def test_a_velocity_limit_becomes_a_candidate(autoware: FakeAutoware, ros_context: Context) -> None:
@@ -64,7 +84,7 @@ def test_a_goal_is_set_as_the_route_s_state_allows(
 ) -> None:
     autoware.route(state)
     adapter = autoware.adapter(ros_context, **DEPOT)
-    autoware.until(lambda: adapter._vehicle._route_state is not None)
+    autoware.until(lambda: adapter.vehicle.route_state is not None)
     autoware.answer("drive/1", TO_DEPOT)
     autoware.until(lambda: autoware.count("done") == 1)
     assert autoware.called == services
@@ -80,7 +100,7 @@ def test_no_route_is_set_while_one_is_changing(
 ) -> None:
     autoware.route("CHANGING")
     adapter = autoware.adapter(ros_context, **DEPOT)
-    autoware.until(lambda: adapter._vehicle._route_state is not None)
+    autoware.until(lambda: adapter.vehicle.route_state is not None)
     autoware.answer("drive/1", TO_DEPOT)
     autoware.until(lambda: autoware.count(Refusal.STATE) == 1)
     assert autoware.called == []
@@ -91,7 +111,7 @@ def test_a_stop_keeps_a_route_from_being_set_after_it(
 ) -> None:
     autoware.route("ARRIVED")
     adapter = autoware.adapter(ros_context, **DEPOT)
-    autoware.until(lambda: adapter._vehicle._route_state is not None)
+    autoware.until(lambda: adapter.vehicle.route_state is not None)
     autoware.answer("drive/1", TO_DEPOT)
     autoware.answer("drive/2", '{"command": "stop"}')
     autoware.until(lambda: autoware.called == [CLEAR, STOP])
@@ -104,7 +124,7 @@ def test_a_stop_keeps_a_route_from_being_set_after_it(
     [
         ({"text": "please stop"}, Refusal.INVALID),
         ({"text": '{"command": "change_goal", "goal": "harbour"}'}, Refusal.INVALID),
-        ({"age": 3.5}, Refusal.STALE),
+        ({"age": 70.0}, Refusal.STALE),
         ({"late": True}, Refusal.LATE),
         ({"truncated": True}, Refusal.TRUNCATED),
         ({"finish_reason": Response.LENGTH}, Refusal.TRUNCATED),
@@ -187,13 +207,20 @@ def test_a_stop_is_tried_again_while_autoware_is_between_two_modes(
     assert autoware.count(Refusal.FAILED) == 0
 
 
-def test_a_stop_is_given_up_when_its_time_is_over_or_something_else_is_asked_for(
+def test_a_stop_is_given_up_when_its_time_is_over(
     autoware: FakeAutoware, ros_context: Context
 ) -> None:
     autoware.answers[STOP] = (False, 2, "in transition")
     autoware.adapter(ros_context, service_timeout=0.3)
-    autoware.answer("drive/1", '{"command": "stop"}', age=0.5)
+    autoware.answer("drive/1", '{"command": "stop"}')
     autoware.until(lambda: autoware.count(Refusal.FAILED) == 1)
+
+
+def test_a_stop_is_given_up_when_something_else_is_asked_for(
+    autoware: FakeAutoware, ros_context: Context
+) -> None:
+    autoware.answers[STOP] = (False, 2, "in transition")
+    autoware.adapter(ros_context, service_timeout=60.0)
     autoware.answer("drive/2", '{"command": "stop"}', age=0.3)
     autoware.answer("drive/3", '{"command": "resume"}')
     autoware.until(lambda: autoware.count("done") == 1)
@@ -218,11 +245,13 @@ def test_a_text_becomes_an_instruction_with_its_scene(
     autoware.mode("AUTONOMOUS")
     adapter = autoware.adapter(ros_context, **DEPOT)
     half = math.sqrt(0.5)
-    autoware.until(lambda: adapter._surroundings._last.keys() == {"operation_mode"})
-    # Facing north at (5, 5): what is further north is ahead.
-    autoware.drive(speed=12.0, x=5.0, y=5.0, yaw=(half, half))
-    autoware.see(("TRUCK", 5.0, 45.0, 9.0), ("BICYCLE", -2.0, 5.0, 4.0))
-    autoware.until(lambda: len(adapter._surroundings._last) == 3)
+
+    def tell() -> None:
+        # Facing north at (5, 5): what is further north is ahead.
+        autoware.drive(speed=12.0, x=5.0, y=5.0, yaw=(half, half))
+        autoware.see(("TRUCK", 5.0, 45.0, 9.0), ("BICYCLE", -2.0, 5.0, 4.0))
+
+    autoware.tell_scene(adapter, tell)
     autoware.texts.publish(String(data="slow down behind the truck"))
     autoware.until(lambda: autoware.instructions)
     [instruction] = autoware.instructions
@@ -246,9 +275,12 @@ def test_objects_may_come_in_the_vehicle_s_own_frame(
 ) -> None:
     autoware.mode("STOP")
     adapter = autoware.adapter(ros_context, constrain=False)
-    autoware.drive(speed=0.0, x=100.0)
-    autoware.see(("PEDESTRIAN", 8.0, 0.0, 1.0), frame="base_link")
-    autoware.until(lambda: len(adapter._surroundings._last) == 3)
+
+    def tell() -> None:
+        autoware.drive(speed=0.0, x=100.0)
+        autoware.see(("PEDESTRIAN", 8.0, 0.0, 1.0), frame="base_link")
+
+    autoware.tell_scene(adapter, tell)
     autoware.texts.publish(String(data="stop"))
     autoware.until(lambda: autoware.instructions)
     assert "pedestrian d8" in autoware.instructions[0].system
@@ -259,13 +291,14 @@ def test_a_scene_that_is_no_numbers_is_refused(
     autoware: FakeAutoware, ros_context: Context
 ) -> None:
     autoware.mode("STOP")
-    adapter = autoware.adapter(ros_context, context_age=60.0)
+    adapter = autoware.adapter(ros_context)
     for refused, (speed, x) in enumerate([(math.nan, 1.0), (1.0, math.inf)], start=1):
-        adapter._surroundings._last.pop("objects", None)
-        adapter._surroundings._last.pop("kinematic_state", None)
-        autoware.drive(speed=speed)
-        autoware.see(("CAR", x, 0.0, 1.0))
-        autoware.until(lambda: len(adapter._surroundings._last) == 3)
+
+        def tell(speed: float = speed, x: float = x) -> None:
+            autoware.drive(speed=speed)
+            autoware.see(("CAR", x, 0.0, 1.0))
+
+        autoware.tell_scene(adapter, tell)
         autoware.texts.publish(String(data="stop"))
         autoware.until(lambda n=refused: autoware.count(Refusal.NO_CONTEXT) == n)
     said = [a.status[0].message for a in autoware.diagnostics]
@@ -274,15 +307,18 @@ def test_a_scene_that_is_no_numbers_is_refused(
 
 
 def test_without_its_scene_a_text_is_refused(autoware: FakeAutoware, ros_context: Context) -> None:
-    adapter = autoware.adapter(ros_context, context_age=0.2)
+    adapter = autoware.adapter(ros_context)
     autoware.texts.publish(String(data="stop"))
     autoware.until(lambda: autoware.count(Refusal.NO_CONTEXT) == 1)
     said = [a.status[0].message for a in autoware.diagnostics]
     assert any("nothing has come on /localization/kinematic_state" in m for m in said)
     autoware.mode("STOP")
-    autoware.drive(speed=0.0)
-    autoware.see(frame="camera")
-    autoware.until(lambda: len(adapter._surroundings._last) == 3)
+
+    def tell() -> None:
+        autoware.drive(speed=0.0)
+        autoware.see(frame="camera")
+
+    autoware.tell_scene(adapter, tell)
     autoware.texts.publish(String(data="stop"))
     autoware.until(lambda: autoware.count(Refusal.NO_CONTEXT) == 2)
     autoware.until(lambda: any("camera" in a.status[0].message for a in autoware.diagnostics))

@@ -37,6 +37,11 @@ class AutowareAdapter(Node):
 
     A plain node, not a managed one: it loads nothing, so that there is nothing to configure, and it
     stops obeying at once when ``enabled`` is set to false.
+
+    Attributes:
+        surroundings: what is known of the scene.
+        vehicle: what carries commands out.
+        obeyed: ids of the latest answers whose command was carried out, or begun.
     """
 
     def __init__(self, **node_options: Any) -> None:
@@ -54,13 +59,13 @@ class AutowareAdapter(Node):
         self._counts: Counter[str] = Counter()
         self._news: str | None = None
         self._warned: dict[Refusal, int] = {}
-        self._obeyed: deque[str] = deque(maxlen=_REMEMBERED)
+        self.obeyed: deque[str] = deque(maxlen=_REMEMBERED)
         self._newest_release = 0
         self._numbers = count(1)
         self._session = uuid.uuid4().hex[:8]
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._surroundings = Surroundings(self, settings)
-        self._vehicle = Vehicle(
+        self.surroundings = Surroundings(self, settings)
+        self.vehicle = Vehicle(
             self,
             goals=goals,
             goal_frame=settings.goal_frame,
@@ -87,15 +92,15 @@ class AutowareAdapter(Node):
         except Refused as refused:
             self._refuse(refused, response.id)
             return
-        self._obeyed.append(response.id)
+        self.obeyed.append(response.id)
         self._newest_release = max(self._newest_release, nanoseconds(response.header.stamp))
-        self._vehicle.carry_out(command)
+        self.vehicle.carry_out(command)
 
     def _checked(self, response: Response) -> Command:
         """The command of an answer that may be obeyed now."""
         if not self._enabled:
             raise Refused(Refusal.DISABLED, "the parameter enabled is false")
-        if response.id in self._obeyed:
+        if response.id in self.obeyed:
             raise Refused(Refusal.REPEATED, "it was carried out before")
         check_timely(
             response, now_ns=self.get_clock().now().nanoseconds, max_age=self._settings.max_age
@@ -120,7 +125,7 @@ class AutowareAdapter(Node):
         settings = self._settings
         id = f"{settings.id_prefix}{self._session}-{next(self._numbers)}"
         try:
-            ego, obstacles = self._surroundings.look()
+            ego, obstacles = self.surroundings.look()
         except Refused as refused:
             self._refuse(refused, id)
             return
@@ -177,5 +182,5 @@ class AutowareAdapter(Node):
         for parameter in ours:
             self._enabled = parameter.value
             if not self._enabled:
-                self._vehicle.leave_routes()
+                self.vehicle.leave_routes()
         return SetParametersResult(successful=True)

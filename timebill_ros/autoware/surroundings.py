@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,11 @@ STATE_QOS = QoSProfile(
 
 
 class Surroundings:
-    """Keeps the last message of each input."""
+    """Keeps the last message of each input.
+
+    Attributes:
+        heard: how many messages of each input have come.
+    """
 
     def __init__(self, node: Node, settings: AdapterSettings) -> None:
         """Subscribe on ``node``.
@@ -39,6 +44,7 @@ class Surroundings:
         """
         messages = ad_api("msg")
         self._settings = settings
+        self.heard: Counter[str] = Counter()
         self._last: dict[str, tuple[Any, float]] = {}
         self._topics: dict[str, str] = {}
         for name, kind, qos in (
@@ -92,6 +98,7 @@ class Surroundings:
 
     def _keep(self, name: str, message: Any) -> None:
         self._last[name] = (message, time.monotonic())
+        self.heard[name] += 1
 
     def _recent(self, name: str, *, forever: bool = False) -> Any:
         message, arrived = self._last.get(name, (None, 0.0))

@@ -35,6 +35,9 @@ class Vehicle:
 
     What becomes of a command is told to ``done`` or ``refused``, which are called on the executor's
     thread: at once, or when a service has answered or has not in time.
+
+    Attributes:
+        route_state: of Autoware's route, by the AD API's numbers; None until it was told.
     """
 
     def __init__(
@@ -72,7 +75,8 @@ class Vehicle:
         self._clear_route = node.create_client(
             self._services.ClearRoute, "/api/routing/clear_route"
         )
-        self._route_state: int | None = None
+        self.route_state: int | None = None
+        self._limit_stands = False
         self._routes_asked = self._limits_asked = self._modes_asked = 0
         node.create_subscription(
             self._messages.RouteState, "/api/routing/state", self._keep_route_state, STATE_QOS
@@ -110,6 +114,7 @@ class Vehicle:
         limit = self._limits.VelocityLimit(stamp=stamp, sender=_SENDER)
         limit.max_velocity = velocity
         self._limits_asked += 1
+        self._limit_stands = True
         self._limit.publish(limit)
         then()
 
@@ -134,8 +139,13 @@ class Vehicle:
         self._call(client, self._services.ChangeOperationMode.Request(), then)
 
     def _drive_freely(self, command: Command, limits_asked: int) -> None:
-        """Take the limit back that an earlier command set, not a later one or somebody else's."""
-        if limits_asked == self._limits_asked:
+        """Take the limit back that an earlier command set, not a later one or somebody else's.
+
+        Where none stands nothing is sent: some versions of Autoware's velocity limit selector take
+        a clear for a sender without a limit as a limit of 0 m/s.
+        """
+        if self._limit_stands and limits_asked == self._limits_asked:
+            self._limit_stands = False
             clear = self._limits.VelocityLimitClearCommand(command=True, sender=_SENDER)
             clear.stamp = self._node.get_clock().now().to_msg()
             self._clear_limit.publish(clear)
@@ -144,11 +154,11 @@ class Vehicle:
     def _go_to(self, points: Any, then: Callable[[], None]) -> None:
         """Set the route in the way that its present state allows."""
         states, asked = self._messages.RouteState, self._routes_asked
-        if self._route_state == states.UNSET:
+        if self.route_state == states.UNSET:
             self._call(self._set_route, points, then)
-        elif self._route_state == states.SET:
+        elif self.route_state == states.SET:
             self._call(self._change_route, points, then)
-        elif self._route_state == states.ARRIVED:
+        elif self.route_state == states.ARRIVED:
 
             def set_anew() -> None:
                 if asked == self._routes_asked:
@@ -159,7 +169,7 @@ class Vehicle:
 
             self._call(self._clear_route, self._services.ClearRoute.Request(), set_anew)
         else:
-            told = "has not come" if self._route_state is None else f"is {self._route_state}"
+            told = "has not come" if self.route_state is None else f"is {self.route_state}"
             detail = f"/api/routing/state {told}: no route can be set now"
             self._refused(Refused(Refusal.STATE, detail))
 
@@ -218,7 +228,7 @@ class Vehicle:
         return timer
 
     def _keep_route_state(self, message: Any) -> None:
-        self._route_state = message.state
+        self.route_state = message.state
 
 
 def _pose(goal: GoalPose) -> Pose:
