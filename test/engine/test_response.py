@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from timebill_ros.engine.errors import NonFiniteLogits
+from timebill_ros.engine.errors import NonFiniteLogits, SchemaViolated
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.response import Response
 from timebill_ros.engine.sampling import Sampling
@@ -22,17 +22,22 @@ GREEDY = Sampling()
 class Held:
     """Stands for a schema that allows one token and closes to a text of its own."""
 
-    def __init__(self, allowed: int) -> None:
-        self._allowed = allowed
+    def __init__(self, allowed: int, refused: str | None = None) -> None:
+        self.allowed = allowed
+        self.refused = refused
         self.accepted: list[int] = []
 
     def restrict(self, logits: Tensor) -> Tensor:
         only = torch.full_like(logits, -torch.inf)
-        only[self._allowed] = logits[self._allowed]
+        only[self.allowed] = logits[self.allowed]
         return only
 
     def accept(self, token: int) -> None:
         self.accepted.append(token)
+
+    def confirm(self, text: str) -> None:
+        if text == self.refused:
+            raise SchemaViolated("too short")
 
     def closed(self) -> str:
         return "{}"
@@ -119,16 +124,37 @@ def test_under_a_schema_its_tokens_are_taken_and_stop_strings_do_not_count(feed:
     response = feed.begin(9, held)
     assert feed.read("ab") is None
     assert response.tokens == held.accepted == [end, end]
-    held._allowed = EOS
+    held.allowed = EOS
     assert feed.read("c") is FinishReason.EOS
     assert held.accepted == [end, end, EOS]
     feed.begin(9, held)
     for character in "END":
-        (held._allowed,) = feed.tokenizer.encode(character, add_special_tokens=False)
+        (held.allowed,) = feed.tokenizer.encode(character, add_special_tokens=False)
         assert feed.read("x") is None
     assert response.text == "END"
     feed.begin(9)
     assert feed.read("END") is FinishReason.STOP  # free ones are cut again
+
+
+def test_what_the_grammar_let_through_is_checked_where_it_ends(feed: Feed) -> None:
+    (letter,) = feed.tokenizer.encode("a", add_special_tokens=False)
+    held = Held(letter, refused="a")
+    feed.begin(9, held)
+    feed.read("a")
+    held.allowed = EOS
+    with pytest.raises(SchemaViolated, match="not satisfy it: too short"):
+        feed.take(EOS)
+
+
+def test_half_a_stop_string_is_shown_only_where_the_response_ends_with_it(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    feed = Feed(tokenizer, ("Observation:",))
+    response = feed.begin(20)
+    feed.read("okObs")
+    assert response.text == "ok"
+    assert feed.take(EOS) is FinishReason.EOS
+    assert response.text == "okObs"
 
 
 def test_what_can_stand_for_itself_is_the_schema_s_to_say_or_whole_words(feed: Feed) -> None:

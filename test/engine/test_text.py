@@ -123,6 +123,69 @@ def test_stop_strings_may_hold_characters_of_several_bytes(tokenizer):
     assert fed(tokenizer, "über Öl", ("Ö",)).text == "über "
 
 
+@pytest.mark.parametrize(
+    ("text", "certain"),
+    [
+        (" Thought ok", " Thought ok"),
+        (" Thought okObs", " Thought ok"),
+        (" Thought okObservation:", " Thought ok"),
+        (" Obst", " Obst"),
+        ("a\n", "a"),
+        ("aObObserv", "aOb"),
+    ],
+)
+def test_what_may_become_a_stop_string_is_not_certain(tokenizer, text, certain):
+    response = fed(tokenizer, text, ("Observation:", "\n\nObs", "\n\n"))
+    assert response.certain == certain
+    assert response.text == ("" if response.stopped else text) or response.text == certain
+
+
+def test_nothing_that_was_certain_is_taken_back(tokenizer):
+    text, stop = "ab aab aabaa aaba", ("aabaaab", "aaba a", "b aabaax")
+    response, before = ResponseText(tokenizer, stop), ""
+    for token in tokens_of(tokenizer, text):
+        response.append(token)
+        assert response.certain.startswith(before)
+        before = response.certain
+    assert (before, response.text) == ("ab aab aabaa ", text)
+
+
+class Counting:
+    """A tokenizer that counts what it decodes."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.decoded = 0
+
+    def decode(self, tokens, **options):
+        self.decoded += len(tokens)
+        return self.tokenizer.decode(tokens, **options)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "fallback_tokenizer"])
+@pytest.mark.parametrize("reads", [1, 50, 2000])
+def test_bytes_that_never_become_a_character_are_decoded_a_few_times_at_most(request, kind, reads):
+    tokenizer = request.getfixturevalue(kind)
+    half = byte_tokens(tokenizer, "é")[0]
+    counting = Counting(tokenizer)
+    response = ResponseText(counting, ("stop",) if reads == 1 else ())
+    for count in range(1, 2001):
+        response.append(half)
+        if count % (2000 // reads) == 0:
+            assert len(response.text) >= count - 8
+    assert counting.decoded < 2000 * 120
+
+
+def test_what_follows_many_broken_bytes_is_read(tokenizer):
+    response = ResponseText(tokenizer, ("END",))
+    half = tokens_of(tokenizer, "é")[0]
+    for token in [half] * 30 + tokens_of(tokenizer, "é😀 ok END no"):
+        response.append(token)
+        if response.stopped:
+            break
+    assert response.text == "\ufffd" * 30 + "é😀 ok "
+
+
 def test_reset_forgets_the_response(tokenizer):
     response = fed(tokenizer, "one END", ("END",))
     response.reset()

@@ -82,6 +82,7 @@ class SchemaRefused(RequestError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"response_schema: {reason}")
+        self.reason = reason
 
 
 class ContextExceeded(RequestError):
@@ -113,6 +114,13 @@ class GrammarExhausted(EngineError, RuntimeError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"response_schema: its grammar gave up: {reason}; simplify the schema")
+
+
+class SchemaViolated(EngineError, RuntimeError):
+    """The ended response does not satisfy its schema, although the grammar allowed it."""
+
+    def __init__(self, violation: str) -> None:
+        super().__init__(f"response_schema: the answer does not satisfy it: {violation}")
 
 
 class EngineMisuse(EngineError, RuntimeError):

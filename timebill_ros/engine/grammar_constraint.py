@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import islice
 
 import numpy as np
@@ -13,13 +12,12 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from torch import Tensor
 
 from timebill_ros.engine.complete_prefix import Closing, closings
-from timebill_ros.engine.errors import GrammarExhausted
+from timebill_ros.engine.errors import GrammarExhausted, SchemaViolated
+from timebill_ros.engine.schema_check import SchemaCheck
+from timebill_ros.engine.schema_grammar import fault_of
 
 # A string is free text where it may go on with any word; names and choices are not.
 _ANY_WORDS = (b" a", b" z", b" 7")
-# What stands around the reason where a schema cannot be compiled.
-_LISTING = "\n   1 | "
-_PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 # Ways to close that are tried: what cannot be closed is known within a millisecond or two. One
 # unfinished element of a list has about as many as members.
 _MOST_TRIES = 64
@@ -31,12 +29,16 @@ class GrammarConstraint:
     The end-of-sequence tokens are allowed where the grammar is satisfied, and nowhere else.
 
     Args:
+        check: says whether a text satisfies the schema; the grammar alone is not trusted.
         tokens: the model's tokenizer as bytes.
         matcher: the grammar at the response's beginning; this response's own.
         vocabulary: width of the logits.
     """
 
-    def __init__(self, tokens: LLTokenizer, matcher: LLMatcher, vocabulary: int) -> None:
+    def __init__(
+        self, check: SchemaCheck, tokens: LLTokenizer, matcher: LLMatcher, vocabulary: int
+    ) -> None:
+        self._check = check
         self._tokens = tokens
         self._matcher = matcher
         self._vocabulary = vocabulary
@@ -66,6 +68,11 @@ class GrammarConstraint:
             raise GrammarExhausted(fault_of(self._matcher))
         self._pieces.append(self._tokens.decode_bytes([token]))
 
+    def confirm(self, text: str) -> None:
+        """Raise ``SchemaViolated`` unless ``text``, the ended response, satisfies the schema."""
+        if violation := self._check.violation(text):
+            raise SchemaViolated(violation)
+
     def closed(self) -> str:
         """The longest valid JSON text that the response so far can be cut and closed to.
 
@@ -82,7 +89,9 @@ class GrammarConstraint:
                 length -= len(pieces.pop())
                 matcher.rollback(1)
             if self._satisfied(matcher, text[length : closing.kept], closing):
-                return (text[: closing.kept] + closing.closers).decode().lstrip()
+                closed = (text[: closing.kept] + closing.closers).decode().lstrip()
+                if not self._check.violation(closed):
+                    return closed
         return ""
 
     def _satisfied(self, matcher: LLMatcher, rest: bytes, closing: Closing) -> bool:
@@ -98,9 +107,3 @@ class GrammarConstraint:
         """Whether ``text``, and an ``end`` token behind it, may come next."""
         tokens = [*self._tokens.tokenize_bytes(text), *end]
         return matcher.validate_tokens(tokens) == len(tokens)
-
-
-def fault_of(matcher: LLMatcher) -> str:
-    """What a grammar gave up at, without its state and the listing of the grammar around it."""
-    told = str(matcher.get_error()).split("<state>")[0].split(_LISTING)[0]
-    return _PLACE.sub("", told).strip()

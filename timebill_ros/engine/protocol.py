@@ -132,7 +132,7 @@ class Engine(Protocol):
         """Why the response is complete; None while it is not."""
 
     def text(self) -> str:
-        """Response text so far."""
+        """Response text so far; what it once held it holds to the end."""
 
     def complete_prefix(self) -> str:
         """What of the text so far can stand for itself; JSON under a schema. "" for nothing."""

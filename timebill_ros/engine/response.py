@@ -69,6 +69,7 @@ class Response:
         Raises:
             NonFiniteLogits: they are not numbers.
             GrammarExhausted: the schema's grammar grew beyond its bounds.
+            SchemaViolated: the response has ended, but does not satisfy its schema.
         """
         constraint = self._constraint
         token = self._sampler.pick(logits if constraint is None else constraint.restrict(logits))
@@ -80,6 +81,8 @@ class Response:
         ended = None
         if token in self._eos_tokens:
             ended = FinishReason.EOS
+            if constraint is not None:
+                constraint.confirm(self._text.text)
         else:
             self._text.append(token)
             if self._text.stopped:
@@ -93,8 +96,12 @@ class Response:
 
     @property
     def text(self) -> str:
-        """So far: whole characters, no special tokens, cut before a stop string."""
-        return self._text.text
+        """So far: whole characters, no special tokens, cut before a stop string.
+
+        While the response goes on, without what may become a stop string: no text is ever taken
+        back.
+        """
+        return self._text.certain if self.finish_reason is None else self._text.text
 
     def complete_prefix(self) -> str:
         """The part of it that can stand for itself; "" where there is none.

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import lru_cache
 
 import llguidance.hf
@@ -12,16 +12,21 @@ from llguidance import LLMatcher, LLTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from timebill_ros.engine.errors import SchemaRefused
-from timebill_ros.engine.grammar_constraint import GrammarConstraint, fault_of
-
-MOST_SCHEMA_CHARS = 65_536
-"""Longest schema that is compiled; its time grows with its length, and others wait meanwhile."""
+from timebill_ros.engine.grammar_constraint import GrammarConstraint
+from timebill_ros.engine.schema_check import SchemaCheck, read_schema
+from timebill_ros.engine.schema_grammar import compile_grammar
+from timebill_ros.engine.schema_process import SchemaProcess
 
 _KEPT_SCHEMAS = 16
-# One line as ``json.dumps`` writes it: the shortest readable form, and no room for endless blanks.
-_LAYOUT = {
-    "x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-}
+_KEPT_FAULTS = 64  # so that a refused schema costs nothing when it comes again
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A schema as grammar and as check, to be copied and shared."""
+
+    matcher: LLMatcher
+    check: SchemaCheck
 
 
 class ResponseSchemas:
@@ -58,6 +63,8 @@ class ResponseSchemas:
                 # Some write a space before a text's first word, and drop it in decoding.
                 first = tokenizer.encode("{", add_special_tokens=False)
                 self._leading_space = self._tokens.decode_bytes(first).startswith(b" ")
+        self._process = SchemaProcess()
+        self._fault_of = lru_cache(_KEPT_FAULTS)(self._process.fault)
         self._compiled = lru_cache(_KEPT_SCHEMAS)(self._compile)
 
     @property
@@ -66,14 +73,29 @@ class ResponseSchemas:
         return self._fault is None
 
     def constraint(self, schema: str) -> GrammarConstraint:
-        """A response that has not begun, held to a JSON schema.
+        """A response that has not begun, held to a JSON schema. On any thread.
+
+        A schema that is new is examined and compiled first, which takes some ten milliseconds as a
+        rule, and one or two seconds of a busy machine at most.
 
         Raises:
-            SchemaRefused: the text is no JSON schema, uses what the grammar cannot express, is too
-                long, or the model's tokenizer does not allow it.
+            SchemaRefused: the text is no JSON schema, has no answer, uses what the grammar cannot
+                express or keep, is too long or takes too long, or the model's tokenizer does not
+                allow it.
         """
-        tokens = self._tokens_or_fault()
-        return GrammarConstraint(tokens, self._compiled(schema).deep_copy(), self.vocabulary)
+        tokens, compiled = self._tokens_or_fault(), self._compiled(schema)
+        return GrammarConstraint(
+            compiled.check, tokens, compiled.matcher.deep_copy(), self.vocabulary
+        )
+
+    def start(self) -> None:
+        """Be ready for the first schema."""
+        if self.supported:
+            self._process.start()
+
+    def close(self) -> None:
+        """End the process that examines schemas."""
+        self._process.close()
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a response that reads ``text``. Raises ``SchemaRefused``."""
@@ -84,23 +106,9 @@ class ResponseSchemas:
             raise SchemaRefused(self._fault)
         return self._tokens
 
-    def _compile(self, schema: str) -> LLMatcher:
-        if len(schema) > MOST_SCHEMA_CHARS:
-            raise SchemaRefused(f"its {len(schema)} characters exceed {MOST_SCHEMA_CHARS}")
-        try:
-            content = json.loads(schema)
-        except (ValueError, RecursionError) as error:
-            raise SchemaRefused(f"it is not JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise SchemaRefused(f"it must be a JSON object, not {type(content).__name__}")
+    def _compile(self, text: str) -> _Compiled:
+        if fault := self._fault_of(text):
+            raise SchemaRefused(fault)
+        schema = read_schema(text)
         blank = '" "? ' if self._leading_space else ""
-        grammar = f"start: {blank}json\njson: %json {json.dumps(content | _LAYOUT)}"
-        matcher = LLMatcher(self._tokens, grammar, log_level=0)
-        if matcher.is_error():
-            raise SchemaRefused(fault_of(matcher))
-        # Found when the first token is chosen, it would have cost the request its prefill.
-        matcher.compute_bitmask()
-        if matcher.is_error():
-            fault = fault_of(matcher)
-            raise SchemaRefused(f"its grammar allows no first token: {fault}; simplify the schema")
-        return matcher
+        return _Compiled(compile_grammar(self._tokens, schema, blank), SchemaCheck(schema))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 _HALF_CHARACTER = 3  # bytes of UTF-8 at most, hence tokens
+_MOST_PENDING = 8  # tokens
 
 
 class ResponseText:
@@ -44,16 +45,38 @@ class ResponseText:
         self._settle()
         return self._text if self.stopped else self._before_stop(self._text + self._pending())
 
+    @property
+    def certain(self) -> str:
+        """The text so far without what may turn out to be the beginning of a stop string."""
+        text = self.text
+        return text if self.stopped else text[: len(text) - self._possible_stop(text)]
+
+    def _possible_stop(self, text: str) -> int:
+        """Characters at the end of ``text`` with which a stop string begins; the most."""
+        longest = min(self._longest_stop - 1, len(text))
+        for count in range(longest, 0, -1):
+            end = text[-count:]
+            if any(len(stop) > count and stop.startswith(end) for stop in self._stop):
+                return count
+        return 0
+
     def _settle(self) -> None:
-        """Move the pending tokens' text into ``_text`` if it ends in a whole character."""
+        """Move the pending tokens' text into ``_text``, up to the last whole character."""
         if self.stopped or self._done == len(self._tokens):
             return
+        last = len(self._tokens)
+        for end in range(last, max(self._done, last - _HALF_CHARACTER - 1), -1):
+            longer = self._decode(self._tokens[self._context : end])
+            if not longer.endswith("\ufffd"):
+                break
+        else:
+            # More than half a character: bytes that never become one. Kept pending, they would be
+            # decoded again with every token.
+            if last - self._done <= _MOST_PENDING:
+                return
         known = self._decode(self._tokens[self._context : self._done])
-        longer = self._decode(self._tokens[self._context :])
-        if longer.endswith("\ufffd"):
-            return
         text = self._text + longer[len(known) :]
-        self._context, self._done = self._done, len(self._tokens)
+        self._context, self._done = self._done, end
         self._text = self._before_stop(text, len(self._text) - self._longest_stop + 1)
         self.stopped = len(self._text) < len(text)
 

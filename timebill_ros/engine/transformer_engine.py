@@ -234,7 +234,10 @@ class TransformerEngine:
         self._response.take(self.decoder.step(self._response.tokens[-1]))
 
     def text(self) -> str:
-        """The response so far: whole characters, no special tokens, cut before a stop string."""
+        """The response so far: whole characters, no special tokens, cut before a stop string.
+
+        While it goes on, without what may become a stop string: what was shown is never taken back.
+        """
         return self._response.text
 
     def complete_prefix(self) -> str:
@@ -250,6 +253,7 @@ class TransformerEngine:
 
     def close(self) -> None:
         """Give back the cache and the model; the engine cannot be used any more."""
+        self.schemas.close()
         del self.decoder, self.eviction, self._queries, self.cache, self._checkpoint
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -296,6 +300,7 @@ class TransformerEngine:
         while self.finish_reason is None:
             self.step()
         self.abort()
+        self.schemas.start()
 
     def _bind_thread(self) -> None:
         # OpenMP keeps its number of threads per calling thread: a thread takes over the number last
