@@ -35,7 +35,7 @@ SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg s
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup tools demo test test-slow soak lint bench clean
+.PHONY: help setup tools demo test test-slow soak lint bench rooms clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ lint: $(VENV)/requirements.stamp ## check style and types
 bench: setup ## run the benchmarks
 	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do \
 		echo "== $$script"; $(RUN) PYTHONPATH=benchmarks $(BIN)/python "$$script"; done
+
+rooms: setup ## count the modules of each room, and what an installation brings
+	@$(BIN)/python test/rooms.py
 
 clean: ## remove what was built and written, but not .venv
 	rm -rf build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -53,13 +53,18 @@ def files(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern) if path.is_file())
 
 
+def requirements(name: str) -> list[str]:
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith(("#", "-"))]
+
+
 setup(
     name=PACKAGE,
     version="0.1.0",
     description="A ROS 2 node that answers language-model instructions within their deadline",
     license="Apache-2.0",
     python_requires=">=3.11",
-    extras_require={"test": ["pytest"]},
+    extras_require={"test": ["pytest"], "train": requirements("train")},
     packages=find_packages(
         include=[PACKAGE, f"{PACKAGE}.*"],
         exclude=[f"{PACKAGE}.{kind}" for kind in INTERFACES],

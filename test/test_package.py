@@ -235,3 +235,13 @@ def test_the_manifest_is_valid_and_names_the_installed_version() -> None:
 def test_executables_are_where_ros2_run_looks(name: str) -> None:
     assert importlib.util.find_spec(MODULES[name])
     assert os.access(prefix() / "lib" / "timebill_ros" / name, os.X_OK)
+
+
+def test_the_extra_brings_what_training_needs() -> None:
+    lines = (SOURCE_TREE / "requirements" / "train.txt").read_text().splitlines()
+    wanted = [line for line in lines if line and not line.startswith(("#", "-"))]
+    found = importlib.metadata.requires("timebill_ros") or []
+    assert wanted
+    assert {text.partition(";")[0].strip() for text in found if 'extra == "train"' in text} == {
+        *wanted
+    }
