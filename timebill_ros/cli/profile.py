@@ -17,6 +17,7 @@ from timebill_ros.budget.errors import ProfileFitError, SettingError
 from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
+from timebill_ros.engine.thread_waiting import wait_passively
 from timebill_ros.runtime.settings import Settings
 
 # Those of the node's parameters that a profile depends on.
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refresh, save = options.pop("refresh"), options.pop("save")
     settings = take_settings(parser, options, _PARAMETERS)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    wait_passively()  # as the node does
     # Loading pulls in torch: not before the arguments are known to be good.
     from timebill_ros.engine.errors import EngineError
     from timebill_ros.predictor.errors import PredictorError

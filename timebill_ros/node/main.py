@@ -13,6 +13,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from timebill_ros.engine.thread_waiting import wait_passively
+
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
 
@@ -40,6 +42,7 @@ def main(args: list[str] | None = None) -> int:
         from rclpy.utilities import remove_ros_args
 
         options = _parser().parse_args(remove_ros_args(args)[1:])
+        wait_passively()  # before torch is imported
         from timebill_ros.node.llm_node import LlmNode
 
         return 0 if ending.is_set() else _run(LlmNode, args, ending, autostart=options.autostart)

@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.cli.argument_types import positive_count
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
+from timebill_ros.engine.thread_waiting import wait_passively
 from timebill_ros.predictor.errors import EmptySet, PairsError
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.settings import Settings
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = take_settings(parser, vars(options), _PARAMETERS)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    wait_passively()
     from timebill_ros.engine.errors import EngineError
 
     try:
