@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.budget.calibration import LEVELS, Calibration, fit_calibration, place
+from timebill_ros.budget.calibration import LEVELS, Calibration, fit_calibration, pit_share
 from timebill_ros.budget.length import LengthDistribution
 
 EVEN = LengthDistribution(np.array([0.5, 0.5]), 10)
@@ -73,7 +73,7 @@ def test_exact_ranks() -> None:
     # 19 scores: a new one is below the lowest with a probability of 1/20, and so on.
     certain = LengthDistribution(np.array([1.0]), 400)
     known = fit_calibration([certain] * 19, [7] * 19)
-    scores = sorted(place(number) for number in range(19))
+    scores = sorted(pit_share(number) for number in range(19))
     assert known.pairs == 19
     assert known.levels.tolist() == [level for level in LEVELS if level >= 0.05]
     assert known.scores[0] == scores[0]
@@ -83,7 +83,7 @@ def test_exact_ranks() -> None:
 def test_one_pair_tells_that_a_longer_one_is_as_probable() -> None:
     known = fit_calibration([EVEN], [5])
     assert known.levels[0] == 0.5
-    assert known.scores[0] == pytest.approx(EVEN.at_least(5, place(0)))
+    assert known.scores[0] == pytest.approx(EVEN.at_least(5, pit_share(0)))
 
 
 def test_a_calibration_needs_pairs() -> None:
@@ -95,7 +95,7 @@ def test_a_calibration_needs_pairs() -> None:
 
 def test_places_are_even_among_any_that_follow_each_other() -> None:
     for start in (0, 123_456):
-        places = np.sort([place(number) for number in range(start, start + 50)])
+        places = np.sort([pit_share(number) for number in range(start, start + 50)])
         assert np.abs(places - (np.arange(50) + 0.5) / 50).max() < 0.04
 
 
@@ -115,7 +115,7 @@ def test_a_predictor_that_is_too_sure_is_corrected(risk: float) -> None:
     assert known.predicted(risk) < 0.5 * risk
     lengths, actual = drawn(2000)
     planned = [
-        each.tokens_below(known.predicted(risk), place(number)) or 400
+        each.tokens_below(known.predicted(risk), pit_share(number)) or 400
         for number, each in enumerate(lengths)
     ]
     covered = np.mean([n <= most for n, most in zip(actual, planned, strict=True)])

@@ -59,17 +59,17 @@ def test_no_length_is_less_often_exceeded_than_never() -> None:
 @given(
     weights=st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any),
     bucket_size=st.integers(1, 20),
-    place=st.floats(0.0, 0.999),
+    pit_share=st.floats(0.0, 0.999),
     limit=st.floats(1e-9, 1.0),
 )
 def test_tokens_below_is_the_smallest_of_which_what_is_longer_is_below(
-    weights: list[int], bucket_size: int, place: float, limit: float
+    weights: list[int], bucket_size: int, pit_share: float, limit: float
 ) -> None:
     lengths = distribution(*np.array(weights) / sum(weights), bucket_size=bucket_size)
-    found = lengths.tokens_below(limit, place)
+    found = lengths.tokens_below(limit, pit_share)
     assert found is not None
-    assert lengths.at_least(found + 1, place) < limit
-    assert found == 1 or lengths.at_least(found, place) >= limit
+    assert lengths.at_least(found + 1, pit_share) < limit
+    assert found == 1 or lengths.at_least(found, pit_share) >= limit
 
 
 def test_float32_rounding_is_normalised_away() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from timebill_ros.budget.coverage import Seen, observed_coverage
+from timebill_ros.budget.coverage import Observation, observed_coverage
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import (
     FixedPlanner,
@@ -23,7 +23,10 @@ from .situations import MODEL, situation
 
 LENGTHS = LengthDistribution(np.array([0.5, 0.4, 0.1]), 20)
 RISK = LengthRisk(
-    LENGTHS, 0.5, None, observed_coverage([Seen(i / 100, complete=True) for i in range(1, 100)])
+    LENGTHS,
+    0.5,
+    None,
+    observed_coverage([Observation(i / 100, complete=True) for i in range(1, 100)]),
 )
 
 
@@ -42,7 +45,9 @@ def test_a_risk_replaces_pessimism(name: str) -> None:
 
 
 # After large evictions one response in ten runs on to the end of the last bucket.
-RUNS_ON = observed_coverage([Seen(max(1e-6, i / 100 - 0.1), complete=True) for i in range(1, 100)])
+RUNS_ON = observed_coverage(
+    [Observation(max(1e-6, i / 100 - 0.1), complete=True) for i in range(1, 100)]
+)
 AFTER_EVICTION = replace(RISK, coverage_of_evicted=RUNS_ON)
 
 

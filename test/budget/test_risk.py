@@ -7,21 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timebill_ros.budget.calibration import Calibration
-from timebill_ros.budget.coverage import Coverage, Seen, observed_coverage
+from timebill_ros.budget.coverage import Coverage, Observation, observed_coverage
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.risk import LengthRisk
 
 LENGTHS = LengthDistribution(np.array([0.5, 0.4, 0.1]), 10)
 # Twice as many responses are longer as predicted.
 TWICE = Calibration(400, np.array([0.002, 0.02, 0.2, 0.999]), np.array([0.001, 0.01, 0.1, 0.5]))
-AS_STATED = observed_coverage([Seen(i / 100, complete=True) for i in range(1, 100)])
+AS_PREDICTED = observed_coverage([Observation(i / 100, complete=True) for i in range(1, 100)])
 NOTHING = observed_coverage([])
 
 
 def known(
-    calibration: Calibration | None = None, coverage: Coverage = AS_STATED, place: float = 0.5
+    calibration: Calibration | None = None,
+    coverage: Coverage = AS_PREDICTED,
+    pit_share: float = 0.5,
 ) -> LengthRisk:
-    return LengthRisk(LENGTHS, place, calibration, coverage)
+    return LengthRisk(LENGTHS, pit_share, calibration, coverage)
 
 
 def test_without_calibration_and_surprises_the_prediction_is_taken_as_it_is() -> None:
@@ -37,7 +39,9 @@ def test_without_calibration_and_surprises_the_prediction_is_taken_as_it_is() ->
 
 def test_every_place_in_a_bucket_takes_its_part_of_the_risk() -> None:
     places = np.arange(100) / 100
-    planned = [known(place=place).planned_tokens(0.3, max_tokens=400) for place in places]
+    planned = [
+        known(pit_share=pit_share).planned_tokens(0.3, max_tokens=400) for pit_share in places
+    ]
     # P(N > 10) = 0.5 and P(N > 20) = 0.1: half of the 0.4 between them stays within 0.3.
     assert planned.count(10) == pytest.approx(50, abs=1)
     assert planned.count(20) == pytest.approx(50, abs=1)
@@ -45,14 +49,14 @@ def test_every_place_in_a_bucket_takes_its_part_of_the_risk() -> None:
 
 def test_the_calibration_makes_the_plan_survive_more() -> None:
     assert known(TWICE).miss_probability(20) == pytest.approx(0.2, abs=0.011)
-    assert known(None, place=0.999).planned_tokens(0.15, max_tokens=400) == 20
-    assert known(TWICE, place=0.999).planned_tokens(0.15, max_tokens=400) == 30
+    assert known(None, pit_share=0.999).planned_tokens(0.15, max_tokens=400) == 20
+    assert known(TWICE, pit_share=0.999).planned_tokens(0.15, max_tokens=400) == 30
 
 
 def test_surprises_make_the_plan_survive_more_still() -> None:
-    surprised = observed_coverage([Seen(i / 1000, complete=True) for i in range(1, 100)])
-    assert known(TWICE, place=0.1).planned_tokens(0.05, max_tokens=400) == 20
-    assert known(TWICE, surprised, place=0.1).planned_tokens(0.05, max_tokens=400) == 30
+    surprised = observed_coverage([Observation(i / 1000, complete=True) for i in range(1, 100)])
+    assert known(TWICE, pit_share=0.1).planned_tokens(0.05, max_tokens=400) == 20
+    assert known(TWICE, surprised, pit_share=0.1).planned_tokens(0.05, max_tokens=400) == 30
     assert known(TWICE, surprised).miss_probability(29) == pytest.approx(0.2, abs=0.011)
 
 
@@ -67,17 +71,19 @@ def test_nothing_observed_knows_no_risk() -> None:
     assert known(TWICE, NOTHING).miss_probability(20) is None
 
 
-@given(risk=st.floats(0.0, 0.99), calibrated=st.booleans(), place=st.floats(0.0, 0.999))
+@given(risk=st.floats(0.0, 0.99), calibrated=st.booleans(), pit_share=st.floats(0.0, 0.999))
 def test_the_planned_length_is_the_smallest_within_the_risk(
-    risk: float, calibrated: bool, place: float
+    risk: float, calibrated: bool, pit_share: float
 ) -> None:
     # No score is met exactly, where the last bit would decide.
-    off_grid = observed_coverage([Seen((i + 0.123456) / 100, complete=True) for i in range(99)])
-    found = known(TWICE if calibrated else None, off_grid, place)
+    off_grid = observed_coverage(
+        [Observation((i + 0.123456) / 100, complete=True) for i in range(99)]
+    )
+    found = known(TWICE if calibrated else None, off_grid, pit_share)
     planned = found.planned_tokens(risk, max_tokens=400)
 
     def exceeded(tokens: int) -> float:
-        return off_grid.risk(found.seen(tokens + 1, complete=True).stated)
+        return off_grid.risk(found.observation(tokens + 1, complete=True).predicted)
 
     if planned < 400:
         assert exceeded(planned) <= risk + 1e-6
@@ -86,20 +92,20 @@ def test_the_planned_length_is_the_smallest_within_the_risk(
 
 @pytest.mark.parametrize("risk", [0.1, 0.2, 0.4])
 def test_the_risks_of_the_plans_are_on_average_what_was_asked_for(risk: float) -> None:
-    many = observed_coverage([Seen(i / 1000, complete=True) for i in range(1, 1000)])
+    many = observed_coverage([Observation(i / 1000, complete=True) for i in range(1, 1000)])
     risks = []
-    for place in np.arange(200) / 200:
-        found = known(None, many, place)
+    for pit_share in np.arange(200) / 200:
+        found = known(None, many, pit_share)
         risks.append(found.miss_probability(found.planned_tokens(risk, max_tokens=400)))
     assert np.mean(risks) == pytest.approx(risk, abs=0.01)
 
 
 def test_what_a_response_adds() -> None:
-    assert known().seen(11, complete=True) == (pytest.approx(0.3), True)
-    assert known().seen(10, complete=False) == (pytest.approx(0.3), False)
-    assert known(TWICE).seen(21, complete=True).stated < 0.2
+    assert known().observation(11, complete=True) == (pytest.approx(0.3), True)
+    assert known().observation(10, complete=False) == (pytest.approx(0.3), False)
+    assert known(TWICE).observation(21, complete=True).predicted < 0.2
 
 
 def test_in_the_last_bucket_a_response_is_as_long_as_can_be_told() -> None:
-    assert known().seen(30, complete=False) == (pytest.approx(0.05), True)
-    assert known().seen(20, complete=False) == (pytest.approx(0.05), False)
+    assert known().observation(30, complete=False) == (pytest.approx(0.05), True)
+    assert known().observation(20, complete=False) == (pytest.approx(0.05), False)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from timebill_ros.budget.calibration import fit_calibration, place
+from timebill_ros.budget.calibration import fit_calibration, pit_share
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
-from timebill_ros.budget.risk import MOST, LengthRisk
+from timebill_ros.budget.risk import HEAVY_EVICTION, LengthRisk
 from timebill_ros.budget.time_model import Quadratic
 from timebill_ros.runtime.coverage_tracker import CoverageTracker, evenly_spread
 from timebill_ros.runtime.outcome import Reason
@@ -34,8 +34,8 @@ def test_a_calibrated_predictor_is_trusted_from_the_start() -> None:
 
 def test_every_request_has_another_place() -> None:
     tracker = CoverageTracker(CALIBRATION)
-    places = [tracker.assess(LENGTHS).place for _ in range(10)]
-    assert places == [place(number) for number in range(1, 11)]
+    places = [tracker.assess(LENGTHS).pit_share for _ in range(10)]
+    assert places == [pit_share(number) for number in range(1, 11)]
 
 
 def test_without_calibration_nothing_is_known_until_responses_come() -> None:
@@ -77,7 +77,7 @@ def test_responses_that_run_on_after_large_evictions_count_apart() -> None:
         tracker.observe(tracker.assess(LENGTHS), 98, complete=False, alpha=0.9)
     known = tracker.assess(LENGTHS)
     assert known.at(0.0).planned_tokens(0.1, max_tokens=400) in (90, 91)
-    assert known.at(MOST).planned_tokens(0.1, max_tokens=400) in (90, 91)
+    assert known.at(HEAVY_EVICTION).planned_tokens(0.1, max_tokens=400) in (90, 91)
     assert known.at(0.9).planned_tokens(0.1, max_tokens=400) == 400
 
 
@@ -113,7 +113,7 @@ def test_many_threads_may_observe_and_assess() -> None:
     def work() -> None:
         for n in range(1, 101):
             tracker.observe(tracker.assess(LENGTHS), n, complete=n % 2 == 0)
-            assert tracker.assess(LENGTHS).coverage.stated.size == 200
+            assert tracker.assess(LENGTHS).coverage.predicted.size == 200
 
     run_at_once(work)
 

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Split conformal calibration: what a predicted miss probability is worth.
+"""Corrects the length predictor's probabilities by split conformal calibration.
 
-The score of a response of N tokens is the probability that its prediction gave to one at least
-that long, S(N) = P(N' >= N): uniform on [0, 1] where the predictor is right, near 0 where a
-response was surprisingly long. A plan for n tokens fails, N > n, just where S(N) <= S(n + 1). So
-the ranks of held-out scores say how often a predicted probability is undercut in truth, whatever
-the predictor: conformal prediction with the predicted distribution as its score (Chernozhukov,
-Wuethrich, Zhu: *Distributional conformal prediction*, PNAS 118(48), 2021).
+A plan has room for n tokens, and fails if the response is longer. The predictor gives a probability
+for that. This module finds out, on held-out responses, how often a plan with such a probability
+fails in truth.
 
-Of the bucket that a response ends in, a share counts that changes from request to request. The
-lengths of one kind of request often end at the same place of a bucket, and any fixed share would
-have some kinds always planned too short and others never; so every kind takes its part of the risk.
+Each response of N tokens has a score: the probability that its prediction gave to a response as
+long or longer, S(N) = P(N' >= N). A surprisingly long response has a score near 0. If the predictor
+is right, the scores are spread evenly between 0 and 1. A plan for n tokens fails exactly if
+S(N) <= S(n + 1). So the ranks of held-out scores tell how often plans fail, whatever the predictor
+is worth (Chernozhukov, Wuethrich, Zhu: *Distributional conformal prediction*, PNAS 118(48), 2021).
+
+The predictor gives probabilities of buckets, and does not say where in its bucket a response ends.
+So only a share of that bucket's probability counts for the score, and the share differs from
+request to request (see ``pit_share``). With the same share for all, requests whose answers end late
+in a bucket would always get plans that are too short, and others never.
 """
 
 from __future__ import annotations
@@ -23,40 +27,41 @@ from numpy.typing import NDArray
 
 from timebill_ros.budget.length import LengthDistribution
 
-# Miss probabilities at which scores are kept, where the pairs are enough for the lowest; between
-# them the map is interpolated.
+# The miss probabilities for which a calibration keeps scores, as far as there are pairs enough for
+# the lowest. Between them the scores are interpolated.
 LEVELS = (
     *(0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
     *(0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
 )
 
-# Stands for a score of 0 on a logarithmic scale.
+# Replaces a score of 0, which has no logarithm.
 _TINY = 1e-300
 
-# So that a score that is just the limit is not below it for the last bit of a logarithm.
+# Keeps a score that equals the limit from falling below it when its logarithm is rounded.
 _ROUNDING = 1e-9
 
 _GOLDEN_RATIO = (1.0 + 5.0**0.5) / 2.0
 
 
-def place(number: int) -> float:
-    """The share of its own bucket that counts for the request of that number.
+def pit_share(number: int) -> float:
+    """The share of its own bucket's probability that counts for a request's score, in [0, 1).
 
-    Within [0, 1), and as even as can be among any that follow each other: a sequence, not a random
-    number, so that a run can be repeated.
+    The randomised probability integral transform draws this share at random. Here the n-th request
+    has the fractional part of n times the golden ratio: any run of requests has evenly spread
+    shares, and a run can be repeated exactly.
     """
     return (number * _GOLDEN_RATIO) % 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Maps predicted to true miss probabilities.
+    """Maps predicted miss probabilities to true ones.
 
     Attributes:
-        pairs: prompts and lengths that it stems from.
-        levels: shape [k], true miss probabilities, rising within (0, 1).
-        scores: shape [k]: the share ``levels[i]`` of responses has a score below ``scores[i]``.
-            Never falling, within [0, 1].
+        pairs: number of prompts and lengths that it was fitted to.
+        levels: shape [k], true miss probabilities, rising, within (0, 1).
+        scores: shape [k], never falling, within [0, 1]. The share ``levels[i]`` of responses has a
+            score below ``scores[i]``.
 
     Raises:
         ValueError: arrays that are not as described.
@@ -82,9 +87,10 @@ class Calibration:
         object.__setattr__(self, "scores", scores)
 
     def calibrated(self, predicted: float) -> float:
-        """The true miss probability of what is predicted as ``predicted``.
+        """The true miss probability that belongs to a predicted one.
 
-        Below the lowest level it is no more than a proportional guess, which keeps the order.
+        Below the lowest level nothing was measured. There the result is proportional to the
+        predicted probability, so that at least the order is kept.
         """
         if predicted < self.scores[0]:
             return float(self.levels[0] * predicted / self.scores[0])
@@ -92,7 +98,7 @@ class Calibration:
         return float(np.interp(_log(predicted), knots, np.append(self.levels, 1.0)))
 
     def predicted(self, risk: float) -> float:
-        """Below what must be predicted for a true miss probability below ``risk``."""
+        """The bound below which a predicted probability means a true one below ``risk``."""
         if risk < self.levels[0]:
             return float(self.scores[0] * risk / self.levels[0]) * (1.0 - _ROUNDING)
         knots = _log(np.append(self.scores, 1.0))
@@ -103,11 +109,15 @@ class Calibration:
 def fit_calibration(
     lengths: Sequence[LengthDistribution], response_tokens: Sequence[int]
 ) -> Calibration:
-    """The calibration that held-out responses and their predictions support.
+    """Fit a calibration to held-out responses.
 
-    Of n exchangeable scores a new one takes each of n + 1 ranks with the same probability, so at
-    most a share ``level`` lies below the score of rank floor(level (n + 1)), counted from 1.
-    Levels below 1 / (n + 1) are not known, and left out.
+    Among n scores and a new one, the new one has each of the n + 1 ranks with the same probability.
+    So it lies below the score of rank floor(level (n + 1)), counted from 1, with at most the
+    probability ``level``. Levels below 1 / (n + 1) cannot be known from n scores, and are left out.
+
+    Args:
+        lengths: what was predicted for each prompt.
+        response_tokens: how long each response became.
 
     Raises:
         ValueError: no pairs, or not as many lengths as predictions.
@@ -115,13 +125,13 @@ def fit_calibration(
     if not lengths:
         raise ValueError("a calibration needs at least one pair")
     pairs = enumerate(zip(lengths, response_tokens, strict=True))
-    scores = np.sort([made.at_least(tokens, place(number)) for number, (made, tokens) in pairs])
-    # The addition is for levels that are a whole number of ranks but for rounding.
+    scores = np.sort([made.at_least(tokens, pit_share(number)) for number, (made, tokens) in pairs])
+    # Some levels give a whole number of ranks, and rounding must not make it one less.
     ranks = np.floor(np.array(LEVELS) * (scores.size + 1) + 1e-9).astype(int)
     known = ranks >= 1
     return Calibration(scores.size, np.array(LEVELS)[known], scores[ranks[known] - 1])
 
 
 def _log(probability: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm, for scores of surprising responses differ by orders of magnitude."""
+    """Logarithm: the scores of surprising responses differ by orders of magnitude."""
     return np.log(np.maximum(probability, _TINY))

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What recent responses say of stated miss probabilities: conformal ranks, some of them cut off.
+"""How often predicted miss probabilities were right lately.
 
-A calibration holds while what is asked stays the same. The scores of the latest responses, in its
-own terms, show whether it still does: they are uniform then, and where they are not, their ranks
-say what a stated probability has become. Of n exchangeable scores, a new one takes each of n + 1
-ranks with the same probability.
+A calibration is right as long as people ask what they asked when it was made. This module finds out
+whether it still is, and corrects it where it is not. It looks at the probability that was predicted
+for each of the latest responses. If the calibration is right, these probabilities are spread evenly
+between 0 and 1. If it is not, their ranks tell the true probabilities: among n of them and a new
+one, the new one has each of the n + 1 ranks with the same probability.
 
-Responses that a cap or a deadline cut off after n tokens only say N > n. To leave them out would
-leave out the long ones; so ranks are taken by the product-limit estimator (Kaplan, Meier:
-*Nonparametric estimation from incomplete observations*, JASA 53, 1958), which is the same without
-them.
+Some responses were cut off, by a cap or by a deadline. One that was cut off after n tokens tells
+only that N > n. Leaving these out would leave out the long responses. The product-limit estimator
+(Kaplan, Meier: *Nonparametric estimation from incomplete observations*, JASA 53, 1958) takes them
+in; where none was cut off, it gives the plain ranks.
 """
 
 from __future__ import annotations
@@ -22,62 +23,66 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Seen(NamedTuple):
-    """How probable it was said to be that a response gets as far as it did.
+class Observation(NamedTuple):
+    """What one response tells.
 
     Attributes:
-        stated: stated P(N' >= N) of a complete response; of one cut off after n tokens, P(N' > n).
+        predicted: the probability that was predicted for a response as long as this one or longer,
+            P(N' >= N). For a response that was cut off after n tokens, P(N' > n).
         complete: whether the response ended by itself.
     """
 
-    stated: float
+    predicted: float
     complete: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """Maps stated to observed miss probabilities: a step function that never falls.
+    """Maps predicted miss probabilities to observed ones: a step function that never falls.
 
     Attributes:
-        stated: shape [n], ascending.
-        observed: shape [n], ascending: the miss probability of what is stated below ``stated[i]``
-            and not below ``stated[i - 1]``. From the last one on it is 1.
+        predicted: shape [n], ascending.
+        observed: shape [n], ascending. A plan has the miss probability ``observed[i]`` if its
+            predicted one is at least ``predicted[i - 1]`` and below ``predicted[i]``. A plan whose
+            predicted one is above all of them has 1.
     """
 
-    stated: NDArray[np.float64]
+    predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
 
     @property
     def known(self) -> bool:
         """Whether anything was observed."""
-        return self.stated.size > 0
+        return self.predicted.size > 0
 
-    def risk(self, stated: float) -> float:
-        """The observed miss probability of what is stated as ``stated``."""
-        place = int(np.searchsorted(self.stated, stated, side="right"))
-        return 1.0 if place == self.stated.size else float(self.observed[place])
+    def risk(self, predicted: float) -> float:
+        """The observed miss probability that belongs to a predicted one."""
+        index = int(np.searchsorted(self.predicted, predicted, side="right"))
+        return 1.0 if index == self.predicted.size else float(self.observed[index])
 
-    def stated_for(self, risk: float) -> float:
-        """Below what must be stated for an observed miss probability of at most ``risk``.
+    def predicted_for(self, risk: float) -> float:
+        """The bound below which a predicted probability means an observed one of at most ``risk``.
 
-        0, which nothing is below, where too little was observed to know such a rare miss.
+        0 where so rare a miss is not known yet: nothing is predicted below 0.
         """
-        place = int(np.searchsorted(self.observed, risk * (1.0 + _ROUNDING), side="right"))
-        return 0.0 if place == 0 else float(self.stated[place - 1])
+        index = int(np.searchsorted(self.observed, risk * (1.0 + _ROUNDING), side="right"))
+        return 0.0 if index == 0 else float(self.predicted[index - 1])
 
 
-# So that a risk of 1/20 is reached by the first of 19 ranks, not by the second.
+# 19 observations have 20 ranks, and the first of them is a risk of 1/20, whatever the rounding.
 _ROUNDING = 1e-9
 
 
-def observed_coverage(seen: Sequence[Seen]) -> Coverage:
-    """The coverage that responses show; empty, and of no help for any risk, without any."""
-    stated = np.array([each.stated for each in seen], dtype=np.float64)
-    complete = np.array([each.complete for each in seen], dtype=bool)
-    # One cut off at what another reached is not known to have got as far: it comes after it.
-    order = np.lexsort((~complete, stated))
-    stated, complete = stated[order], complete[order]
-    # In the order of length, from the back: who was still there, the response to come included.
-    there = np.arange(2.0, stated.size + 2.0)
-    went_on = 1.0 - complete / there
-    return Coverage(stated, np.cumprod(went_on[::-1])[::-1])
+def observed_coverage(observations: Sequence[Observation]) -> Coverage:
+    """What the responses tell together; without any, a coverage that knows nothing."""
+    predicted = np.array([each.predicted for each in observations], dtype=np.float64)
+    complete = np.array([each.complete for each in observations], dtype=bool)
+    # Of two responses with one probability, the complete one comes first: nobody knows that the
+    # one that was cut off would have ended there.
+    order = np.lexsort((~complete, predicted))
+    predicted, complete = predicted[order], complete[order]
+    # From the longest response to the shortest: how many were not shorter, the new one included,
+    # and which share of them went on.
+    remaining = np.arange(2.0, predicted.size + 2.0)
+    went_on = 1.0 - complete / remaining
+    return Coverage(predicted, np.cumprod(went_on[::-1])[::-1])

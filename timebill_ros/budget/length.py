@@ -56,10 +56,10 @@ class LengthDistribution:
         """Whether a response of so many tokens is as long as this distribution can tell."""
         return tokens > (self.probabilities.size - 1) * self.bucket_size
 
-    def at_least(self, tokens: int, place: float) -> float:
-        """P(N >= ``tokens``), of whose own bucket only the share ``place`` counts.
+    def at_least(self, tokens: int, pit_share: float) -> float:
+        """P(N >= ``tokens``), of whose own bucket only the share ``pit_share`` counts.
 
-        A distribution over buckets does not say where in one a response ends. With a place drawn
+        A distribution over buckets does not say where in one a response ends. With a share drawn
         evenly from [0, 1) what it says of its responses is evenly spread too, if it is right
         (randomised probability integral transform; Czado, Gneiting, Held: *Predictive model
         assessment for count data*, Biometrics 65(4), 2009).
@@ -67,16 +67,16 @@ class LengthDistribution:
         bucket = bucket_label(tokens, self.bucket_size) - 1
         if bucket >= self.probabilities.size:
             return 0.0
-        return float(self._beyond()[bucket] + place * self.probabilities[bucket])
+        return float(self._beyond()[bucket] + pit_share * self.probabilities[bucket])
 
-    def tokens_below(self, limit: float, place: float) -> int | None:
+    def tokens_below(self, limit: float, pit_share: float) -> int | None:
         """Smallest n >= 1 with ``at_least`` of all that is longer below ``limit``; None for none.
 
         That is the end of a bucket.
         """
         if limit <= 0.0:
             return None
-        reached = self._beyond() + place * self.probabilities
+        reached = self._beyond() + pit_share * self.probabilities
         return max(1, int((reached >= limit).sum()) * self.bucket_size)
 
     def _beyond(self) -> NDArray[np.float64]:

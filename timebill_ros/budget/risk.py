@@ -1,50 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long one response may get, at which risk: the prediction in the light of past ones."""
+"""How probable it is that one response becomes longer than planned."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from timebill_ros.budget.calibration import Calibration
-from timebill_ros.budget.coverage import Coverage, Seen
+from timebill_ros.budget.coverage import Coverage, Observation
 from timebill_ros.budget.length import LengthDistribution
 
-# Responses to prompts of which a larger share was evicted are judged apart: a model that lost most
-# of its context may run on, and would make all others seem likely to.
-MOST = 0.75
+# A model that lost most of its context may not find an end. Responses after a larger eviction than
+# this are observed apart, so that they do not make all others look long.
+HEAVY_EVICTION = 0.75
 
 
 @dataclass(frozen=True)
 class LengthRisk:
-    """The predicted length of one response, with what its probabilities are worth.
+    """The predicted length of one response, corrected by what is known of the predictor.
+
+    A predicted probability is corrected twice: by the calibration, which was fitted before, and by
+    the coverage, which was observed since.
 
     Attributes:
-        lengths: as predicted.
-        place: the share of a bucket that counts for this request, see ``calibration.place``.
-        calibration: from held-out pairs; None where the predictor has none, and its
+        lengths: the prediction.
+        pit_share: the share of a bucket that counts for this request, see
+            ``calibration.pit_share``.
+        calibration: fitted to held-out pairs. None where the predictor has none; then its
             probabilities are taken as they are.
-        coverage: what recent responses say of probabilities so calibrated.
-        coverage_of_evicted: the same of those for which more than ``MOST`` was evicted; None
-            where they are not told apart.
+        coverage: how calibrated probabilities compare with recent responses.
+        coverage_of_evicted: the same for responses after an eviction of more than
+            ``HEAVY_EVICTION``; None where they are not told apart.
     """
 
     lengths: LengthDistribution
-    place: float
+    pit_share: float
     calibration: Calibration | None
     coverage: Coverage
     coverage_of_evicted: Coverage | None = None
 
     def at(self, alpha: float) -> LengthRisk:
-        """The risk of the response that comes after evicting at ``alpha``."""
-        if alpha <= MOST or self.coverage_of_evicted is None:
+        """The same for a response that comes after evicting at ``alpha``."""
+        if alpha <= HEAVY_EVICTION or self.coverage_of_evicted is None:
             return self
         return replace(self, coverage=self.coverage_of_evicted)
 
     def miss_probability(self, tokens: int) -> float | None:
-        """Calibrated P(N > ``tokens``); None where nothing was observed that could tell.
+        """The corrected P(N > ``tokens``); None where nothing was observed that could tell.
 
-        Whatever the place: a response is longer just where its score is below P(N' > n), of which
-        the rest of the bucket that n lies in is taken as its share.
+        Does not depend on ``pit_share``. Of the bucket that ``tokens`` lies in, the part behind it
+        counts, as if every length of a bucket were equally probable.
         """
         if not self.coverage.known:
             return None
@@ -52,26 +56,27 @@ class LengthRisk:
         return self.coverage.risk(self._calibrated(self.lengths.at_least(tokens + 1, rest)))
 
     def planned_tokens(self, risk: float, max_tokens: int) -> int:
-        """N_W: smallest n that is exceeded with at most ``risk``, at most N_max.
+        """N_W: the smallest n that a response exceeds with at most ``risk``, at most N_max.
 
-        That is a promise for all requests together. Where the length is known to the bucket, the
-        plan is too short for the share ``risk`` of places, and safe for the others;
-        ``miss_probability`` tells which.
+        The promise is about all requests together, not about each. Where the predictor is sure of
+        the bucket, the plan of the share ``risk`` of requests is too short, and all others are
+        safe; ``pit_share`` decides, and ``miss_probability`` tells which this one is.
         """
-        limit = self.coverage.stated_for(risk)
+        limit = self.coverage.predicted_for(risk)
         if self.calibration is not None:
             limit = self.calibration.predicted(limit)
-        tokens = self.lengths.tokens_below(limit, self.place)
+        tokens = self.lengths.tokens_below(limit, self.pit_share)
         return max_tokens if tokens is None else min(tokens, max_tokens)
 
-    def seen(self, response_tokens: int, *, complete: bool) -> Seen:
-        """What a response of so many tokens, >= 1, adds to the coverage; cut off, it says N > n.
+    def observation(self, response_tokens: int, *, complete: bool) -> Observation:
+        """What a response of at least one token adds to the coverage.
 
-        In the last bucket it counts as complete: a predictor knows nothing longer.
+        One that was cut off tells that it would have been longer. In the last bucket it counts as
+        complete, since the predictor knows nothing longer.
         """
         known = complete or self.lengths.in_last_bucket(response_tokens)
         reached = response_tokens if known else response_tokens + 1
-        return Seen(self._calibrated(self.lengths.at_least(reached, self.place)), known)
+        return Observation(self._calibrated(self.lengths.at_least(reached, self.pit_share)), known)
 
     def _calibrated(self, predicted: float) -> float:
         return predicted if self.calibration is None else self.calibration.calibrated(predicted)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the calibration of predicted lengths true while the workload changes."""
+"""Keeps the risks of predicted lengths right while people ask other things."""
 
 from __future__ import annotations
 
@@ -9,49 +9,51 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from timebill_ros.budget.calibration import Calibration, place
-from timebill_ros.budget.coverage import Seen, observed_coverage
+from timebill_ros.budget.calibration import Calibration, pit_share
+from timebill_ros.budget.coverage import Observation, observed_coverage
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.risk import MOST, LengthRisk
+from timebill_ros.budget.risk import HEAVY_EVICTION, LengthRisk
 
-# Latest responses that count: the calibration is that of a changed workload after as many.
+# Latest responses that count. So many after a change of the workload, only the new one counts.
 WINDOW = 200
 
 
 class CoverageTracker:
-    """The scores of the latest responses, from which every prediction's risk is read.
+    """Remembers the latest responses, and corrects every prediction by them.
 
-    A window of ranks rather than one adapted quantile (Gibbs, Candes: *Adaptive conformal
-    inference under distribution shift*, NeurIPS 2021): it serves any risk, whichever is set when,
-    and tells the risk of a length that was planned otherwise. It begins with the evenly spread
-    scores that a calibrated predictor would have, and empty without a calibration: then every plan
-    is for N_max until enough responses have shown what the probabilities are worth.
+    It keeps a window of scores. Gibbs and Candes (*Adaptive conformal inference under distribution
+    shift*, NeurIPS 2021) adapt one quantile instead; but the risk may be set anew at any time, and
+    plans that were made without one should tell theirs too.
 
-    Responses for which most of the prompt's cache was evicted have a window of their own. Those
-    that ended by themselves count among the others as well: were every plan for N_max, and evicted
-    most, the others would never be heard of again.
+    The window begins with the scores that a calibrated predictor would have, evenly spread. Without
+    a calibration it begins empty. Then every plan is made for N_max, until enough responses have
+    shown what the probabilities are worth.
+
+    Responses after a heavy eviction have a window of their own. Those of them that ended by
+    themselves count in the other window as well. Otherwise that window could ask for N_max, all
+    plans would evict heavily, and no response would ever tell it better.
 
     May be used from any thread.
     """
 
     def __init__(self, calibration: Calibration | None = None, *, window: int = WINDOW) -> None:
-        """Nothing was seen yet but, where there is one, the calibration's pairs."""
+        """Begin with what the calibration says, if there is one."""
         self._calibration = calibration
         self._lock = threading.Lock()
         self._requests = 0
-        # No more than there were pairs: what is rarer than one of them is not known.
+        # No more scores than there were pairs: a calibration knows no rarer miss than one of them.
         first = evenly_spread(min(window, calibration.pairs)) if calibration else []
-        seen = [Seen(stated, complete=True) for stated in first]
-        self._kept = _Window(seen, window)
-        self._evicted = _Window(seen, window)
+        begin = [Observation(predicted, complete=True) for predicted in first]
+        self._kept = _Window(begin, window)
+        self._evicted = _Window(begin, window)
 
     def assess(self, lengths: LengthDistribution) -> LengthRisk:
-        """The prediction of the next request in the light of what was seen."""
+        """The prediction of the next request, with what is known of such predictions."""
         with self._lock:
             self._requests += 1
             return LengthRisk(
                 lengths,
-                place(self._requests),
+                pit_share(self._requests),
                 self._calibration,
                 self._kept.coverage,
                 self._evicted.coverage,
@@ -60,33 +62,37 @@ class CoverageTracker:
     def observe(
         self, known: LengthRisk, response_tokens: int, *, complete: bool, alpha: float = 0.0
     ) -> None:
-        """Take in how long an assessed response became after evicting at ``alpha``.
+        """Take in one response.
 
-        One that was cut off counts as longer.
+        Args:
+            known: what ``assess`` said of it.
+            response_tokens: how long it became.
+            complete: it ended by itself; otherwise it counts as longer.
+            alpha: how much of the prompt's cache was evicted.
         """
         if response_tokens < 1:
             return
-        seen = known.seen(response_tokens, complete=complete)
+        observation = known.observation(response_tokens, complete=complete)
         with self._lock:
-            if alpha > MOST:
-                self._evicted.add(seen)
-            if alpha <= MOST or complete:
-                self._kept.add(seen)
+            if alpha > HEAVY_EVICTION:
+                self._evicted.add(observation)
+            if alpha <= HEAVY_EVICTION or complete:
+                self._kept.add(observation)
 
 
 class _Window:
     """The latest responses of one kind, and what they say."""
 
-    def __init__(self, first: Iterable[Seen], window: int) -> None:
-        self._seen = deque(first, maxlen=window)
-        self.coverage = observed_coverage(self._seen)
+    def __init__(self, begin: Iterable[Observation], window: int) -> None:
+        self._latest = deque(begin, maxlen=window)
+        self.coverage = observed_coverage(self._latest)
 
-    def add(self, seen: Seen) -> None:
-        self._seen.append(seen)
-        self.coverage = observed_coverage(self._seen)
+    def add(self, observation: Observation) -> None:
+        self._latest.append(observation)
+        self.coverage = observed_coverage(self._latest)
 
 
 def evenly_spread(count: int) -> list[float]:
     """i / (count + 1) for i = 1..count, so ordered that any run of them is evenly spread too."""
-    ranks = np.argsort(np.argsort([place(number) for number in range(count)])) + 1
-    return [float(stated) for stated in ranks / (count + 1.0)]
+    ranks = np.argsort(np.argsort([pit_share(number) for number in range(count)])) + 1
+    return [float(predicted) for predicted in ranks / (count + 1.0)]

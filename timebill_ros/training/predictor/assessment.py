@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from timebill_ros.budget.calibration import Calibration, fit_calibration, place
+from timebill_ros.budget.calibration import Calibration, fit_calibration, pit_share
 from timebill_ros.budget.length import LengthDistribution, bucket_label
 from timebill_ros.predictor.checkpoint import write_calibration
 from timebill_ros.predictor.errors import PairsOverlap
@@ -210,7 +210,7 @@ def _planned_tokens(
 ) -> int:
     """N_W for a risk, as planned before anything is observed online."""
     limit = risk if calibration is None else calibration.predicted(risk)
-    tokens = lengths.tokens_below(limit, place(number))
+    tokens = lengths.tokens_below(limit, pit_share(number))
     return max_tokens if tokens is None else min(tokens, max_tokens)
 
 
