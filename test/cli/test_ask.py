@@ -129,7 +129,7 @@ def test_an_interrupt_cancels_and_shows_what_there_was(stand_in: tuple[StandIn, 
         (["a b", "a", "a b c"], "a b c\n"),
         (['{"a": 1, "b', '{"a": 1}'], '{"a": 1, "b\n{"a": 1}\n'),
         ([], ""),
-        (["go\n\tleft", "go\n\tleft\x1b[2J\x07 é"], "go\n\tleft\ufffd[2J\ufffd é\n"),
+        (["go\n\tleft", "go\n\tleft\x1b[2J\x07 é"], "go\n\tleft\\x1b[2J\\x07 é\n"),
     ],
 )
 def test_a_growing_text_is_printed_once(

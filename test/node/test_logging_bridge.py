@@ -59,13 +59,11 @@ def test_an_exception_is_told_with_its_place(
     except ValueError:
         log.exception("j7 failed")
     captured = capfd.readouterr()
-    assert "j7 failed\nTraceback" in captured.err
-    assert "ValueError: NaN" in captured.err
+    assert "j7 failed\n  | Traceback" in captured.err
+    assert "  | ValueError: NaN" in captured.err
 
 
-@pytest.mark.parametrize(
-    ("message", "values"), [("%d tokens", ("many",)), ("no UTF-8: \udc80", ())]
-)
+@pytest.mark.parametrize(("message", "values"), [("%d tokens", ("many",)), ("%s and %s", ("one",))])
 def test_what_cannot_be_told_costs_its_sender_nothing(
     log: logging.Logger,
     capfd: pytest.CaptureFixture[str],
@@ -76,6 +74,20 @@ def test_what_cannot_be_told_costs_its_sender_nothing(
     assert "Logging error" in capfd.readouterr().err
     log.error("the next")
     assert told(capfd) == ["ERROR the next"]
+
+
+def test_a_text_of_others_forges_no_line_and_commands_no_terminal(
+    log: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    forged = "a\n[FATAL] [1.0] [llm]: stop\x1b[2J\udc80"
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        log.exception("%s failed", forged)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].endswith(r"a\n[FATAL] [1.0] [llm]: stop\x1b[2J\udc80 failed")
+    assert all(line.startswith("  | ") for line in lines[1:])
+    assert not any("\x1b" in line for line in lines)
 
 
 def test_what_a_room_logs_reaches_the_package_s_handlers(

@@ -7,7 +7,6 @@ import argparse
 import signal
 import sys
 import threading
-import unicodedata
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from timebill_ros.client.exchange import Exchange
 from timebill_ros.client.record import Ending, Record
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import duration_msg
+from timebill_ros.runtime.harmless import harmless_text
 from timebill_ros.runtime.settings import Settings
 
 # How long a late answer, or the news that there is none, may take beyond the deadline, s.
@@ -92,22 +92,16 @@ class GrowingText:
         if self._shown.startswith(text):
             return  # What was shown and is cut off again, as at a stop string, cannot be unprinted.
         if text.startswith(self._shown):
-            print(_harmless(text[len(self._shown) :]), end="", flush=True)
+            print(harmless_text(text[len(self._shown) :]), end="", flush=True)
         else:
             # Another end than was shown, as where a schema is closed at the deadline.
-            print(f"\n{_harmless(text)}", end="", flush=True)
+            print(f"\n{harmless_text(text)}", end="", flush=True)
         self._shown = text
 
     def end(self) -> None:
         """End the line, if there is one."""
         if self._shown:
             print(flush=True)
-
-
-def _harmless(text: str) -> str:
-    """A model's text without what a terminal would take for a command."""
-    controls = {c for c in text if unicodedata.category(c) == "Cc" and c not in "\n\t"}
-    return text.translate(dict.fromkeys(map(ord, controls), "\N{REPLACEMENT CHARACTER}"))
 
 
 def _tell(exchange: Exchange, printed: GrowingText) -> int:

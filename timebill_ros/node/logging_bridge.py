@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from timebill_ros.runtime.harmless import harmless_line
 
 PACKAGE_LOGGER = logging.getLogger("timebill_ros")
 
@@ -21,7 +24,7 @@ class NodeLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record; one that cannot be told goes to stderr and costs its sender nothing."""
         try:
-            self._log(record.levelno, self.format(record))
+            self._log(record.levelno, _told(record))
         except Exception:
             self.handleError(record)
 
@@ -35,3 +38,12 @@ class NodeLogHandler(logging.Handler):
             self._logger.info(text)
         else:
             self._logger.debug(text)
+
+
+def _told(record: logging.LogRecord) -> str:
+    """The message in one line, and its traceback, whose lines cannot pass for another record's."""
+    told = harmless_line(record.getMessage())
+    if record.exc_info:
+        trace = "".join(traceback.format_exception(*record.exc_info))
+        told += "".join(f"\n  | {harmless_line(line)}" for line in trace.splitlines())
+    return told
