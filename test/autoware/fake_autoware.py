@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 
 from timebill_ros.msg import Instruction, Overrun, Response
-from timebill_ros.node.qos import INSTRUCTION_QOS, OUTCOME_QOS
+from timebill_ros.node.topics import INSTRUCTION_QOS, OUTCOME_QOS
 
 if TYPE_CHECKING:
     from timebill_ros.autoware.adapter_node import AutowareAdapter

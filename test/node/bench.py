@@ -4,22 +4,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.task import Task
 from std_msgs.msg import Float64
 
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg
-from timebill_ros.node.debug_topics import DEBUG_TOPICS
+from timebill_ros.node.guard import GuardedExecutor
 from timebill_ros.node.llm_node import LlmNode
-from timebill_ros.node.qos import OUTCOME_QOS
+from timebill_ros.node.topics import DEBUG_TOPICS, OUTCOME_QOS
 
 PATIENCE = 30.0
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -31,7 +32,7 @@ class Bench:
     def __init__(self, context: Context, profile_cache: Path) -> None:
         self._context = context
         self._profile_cache = profile_cache
-        self._executor = SingleThreadedExecutor(context=context)
+        self._executor = GuardedExecutor(context=context)
         self.client = Node("client", context=context)
         self._executor.add_node(self.client)
         self.responses: list[Response] = []
@@ -92,6 +93,10 @@ class Bench:
         message.header.stamp = self.client.get_clock().now().to_msg()
         self._instructions.publish(message)
 
+    def spinning(self, work: Coroutine[Any, Any, Any]) -> Task:
+        """The work, done while the bench waits for something."""
+        return self._executor.create_task(work)
+
     def until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
         while not condition():
@@ -102,6 +107,12 @@ class Bench:
         """The last diagnostics on a subject; an unset status before the first."""
         said = [s for a in self.diagnostics for s in a.status if s.name == f"llm: {subject}"]
         return said[-1] if said else DiagnosticStatus(level=DiagnosticStatus.STALE)
+
+    def peak(self) -> int:
+        """Most instructions that waited at once, as the diagnostics have told so far."""
+        statuses = [s for a in self.diagnostics for s in a.status if s.name == "llm: queue"]
+        told = [v.value for s in statuses for v in s.values if v.key == "queue peak"]
+        return max(map(int, told), default=0)
 
     def terminal(self) -> list[str]:
         ended = [r.id for r in self.responses]

@@ -22,13 +22,13 @@ from timebill_ros.node.conversions import (
     response_msg,
     time_msg,
 )
-from timebill_ros.node.origin import Origin
+from timebill_ros.node.job_context import JobContext
 from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
 
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="base_link")
-JOB = Job("a", Conversation("", "stop"), 0, 10, context=Origin(HEADER))
+JOB = Job("a", Conversation("", "stop"), 0, 10, context=JobContext(HEADER))
 EVICTED = (Eviction(1, 750),)
 PLAN = Plan("timebill", 0.25, True, 1000, EVICTED, 32, 160, 0.25, 0.75, 0.05, 0.125, 97.5)
 
@@ -77,7 +77,7 @@ def test_an_instruction_s_fields_are_taken_over() -> None:
     assert job.release_ns == 7_000_000_005 - BEHIND_NS
     assert job.deadline_ns == 9_000_000_001 - BEHIND_NS
     assert job.deadline_field == "deadline"
-    assert job.context == Origin(HEADER)
+    assert job.context == JobContext(HEADER)
 
 
 def test_a_budget_counts_from_the_stamp() -> None:
@@ -98,7 +98,7 @@ def test_an_instruction_without_a_stamp_is_released_on_reception() -> None:
     message = msg.Instruction(header=Header(frame_id="map"))
     job = job_of(message)
     assert job.release_ns == RECEIVED.clock_ns
-    assert job.context == Origin(Header(stamp=Time(sec=8, nanosec=0), frame_id="map"))
+    assert job.context == JobContext(Header(stamp=Time(sec=8, nanosec=0), frame_id="map"))
     assert job.id == "llm-1"
 
 

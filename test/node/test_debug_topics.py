@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,7 @@ from std_msgs.msg import Float64
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.node.debug_topics import DEBUG_TOPICS, DebugTopics
+from timebill_ros.node.topics import DEBUG_TOPICS, DebugTopics
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing
 
@@ -31,33 +30,21 @@ ALL = {
 }
 
 
-class Topics:
-    """A node's publishers that keep what is published."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, float] = {}
-
-    def create_lifecycle_publisher(self, kind: type, topic: str, depth: int) -> Topic:
-        assert kind is Float64
-        return Topic(self, topic.removeprefix("~/debug/"))
-
-    def destroy_lifecycle_publisher(self, topic: Topic) -> None:
-        self.numbers[topic.name] = 0.0
-
-
 class Topic:
-    def __init__(self, topics: Topics, name: str) -> None:
-        self.topics, self.name = topics, name
+    """A publisher that keeps what is published, once."""
+
+    def __init__(self, name: str, numbers: dict[str, float]) -> None:
+        self.name, self.numbers = name, numbers
 
     def publish(self, message: Float64) -> None:
-        assert self.name not in self.topics.numbers
-        self.topics.numbers[self.name] = message.data
+        assert self.name not in self.numbers
+        self.numbers[self.name] = message.data
 
 
 def published(outcome: Outcome) -> dict[str, float]:
-    topics = Topics()
-    DebugTopics(topics, ExitStack()).publish(outcome)  # type: ignore[arg-type]
-    return topics.numbers
+    numbers: dict[str, float] = {}
+    DebugTopics({name: Topic(name, numbers) for name in DEBUG_TOPICS}).publish(outcome)
+    return numbers
 
 
 @pytest.mark.parametrize("outcome", [ANSWER, KILLED])
@@ -79,11 +66,3 @@ def test_what_was_killed_before_its_plan_tells_its_work_only() -> None:
 def test_what_never_ran_tells_its_slack_only() -> None:
     waited = Timing(queued=1.0, total=1.0, slack=0.25)
     assert published(Overrun(JOB, Reason.EXPIRED, Stage.QUEUED, "", waited)) == {"slack_ms": 250.0}
-
-
-def test_the_stack_removes_every_topic() -> None:
-    topics = Topics()
-    with ExitStack() as stack:
-        DebugTopics(topics, stack)  # type: ignore[arg-type]
-        assert topics.numbers == {}
-    assert topics.numbers.keys() == set(DEBUG_TOPICS)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
 
 from timebill_ros.action import Instruct
@@ -65,10 +67,18 @@ class Client:
             goal_uuid=UUID(uuid=list(uuid.uuid4().bytes)),
         )
         self.bench.until(sent.done)
-        goal.handle = sent.result()
-        assert goal.handle.accepted
-        goal.handle.get_result_async().add_done_callback(lambda done: keep(goal, done.result()))
+        follow(goal, sent)
         return goal
+
+    def send_all(self, number: int) -> list[Goal]:
+        """Send goals at once, before the node can come to any."""
+        self.bench.until(self._client.server_is_ready)
+        goals = [Goal() for _ in range(number)]
+        for index, goal in enumerate(goals):
+            instruction = Instruction(id=f"j{index}", prompt="stop", budget=duration_msg(20.0))
+            sent = self._client.send_goal_async(Instruct.Goal(instruction=instruction))
+            sent.add_done_callback(functools.partial(follow, goal))
+        return goals
 
     def cancel(self, goal: Goal) -> bool:
         """Ask for a cancel; whether the server agreed."""
@@ -82,6 +92,12 @@ class Client:
 
     def close(self) -> None:
         self._client.destroy()
+
+
+def follow(goal: Goal, sent: Future) -> None:
+    goal.handle = sent.result()
+    assert goal.handle.accepted
+    goal.handle.get_result_async().add_done_callback(lambda done: keep(goal, done.result()))
 
 
 def keep(goal: Goal, response: object) -> None:
@@ -226,6 +242,14 @@ def test_earlier_turns_are_part_of_the_prompt(bench: Bench, client: Client) -> N
     client.ended(alone, after)
     lengths = [goal.result.response.plan.prompt_tokens for goal in (alone, after)]
     assert lengths[1] >= lengths[0] + 2 * len(turns)
+
+
+def test_of_a_burst_of_goals_each_is_answered(bench: Bench, client: Client) -> None:
+    bench.active(queue_capacity=4)
+    goals = client.send_all(50)
+    client.ended(*goals)
+    assert [goal.results for goal in goals] == [1] * 50
+    bench.until(lambda: len(bench.terminal()) == 50)
 
 
 def test_goals_and_topic_share_names_and_queue(bench: Bench, client: Client) -> None:

@@ -24,7 +24,7 @@ from timebill_ros.autoware.vehicle import Vehicle
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, nanoseconds
 from timebill_ros.node.diagnostics import TOPIC, status_name
-from timebill_ros.node.qos import INSTRUCTION_QOS, OUTCOME_QOS
+from timebill_ros.node.topics import INSTRUCTION_QOS, OUTCOME_QOS
 
 # A reason for refusing is logged at most this often, s; the diagnostics count all.
 _WARN_PERIOD = 1.0

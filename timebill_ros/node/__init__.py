@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only room that imports rclpy: lifecycle node, parameters, conversions, diagnostics."""
+"""The lifecycle node: parameters, topics, action, diagnostics, and messages of values."""

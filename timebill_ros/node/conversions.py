@@ -11,7 +11,7 @@ from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.node.origin import Caller, Origin, origin_of
+from timebill_ros.node.job_context import Caller, JobContext, context_of
 from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
@@ -76,7 +76,7 @@ def job_from(
     default_budget: float,
     caller: Caller | None = None,
 ) -> Job:
-    """The job that an instruction asks for; its origin, with the header stamped, is the context.
+    """The job that an instruction asks for; its header, stamped, and its caller are the context.
 
     ROS time becomes the server's here and nowhere else: a zero stamp is the moment of reception,
     an absolute deadline wins over a budget, and a zero budget is the default one.
@@ -100,7 +100,7 @@ def job_from(
         deadline_field="deadline" if absolute_ns else "budget",
         max_tokens=message.max_tokens or None,
         response_schema=message.response_schema,
-        context=Origin(header, caller),
+        context=JobContext(header, caller),
     )
 
 
@@ -113,7 +113,7 @@ def conversation_of(message: msg.Instruction) -> Conversation:
 def response_msg(response: Response) -> msg.Response:
     """The message of a response."""
     return msg.Response(
-        header=origin_of(response.job).header,
+        header=context_of(response.job).header,
         id=response.job.id,
         text=response.text,
         finish_reason=FINISH_REASONS[response.finish_reason],
@@ -128,7 +128,7 @@ def response_msg(response: Response) -> msg.Response:
 def overrun_msg(overrun: Overrun) -> msg.Overrun:
     """The message of an overrun."""
     return msg.Overrun(
-        header=origin_of(overrun.job).header,
+        header=context_of(overrun.job).header,
         id=overrun.job.id,
         reason=REASONS[overrun.reason],
         stage=STAGES[overrun.stage],
@@ -143,7 +143,7 @@ def overrun_msg(overrun: Overrun) -> msg.Overrun:
 def partial_msg(partial: Partial) -> msg.Partial:
     """The message of a response under way."""
     return msg.Partial(
-        header=origin_of(partial.job).header,
+        header=context_of(partial.job).header,
         id=partial.job.id,
         text=partial.text,
         response_tokens=partial.response_tokens,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.health import (
@@ -28,6 +28,9 @@ from timebill_ros.runtime.settings import Settings
 TOPIC = "/diagnostics"
 _DEPTH = 10
 _IDLE_PERIOD = 1.0  # s
+_NAMES_PERIOD = 0.5  # s
+# So many looks in a row must find a node of the same name.
+_CERTAIN = 2
 _LEVELS = {
     Level.OK: DiagnosticStatus.OK,
     Level.WARN: DiagnosticStatus.WARN,
@@ -72,22 +75,24 @@ class Diagnostics:
     node, and by a steady clock, so that a paused simulation is no silence.
     """
 
-    def __init__(self, node: LifecycleNode) -> None:
+    def __init__(self, node: Node) -> None:
         """Publish every second that nothing is configured; ``watch`` sets another period."""
         self._node = node
+        self._name_taken = 0
         self._state = _STATES["unconfigured"]
         self._hardware_id = ""
         self._reports: Callable[[], Reports] = dict
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, _DEPTH)
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(_IDLE_PERIOD, self.publish, clock=self._clock)
+        self._names = node.create_timer(_NAMES_PERIOD, self._look_for_namesakes, clock=self._clock)
 
     def enter(self, state: str) -> None:
         """The node is in this state of its lifecycle from now on."""
         self._say(_STATES[state])
 
     def configuring(self, share: float, doing: str) -> None:
-        """Configuring has come this far; no timer runs meanwhile, so it is told at once."""
+        """Configuring has come this far; from any thread."""
         self._say(Report(Level.WARN, f"configuring, {share:.0%}: {doing}"))
 
     def failed(self, fault: str) -> None:
@@ -107,14 +112,37 @@ class Diagnostics:
         """Publish everything now."""
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
-        reports = {"state": self._state, **self._reports()}
+        reports = {"state": self._state, **self._namesakes(), **self._reports()}
         array.status = [self._status(subject, report) for subject, report in reports.items()]
         self._publisher.publish(array)
 
     def destroy(self) -> None:
         """Remove topic and timer."""
         self._node.destroy_timer(self._timer)
+        self._node.destroy_timer(self._names)
         self._node.destroy_publisher(self._publisher)
+
+    def _look_for_namesakes(self) -> None:
+        """Note whether another node has this node's name, twice in a row.
+
+        Once may be a node that is just leaving. One that was killed counts until the middleware
+        gives it up, after some 20 s.
+        """
+        name = self._node.get_fully_qualified_name()
+        taken = self._node.get_fully_qualified_node_names().count(name) > 1
+        self._name_taken = self._name_taken + 1 if taken else 0
+        if self._name_taken == _CERTAIN:
+            self._node.get_logger().error(
+                f"another node is named {name}: both take the same instructions and requests; "
+                "give one another name, as in: --ros-args -r __node:=llm_2"
+            )
+
+    def _namesakes(self) -> Reports:
+        """An error while another node has this node's name."""
+        if self._name_taken < _CERTAIN:
+            return {}
+        name = self._node.get_fully_qualified_name()
+        return {"name": Report(Level.ERROR, f"another node is named {name}")}
 
     def _say(self, state: Report) -> None:
         self._state = state

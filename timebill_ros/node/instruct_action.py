@@ -14,6 +14,7 @@ from rclpy.node import Node
 from timebill_ros.action import Instruct
 from timebill_ros.msg import Overrun, Partial, Response
 from timebill_ros.node.instruction_service import InstructionService
+from timebill_ros.node.topics import INSTRUCTION_QOS
 from timebill_ros.runtime.job import Job
 
 # How long a client may take to ask for a result, s; until then the server keeps goal and result.
@@ -49,6 +50,10 @@ class InstructAction:
             execute_callback=_never_without_outcome,
             handle_accepted_callback=self._accepted,
             cancel_callback=self._cancel,
+            # By default ten requests are kept, and of a burst of goals the others never answered.
+            goal_service_qos_profile=INSTRUCTION_QOS,
+            result_service_qos_profile=INSTRUCTION_QOS,
+            cancel_service_qos_profile=INSTRUCTION_QOS,
             result_timeout=_RESULT_TIMEOUT,
         )
 

@@ -7,24 +7,26 @@ import logging
 import threading
 from typing import Any
 
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from timebill_ros.node.diagnostics import Diagnostics
 from timebill_ros.node.instruct_action import InstructAction
-from timebill_ros.node.instruction_service import InstructionService
+from timebill_ros.node.instruction_service import InstructionService, ServiceSetup
 from timebill_ros.node.logging_bridge import PACKAGE_LOGGER, NodeLogHandler
+from timebill_ros.node.managed_node import ManagedNode
 from timebill_ros.node.parameters import Parameters
+from timebill_ros.runtime.harmless import harmless_line
 
 # Progress of configuring is logged when it has come this much further, as a share.
 _REPORT_STEP = 0.1
+_NOTHING = -1.0
 
 
-class LlmNode(LifecycleNode):
+class LlmNode(ManagedNode):
     """Answers instructions in time, while it is active.
 
-    Configuring loads, profiles and warms up before it returns, as rclpy's transitions are
-    synchronous; no other callback runs meanwhile. Everything after that is instant: callbacks
-    hand work to the engine's thread and never compute.
+    Configuring loads, profiles and warms up on a thread of its own. Everything else is instant:
+    callbacks hand work to the engine's thread and never compute.
 
     Attributes:
         ending: set from outside to have the process end; a configuration under way gives up.
@@ -37,29 +39,47 @@ class LlmNode(LifecycleNode):
         self._log_handler = NodeLogHandler(self.get_logger())
         PACKAGE_LOGGER.addHandler(self._log_handler)
         self.ending = ending or threading.Event()
+        self._canceled = threading.Event()
+        self._setup: ServiceSetup | None = None
         self._service: InstructionService | None = None
         self._settings = Parameters(self)
-        self._reported = 0.0
+        self._reported = _NOTHING
         self._diagnostics = Diagnostics(self)
         self._action = InstructAction(self)
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model and the predictor, profile, warm up, open the topics."""
-        try:
-            settings = self._settings.read()
-            self._service = InstructionService(self, settings, self._report)
-        except Exception as failure:
-            # The node's edge: whatever a room below found wrong is told here, once, by name.
-            self.get_logger().error(f"configuring failed: {failure}")
-            self._diagnostics.failed(str(failure))
-            return TransitionCallbackReturn.FAILURE
-        self._settings.attach(self._service.apply)
-        self._action.attach(self._service)
-        self._diagnostics.watch(
-            self._service.reports, self._service.device, settings.diagnostics_period
-        )
+    def begin_loading(self) -> None:
+        """Read the parameters and create the topics for outcomes."""
+        self._canceled.clear()
+        self._reported = _NOTHING
+        settings = self._settings.read()
+        self._setup = ServiceSetup(self, settings)
+        # What may change while the node is in use may change now too, and counts in the end.
+        self._settings.attach(lambda _: None)
+
+    def load(self) -> None:
+        """Load the model and the predictor, profile, warm up."""
+        self._set_up.load(self._report)
+
+    def finish_loading(self) -> None:
+        """Open the instructions' topic and the action."""
+        self._service = service = InstructionService(self, self._set_up)
+        settings = self._settings.read()
+        service.apply(settings)
+        self._settings.attach(service.apply)
+        self._action.attach(service)
+        self._diagnostics.watch(service.reports, service.device, settings.diagnostics_period)
         self._diagnostics.enter("inactive")
-        return super().on_configure(state)
+
+    def loading_failed(self, failure: Exception) -> None:
+        """Say why, and give back what there was."""
+        told = harmless_line(str(failure))
+        self.get_logger().error(f"configuring failed: {told}")
+        self.release()
+        self._diagnostics.failed(told)
+
+    def cancel_loading(self) -> None:
+        """Have loading give up at its next step."""
+        self._canceled.set()
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Accept instructions."""
@@ -102,12 +122,16 @@ class LlmNode(LifecycleNode):
 
         The results of goals that this ends leave while the node is spun on: see ``goals_pending``.
         """
+        self.stop_loading()
+        setup, self._setup = self._setup, None
         service, self._service = self._service, None
         self._settings.detach()
         self._action.detach()
         self._diagnostics.unwatch()
         if service is not None:
             service.destroy()
+        elif setup is not None:
+            setup.release()
 
     @property
     def goals_pending(self) -> int:
@@ -122,11 +146,20 @@ class LlmNode(LifecycleNode):
         PACKAGE_LOGGER.removeHandler(self._log_handler)
         super().destroy_node()
 
+    @property
+    def _set_up(self) -> ServiceSetup:
+        if self._setup is None:
+            raise InterruptedError("configuring was given up")
+        return self._setup
+
     def _report(self, share: float, doing: str) -> None:
-        """Log how far configuring has come."""
+        """Tell how far configuring has come; on the thread that waits for it."""
         if self.ending.is_set():
             raise InterruptedError("the node is ending")
-        if share in (0.0, 1.0) or share >= self._reported + _REPORT_STEP:
+        if self._canceled.is_set():
+            raise InterruptedError("it was canceled")
+        ends = share in (0.0, 1.0) and share != self._reported
+        if ends or share >= self._reported + _REPORT_STEP:
             self.get_logger().info(f"[{share:4.0%}] {doing}")
-            self._diagnostics.configuring(share, doing)
             self._reported = share
+        self._diagnostics.configuring(share, doing)

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from timebill_ros.engine.thread_waiting import wait_passively
 
 if TYPE_CHECKING:
-    from rclpy.executors import SingleThreadedExecutor
-
+    from timebill_ros.node.guard import GuardedExecutor
     from timebill_ros.node.llm_node import LlmNode
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -63,22 +62,24 @@ def _run(
     others can see it.
     """
     import rclpy
-    from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
+
+    from timebill_ros.node.guard import GuardedExecutor
 
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = make_node(ending)
     # Single-threaded: messages wait for nothing here, and the engine has a thread of its own.
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor()
     executor.add_node(node)
     failed = False
     try:
-        if autostart:
-            failed = not _started(node) and not ending.is_set()
-        else:
+        started = executor.create_task(_start(node)) if autostart else None
+        if started is None:
             node.get_logger().info("unconfigured: waits to be configured and activated")
         while not (failed or ending.is_set()):
             executor.spin_once(timeout_sec=_SIGNAL_POLL)
+            if started is not None and started.done():
+                failed = not started.result() and not ending.is_set()
     finally:
         _take_leave(node, executor)
         node.destroy_node()
@@ -87,15 +88,15 @@ def _run(
     return int(failed)
 
 
-def _started(node: LlmNode) -> bool:
+async def _start(node: LlmNode) -> bool:
     """Configure and activate; whether both succeeded."""
-    from rclpy.lifecycle import TransitionCallbackReturn
+    from lifecycle_msgs.msg import Transition
 
-    transitions = (node.trigger_configure, node.trigger_activate)
-    return all(transition() == TransitionCallbackReturn.SUCCESS for transition in transitions)
+    configured = await node.change_state(Transition.TRANSITION_CONFIGURE)
+    return configured and await node.change_state(Transition.TRANSITION_ACTIVATE)
 
 
-def _take_leave(node: LlmNode, executor: SingleThreadedExecutor) -> None:
+def _take_leave(node: LlmNode, executor: GuardedExecutor) -> None:
     """Announce what is in flight; the results of goals leave through the executor."""
     goals = node.goals_pending
     node.release()

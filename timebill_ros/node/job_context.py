@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a job came from: what travels with it through the runtime, to the messages about it."""
+"""What travels with a job through the runtime, to the messages about it: ``Job.context``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Caller(Protocol):
 
 
 @dataclass(frozen=True)
-class Origin:
+class JobContext:
     """The context of every job of the node.
 
     Attributes:
@@ -38,6 +38,6 @@ class Origin:
     caller: Caller | None = None
 
 
-def origin_of(job: Job) -> Origin:
-    """Where the job came from; for jobs of the node."""
-    return cast(Origin, job.context)
+def context_of(job: Job) -> JobContext:
+    """Its context; for jobs of the node."""
+    return cast(JobContext, job.context)
