@@ -17,7 +17,7 @@ from served import QUANTILES_HEADER, draw_instruction, duration, quantiles, serv
 
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.prompt import encode_prompt
+from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.msg import Instruction
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
@@ -68,11 +68,12 @@ def measure(instructions: list[Instruction], model: str) -> tuple[list[float], l
 
 def tokenising_times(instructions: list[Instruction], model: str) -> list[float]:
     """s of rendering and tokenising each prompt, as the engine does it first."""
-    tokenizer = load_checkpoint(model_folder(Settings(model=model))).tokenizer
+    checkpoint = load_checkpoint(model_folder(Settings(model=model)))
+    prompts = PromptEncoder(checkpoint.tokenizer, checkpoint.max_positions)
     times = []
     for instruction in instructions:
         start = time.perf_counter()
-        encode_prompt(tokenizer, Conversation(instruction.system, instruction.prompt))
+        prompts.encode(Conversation(instruction.system, instruction.prompt))
         times.append(time.perf_counter() - start)
     return times
 

@@ -16,6 +16,7 @@ from timebill_ros.engine.errors import (
     EngineMisuse,
     NonFiniteLogits,
     PromptEmpty,
+    PromptTooLong,
     RequestError,
     UnsupportedModel,
 )
@@ -291,9 +292,11 @@ def test_cuda_equals_cpu(family, lean, folder_of, make_engine, prompt_of):
 def test_a_prompt_can_be_refused_by_its_characters(make_engine):
     engine = make_engine(max_context=100)
     assert engine.max_prompt_chars == 100 * len("<pad>")
-    longest = engine.prepare(Conversation("", "a" * (engine.max_prompt_chars + 1)))
+    with pytest.raises(PromptTooLong, match="501 characters exceed the 500"):
+        engine.prepare(Conversation("", "a" * (engine.max_prompt_chars + 1)))
+    # None that fits the context is refused by it.
     with pytest.raises(ContextExceeded):
-        engine.begin(longest, 1)
+        engine.begin(engine.prepare(Conversation("", "a" * 100)), 1)
 
 
 def test_a_rehearsed_request_stands_where_its_prefill_would(make_engine, prompt_of):

@@ -70,6 +70,13 @@ class PromptEmpty(RequestError):
         super().__init__("the prompt is empty; it must hold at least one token")
 
 
+class PromptTooLong(RequestError):
+    """The conversation is longer than the context can be; it was not tokenised."""
+
+    def __init__(self, count: int, what: str, most: int) -> None:
+        super().__init__(f"the prompt's {count} {what} exceed the {most} that the context can hold")
+
+
 class ConversationRefused(RequestError):
     """The model's chat template does not take these turns."""
 

@@ -31,7 +31,7 @@ from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_drawing import time_drawing
 from timebill_ros.engine.profile_structured import structured_answer
-from timebill_ros.engine.prompt import encode_prompt, most_characters, render_prompt
+from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest, Progress
 from timebill_ros.engine.response import Response
 from timebill_ros.engine.response_schema import ResponseSchemas
@@ -105,7 +105,8 @@ class TransformerEngine:
         )
         self.window = window
         self.max_context = max_context
-        self.max_prompt_chars = most_characters(checkpoint.tokenizer, max_context)
+        self._prompts = PromptEncoder(checkpoint.tokenizer, max_context)
+        self.max_prompt_chars = self._prompts.max_chars
         self.chunk = settings.chunk
         self.threads = settings.threads
         self.device = str(checkpoint.device)
@@ -149,12 +150,12 @@ class TransformerEngine:
         model ends it, whatever the sampling; stop strings, which could cut it, do not count then.
 
         Raises:
-            PromptEmpty, ConversationRefused, SchemaRefused: the request cannot be run.
+            RequestError: the conversation is empty, too long, or none for this template.
+            SchemaRefused: responses cannot be held to the schema.
         """
-        tokenizer = self._checkpoint.tokenizer
+        text, prompt_ids = self._prompts.encode(conversation)
         constraint = self.schemas.constraint(response_schema) if response_schema else None
-        text = render_prompt(tokenizer, conversation)
-        return PreparedRequest(encode_prompt(tokenizer, conversation), text, constraint)
+        return PreparedRequest(prompt_ids, text, constraint)
 
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; runs nothing yet.

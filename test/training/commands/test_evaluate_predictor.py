@@ -10,7 +10,7 @@ import pytest
 
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.prompt import encode_prompt
+from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
@@ -34,7 +34,8 @@ def test_the_embedded_predictor_reads_the_targets_tokens(tmp_path: Path) -> None
 
     tokenizer = load_checkpoint(TARGET).tokenizer
     predictor = load_predictor(PREDICTOR, threads=1)
-    prompts = [encode_prompt(tokenizer, Conversation("", text)) for text in TEXTS]
+    encoder = PromptEncoder(tokenizer, 4096)
+    prompts = [encoder.encode(Conversation("", text))[1] for text in TEXTS]
     header, pairs = read_pairs([output])
     lengths = [pair.response_tokens for pair in pairs]
     predicted = [predictor.predict("", prompt, None) for prompt in prompts]

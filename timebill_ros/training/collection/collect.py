@@ -10,7 +10,7 @@ from pathlib import Path
 
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.errors import ContextExceeded, RequestError
+from timebill_ros.engine.errors import ContextExceeded, PromptTooLong, RequestError
 from timebill_ros.engine.fingerprint import target_fingerprint
 from timebill_ros.engine.protocol import Engine
 from timebill_ros.engine.transformer_engine import EngineSettings
@@ -103,7 +103,8 @@ def collect(
                 pair = _answer(engine, prompt.conversation, known, header.longest_response)
             except RequestError as error:
                 _LOG.warning("%s is left out: %s", prompt.source, error)
-                yield Fate.TOO_LONG if isinstance(error, ContextExceeded) else Fate.REFUSED
+                too_long = isinstance(error, ContextExceeded | PromptTooLong)
+                yield Fate.TOO_LONG if too_long else Fate.REFUSED
                 continue
             if pair is None:
                 yield Fate.KNOWN

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.prompt import encode_prompt
+from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.engine.transformer_engine import TransformerEngine
-from timebill_ros.training.embedded.generation import generate
+from timebill_ros.training.embedded.generation import LONGEST_PROMPT, generate
 from timebill_ros.workload.tasks import Family, Task, sample_family, sample_task
 
 SHORTEST_PROMPT = 160
@@ -54,8 +54,9 @@ def generated(
 
 def right_answers(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[Task]) -> Iterator[TaskPair]:
     """The lengths that right answers would have; a thousand times cheaper than generating them."""
+    prompts = PromptEncoder(tokenizer, LONGEST_PROMPT)
     for task in tasks:
-        prompt = encode_prompt(tokenizer, Conversation(task.system, task.instruction))
+        _, prompt = prompts.encode(Conversation(task.system, task.instruction))
         yield TaskPair(tuple(prompt), task.reference_tokens, task.family)
 
 
