@@ -22,9 +22,10 @@ from timebill_ros.msg import Instruction
 from timebill_ros.node.parameter_specs import SPECS
 
 from .page_commands import commands, fenced
+from .rooms import sources
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 DEADLINES = ROOT / "docs" / "deadlines.md"
 PACKAGE, INSTRUCTION = "timebill_ros", "timebill_ros/msg/Instruction"
 # A parameter that a loop of the page sets; the deadlines page's test puts its values in.
@@ -62,6 +63,24 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_glossary_names_what_the_code_has() -> None:
+    rows = re.findall(
+        r"^\|[^|]+\|([^|]*)\|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE
+    )
+    names = {name for cell in rows for name in re.findall(r"`(?:msg\.)?(\w+)`", cell)}
+    code = "\n".join(path.read_text() for path in [*sources(ROOT), *(ROOT / "msg").glob("*.msg")])
+    assert len(names) > 30
+    assert names - set(re.findall(r"\w+", code)) == set()
+
+
+def test_the_contributor_s_page_names_files_that_there_are() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`([\w.]+/[\w./]*)`", text))
+    places = (ROOT, ROOT / "timebill_ros")
+    assert named
+    assert not [name for name in named if not any((place / name).exists() for place in places)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
