@@ -12,7 +12,8 @@ from build_messages import INTERFACES, PACKAGE, BuildMessages  # noqa: E402
 SHARE = f"share/{PACKAGE}"
 EXECUTABLES = (
     *("llm_node", "import-gguf", "profile", "ask", "demo", "replay", "top"),
-    *("collect", "train-predictor", "evaluate-predictor", "autoware_adapter"),
+    *("bench", "measure-quality", "collect", "train-predictor", "evaluate-predictor"),
+    "autoware_adapter",
 )
 # Uses the Python of the prefix that it is installed in (a virtual environment), otherwise the one
 # on PATH. -P: a clone of this package in the working directory must not hide the installed one.

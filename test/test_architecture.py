@@ -31,8 +31,9 @@ ROOMS = {
     "embedded": set(),
     "engine": {"budget"},
     "predictor": {"budget"},
-    "runtime": {"budget", "engine", "predictor"},
-    "node": {"budget", "engine", "predictor", "runtime", "msg", "action"},
+    "selection": {"budget"},
+    "runtime": {"budget", "engine", "predictor", "selection"},
+    "node": {"budget", "engine", "predictor", "runtime", "selection", "msg", "action"},
     "client": {"budget", "engine", "runtime", "node", "msg", "action"},
     "autoware": {"budget", "runtime", "node", "workload", "msg"},
     "replay": {"budget", "engine", "runtime", "node", "client", "msg"},
@@ -44,8 +45,12 @@ ROOMS = {
         *("budget", "engine", "predictor", "runtime", "workload"),
         *("node", "client", "replay", "cli", "msg"),
     },
+    "bench": {
+        *("budget", "engine", "predictor", "selection", "runtime", "workload"),
+        *("cli", "replay", "training"),
+    },
 }
-ROS_ROOMS = {"node", "client", "autoware", "replay", "cli", "training"}
+ROS_ROOMS = {"node", "client", "autoware", "replay", "cli", "training", "bench"}
 ROS_MODULES = {"ament_index_python", "builtin_interfaces", "launch", "launch_ros", "rclpy"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 MOST_LINES = 350

@@ -15,6 +15,8 @@ MODULES = {
     "ask": "timebill_ros.cli.ask",
     "demo": "timebill_ros.cli.demo",
     "replay": "timebill_ros.cli.replay",
+    "bench": "timebill_ros.bench.command",
+    "measure-quality": "timebill_ros.bench.measure_quality",
     "top": "timebill_ros.cli.top",
     "collect": "timebill_ros.training.commands.collect",
     "train-predictor": "timebill_ros.training.commands.train_predictor",

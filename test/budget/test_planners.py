@@ -17,7 +17,7 @@ from timebill_ros.budget.planners import (
     make_planner,
     minimal_alpha,
 )
-from timebill_ros.budget.quality import QualityCurve, QualityPoint
+from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
 from timebill_ros.budget.time_model import TimeModel
 
 from .situations import MODEL, situation
@@ -62,7 +62,7 @@ def test_alpha_star_put_back_into_equation_9_uses_the_budget_exactly(
 
 def test_a_plan_tells_what_was_measured_at_its_ratio() -> None:
     curve = QualityCurve((QualityPoint(0.0, 90.0, 1.0, 0.0), QualityPoint(1.0, 50.0, 1.0, 0.0)))
-    measured = replace(situation(), quality=curve)
+    measured = replace(situation(), quality=LeverQuality(curve, measured=True))
     plan = FixedPlanner(alpha=0.25).plan(measured, MODEL)
     assert plan.score == pytest.approx(80.0)
     assert FixedPlanner(alpha=0.25).plan(situation(), MODEL).score is None
@@ -214,7 +214,10 @@ def test_planners_are_made_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"name": "greedy"}, "planner must be one of timebill, fixed, vanilla, not 'greedy'"),
+        (
+            {"name": "greedy"},
+            "planner must be one of expected, timebill, fixed, vanilla, not 'greedy'",
+        ),
         ({"alpha_max": 1.0}, r"alpha_max must be in \[0, 1\), not 1.0"),
         ({"alpha_max": -0.1}, "alpha_max"),
         ({"alpha_max": math.nan}, "alpha_max"),

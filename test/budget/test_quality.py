@@ -4,25 +4,62 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from timebill_ros.budget.errors import QualityFileError
-from timebill_ros.budget.quality import QualityCurve, QualityPoint, read_quality, write_quality
+from timebill_ros.budget.quality import (
+    PRIOR,
+    LeverQuality,
+    QualityCurve,
+    QualityFile,
+    QualityPoint,
+    read_quality,
+    write_quality,
+)
 
-POINT = {"alpha": 0.0, "score": 90.0, "standard_error": 1.0, "ran_to_cap": 0.0}
-CURVE = QualityCurve((QualityPoint(**POINT), QualityPoint(0.5, 80.0, 2.0, 0.1)))
+POINT = {"dropped": 0.0, "score": 90.0, "standard_error": 1.0, "ran_to_cap": 0.1}
+CURVE = QualityCurve((QualityPoint(**POINT), QualityPoint(0.5, 80.0, 2.0, 0.3)))
+HALVED = QualityCurve((QualityPoint(0.0, 80.0, 1.0, 0.0), QualityPoint(1.0, 40.0, 1.0, 0.5)))
 
 
 def test_quality_is_linear_between_the_points_and_level_beyond() -> None:
-    assert CURVE.score(0.0) == 90.0
-    assert CURVE.score(0.25) == pytest.approx(85.0)
-    assert CURVE.score(0.9) == 80.0
+    np.testing.assert_allclose(CURVE.score([0.0, 0.25, 0.9]), [90.0, 85.0, 80.0])
+    np.testing.assert_allclose(CURVE.ran_to_cap([0.25]), [0.2])
+
+
+def test_eviction_goes_on_where_selection_stopped() -> None:
+    both = LeverQuality(CURVE, HALVED, measured=True)
+    np.testing.assert_allclose(both.score(1.0, [0.0, 0.25, 0.5]), CURVE.score([0.0, 0.25, 0.5]))
+    assert both.score(0.5, 0.0) == pytest.approx(90.0 * 60.0 / 80.0)
+    # Half of the rest: a quarter of the whole, on the way from 80 at a half to 0 at nothing.
+    assert both.score(0.5, 0.5) == pytest.approx(90.0 * 60.0 / 80.0 * 40.0 / 80.0)
+    assert both.score(0.75, 1.0 / 3.0) == pytest.approx(90.0 * 70.0 / 80.0 * 80.0 / 85.0)
+
+
+def test_levers_make_answers_run_on_one_after_the_other() -> None:
+    both = LeverQuality(CURVE, HALVED, measured=True)
+    # Runs on because of a lever: only what is more than without.
+    assert both.runs_on(1.0, 0.0) == 0.0
+    assert both.runs_on(1.0, 0.5) == pytest.approx(0.2)
+    assert both.runs_on(0.5, 0.0) == pytest.approx(0.25)
+    assert both.runs_on(0.75, 1.0 / 3.0) == pytest.approx(1.0 - 0.875 * 0.8 / 0.9)
+
+
+def test_without_a_selection_curve_the_share_says_nothing() -> None:
+    assert LeverQuality(CURVE).score(0.1, 0.0) == 90.0
 
 
 def test_curves_come_back_from_their_file(tmp_path: Path) -> None:
-    curves = {"snapkv": CURVE, "random": QualityCurve((QualityPoint(**POINT),))}
-    write_quality(tmp_path / "quality.json", curves)
-    assert read_quality(tmp_path / "quality.json") == curves
+    quality = QualityFile({"snapkv": CURVE}, {"lexical": HALVED})
+    write_quality(tmp_path / "quality.json", quality)
+    assert read_quality(tmp_path / "quality.json") == quality
+
+
+def test_a_method_that_was_not_measured_has_the_prior_and_no_selection() -> None:
+    quality = QualityFile({"snapkv": CURVE}, {"lexical": HALVED})
+    assert quality.of("snapkv", "lexical") == LeverQuality(CURVE, HALVED, measured=True)
+    assert quality.of("random", "recent") == LeverQuality(PRIOR, None, measured=False)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -30,19 +67,25 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_quality(tmp_path / "none.json")
 
 
+def of_eviction(*points: object) -> str:
+    return json.dumps({"eviction": {"snapkv": points}})
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("{", "Expecting"),
         ("[]", "items"),
-        ('{"snapkv": 3}', "iterable"),
-        ('{"snapkv": []}', "needs a point"),
-        (json.dumps({"snapkv": [{"alpha": 0.0}]}), "score"),
-        (json.dumps({"snapkv": [{**POINT, "why": 1}]}), "why"),
-        (json.dumps({"snapkv": [{**POINT, "score": 101.0}]}), "score must be within 0 to 100"),
-        (json.dumps({"snapkv": [{**POINT, "score": "90"}]}), "'<=' not supported"),
-        (json.dumps({"snapkv": [{**POINT, "alpha": float("nan")}]}), "alpha must be within 0 to 1"),
-        (json.dumps({"snapkv": [POINT, POINT]}), "alpha must grow"),
+        ('{"snapkv": {}}', "snapkv"),
+        ('{"eviction": {"snapkv": 3}}', "iterable"),
+        ('{"eviction": []}', "items"),
+        (of_eviction(), "needs a point"),
+        (of_eviction({"dropped": 0.0}), "score"),
+        (of_eviction({**POINT, "why": 1}), "why"),
+        (of_eviction({**POINT, "score": 101.0}), "score must be within 0 to 100"),
+        (of_eviction({**POINT, "score": "90"}), "'<=' not supported"),
+        (of_eviction({**POINT, "dropped": float("nan")}), "dropped must be within 0 to 1"),
+        (of_eviction(POINT, POINT), "dropped must grow"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, content: str, reason: str) -> None:

@@ -180,4 +180,8 @@ def test_the_account_has_what_there_is() -> None:
     assert "(predicted 96, planned for 112 at a risk of 0.050)" in ask.account(risky)
     scored = replace(ANSWERED, plan=replace(ANSWERED.plan, score=97.6))
     assert "alpha 0.42 (where answers score 98 of 100)," in ask.account(scored)
+    weighed = replace(ANSWERED, plan=replace(ANSWERED.plan, rho=0.25, expected_score=91.2))
+    assert "alpha 0.42 (expected score 91), prompt 3005 tokens (selected, 25% of it)" in (
+        ask.account(weighed)
+    )
     assert ask.account(EXPIRED) == "[expired], queued 0.530 s, slack -0.018 s"

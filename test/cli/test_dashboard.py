@@ -56,8 +56,18 @@ def test_outcomes_come_latest_first_with_predicted_beside_actual() -> None:
     dashboard.add(ANSWERED)
     dashboard.add(EXPIRED)
     text = drawn(dashboard)
-    assert line(text, "t04") == ["t04", "in time", "0.42", "96", "97", "0.371", "0.353", "+0.135"]
-    assert line(text, "h17") == ["h17", "expired", "-", "-", "-", "-", "-", "-0.018"]
+    assert line(text, "t04") == [
+        "t04",
+        "in time",
+        "1.00",
+        "0.42",
+        "96",
+        "97",
+        "0.371",
+        "0.353",
+        "+0.135",
+    ]
+    assert line(text, "h17") == ["h17", "expired", "-", "-", "-", "-", "-", "-", "-0.018"]
     assert text.index("h17") < text.index("t04")
 
 

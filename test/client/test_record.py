@@ -67,6 +67,8 @@ def test_a_response_becomes_a_record() -> None:
             wcet=duration_msg(0.4),
             risk=0.05,
             score=97.5,
+            rho=0.5,
+            expected_score=90.0,
         ),
         # Under a clock at rate 3: what it tells is three times as long as the work.
         timing=Timing(
@@ -80,6 +82,7 @@ def test_a_response_becomes_a_record() -> None:
     assert (record.released, record.budget, record.timing.slack) == (7.0, 0.5, -0.25)
     assert (record.plan.alpha, record.plan.wcet) == (0.25, 0.4)
     assert (record.plan.risk, record.plan.score) == (0.05, 97.5)
+    assert (record.plan.rho, record.plan.expected_score) == (0.5, 90.0)
     assert record.execution == pytest.approx(0.1)
 
 

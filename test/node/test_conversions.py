@@ -30,7 +30,9 @@ from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timin
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="base_link")
 JOB = Job("a", Conversation("", "stop"), 0, 10, context=JobContext(HEADER))
 EVICTED = (Eviction(1, 750),)
-PLAN = Plan("timebill", 0.25, True, 1000, EVICTED, 32, 160, 0.25, 0.75, 0.05, 0.125, 97.5)
+PLAN = Plan(
+    "timebill", 0.25, True, 1000, EVICTED, 32, 160, 0.25, 0.75, 0.05, 0.125, 97.5, 0.5, 90.0
+)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,7 @@ def test_a_response_carries_predicted_beside_actual() -> None:
     assert message.plan.risk == 0.05
     assert message.plan.time_margin == 0.125
     assert message.plan.score == 97.5
+    assert (message.plan.rho, message.plan.expected_score) == (0.5, 90.0)
     assert message.timing.queued == duration_msg(0.01)
     assert message.timing.predict == duration_msg(0.02)
     assert message.timing.prefill == duration_msg(0.03)
@@ -160,10 +163,11 @@ def test_an_overrun_in_decoding_carries_what_there_was() -> None:
 
 
 def test_a_risk_or_score_that_is_not_known_is_minus_one() -> None:
-    plan = replace(PLAN, risk=None, score=None)
+    plan = replace(PLAN, risk=None, score=None, expected_score=None)
     message = overrun_msg(Overrun(JOB, Reason.KILLED, Stage.DECODE, "late", Timing(), "", 5, plan))
     assert message.plan.risk == msg.Plan().risk == -1.0
     assert message.plan.score == msg.Plan().score == -1.0
+    assert message.plan.expected_score == msg.Plan().expected_score == -1.0
 
 
 @pytest.mark.parametrize(

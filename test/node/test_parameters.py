@@ -142,7 +142,11 @@ def test_live_parameters_change_while_they_are_in_use(declare: Declare) -> None:
         ("model", "/models/qwen", "model is read when the node is configured: clean up first"),
         ("queue_capacity", 3, "queue_capacity is read when the node is configured"),
         ("overrun_policy", "pray", "overrun_policy must be one of kill, skip_next, anytime, not"),
-        ("planner", "greedy", "planner must be one of timebill, fixed, vanilla, not 'greedy'"),
+        (
+            "planner",
+            "greedy",
+            "planner must be one of expected, timebill, fixed, vanilla, not 'greedy'",
+        ),
         ("alpha_max", 1.0, r"alpha_max must be in [0, 1), not 1.0"),
         ("risk", 1.0, r"risk must be in [0, 1), not 1.0"),
     ],

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import Planner, VanillaPlanner
+from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import Clock
@@ -18,6 +19,7 @@ from timebill_ros.runtime.pace_tracker import PaceTracker
 from timebill_ros.runtime.partial import Observer
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.preparation import Preparation
+from timebill_ros.runtime.prompt_selection import PromptSelection
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.simulation import (
@@ -55,6 +57,8 @@ class Scene:
     coverage: CoverageTracker = field(default_factory=CoverageTracker)
     time_risk: float = 0.0
     pace: PaceTracker = field(default_factory=PaceTracker)
+    selection: PromptSelection | None = None
+    quality: LeverQuality | None = None
     real_times: TimeModel | None = None  # where they are not what the time model says
     slowness: Callable[[], float] = lambda: 1.0  # of every piece of work, on top of that
     hear: Callable[[Outcome], None] = lambda _: None  # called with every outcome before it is kept
@@ -86,6 +90,8 @@ class Scene:
                 predictor_grace=self.predictor_grace,
                 coverage=self.coverage,
                 pace=self.pace,
+                selection=self.selection,
+                quality=self.quality,
             ),
             Decisions(self.planner, self.policy, self.anytime_margin, self.time_risk),
             prepare=Preparation(engine, self.default_max_tokens),

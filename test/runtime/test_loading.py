@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from timebill_ros.budget.errors import QualityFileError, SettingError
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import (
     QUALITY_FILE,
+    LeverQuality,
     QualityCurve,
+    QualityFile,
     QualityPoint,
     write_quality,
 )
@@ -30,7 +34,7 @@ from timebill_ros.runtime.loading import (
     Loaded,
     known_calibration,
     load,
-    measured_quality,
+    measured_levers,
     model_folder,
 )
 from timebill_ros.runtime.settings import Settings
@@ -133,22 +137,42 @@ def test_a_damaged_calibration_fails_loading_by_name(predictor: Path) -> None:
         known_calibration(predictor)
 
 
-def test_a_model_brings_what_was_measured_of_its_eviction_method(tmp_path: Path) -> None:
-    embedded = measured_quality(Settings(eviction_method="snapkv"))
-    blind = measured_quality(Settings(eviction_method="random"))
-    assert embedded is not None
-    assert blind is not None
-    assert embedded.score(0.5) > blind.score(0.5) + 20.0
+def test_a_model_brings_what_was_measured_of_its_levers() -> None:
+    embedded, selection = measured_levers(Settings())
+    blind, none = measured_levers(Settings(eviction_method="random", selection="none"))
+    assert embedded.measured
+    assert embedded.score(1.0, 0.5) > blind.score(1.0, 0.5) + 20.0
+    assert embedded.selection is not None
+    assert selection is not None
+    assert (none, blind.selection) == (None, None)
+
+
+def test_prompts_stay_whole_where_selection_was_not_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     mine = Settings(model=str(tmp_path))
-    assert measured_quality(mine) is None
-    assert measured_quality(Settings(model="somebody/somewhere")) is None
+    quality, selection = measured_levers(mine)
+    assert (quality.measured, selection) == (False, None)
+    assert "has no quality curve of the eviction method 'snapkv'" in caplog.text
     curve = QualityCurve((QualityPoint(0.0, 90.0, 1.0, 0.0),))
-    write_quality(tmp_path / QUALITY_FILE, {"snapkv": curve})
-    assert measured_quality(mine) == curve
-    assert measured_quality(Settings(model=str(tmp_path), eviction_method="random")) is None
+    write_quality(tmp_path / QUALITY_FILE, QualityFile({"snapkv": curve}, {"recent": curve}))
+    quality, selection = measured_levers(mine)
+    assert quality == LeverQuality(curve, curve, measured=True)
+    assert selection is not None
+    quality, selection = measured_levers(replace(mine, selection="lexical"))
+    assert (quality.selection, selection) == (None, None)
+    assert "no quality curve of the selection method 'lexical': prompts stay whole" in caplog.text
+
+
+def test_a_bad_quality_file_or_share_is_named(tmp_path: Path) -> None:
     (tmp_path / QUALITY_FILE).write_text("[]")
     with pytest.raises(QualityFileError, match=r"quality\.json"):
-        measured_quality(mine)
+        measured_levers(Settings(model=str(tmp_path)))
+    for share in (0.0, 1.5, math.nan):
+        with pytest.raises(SettingError, match="rho_min"):
+            measured_levers(Settings(rho_min=share))
+    with pytest.raises(SettingError, match="selection must be one of lexical"):
+        measured_levers(Settings(selection="best"))
 
 
 def test_a_device_that_is_not_there_is_named_with_its_parameter(predictor: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from timebill_ros.training.embedded.evaluate import METRICS, edit_similarity, rouge_l, score
+from timebill_ros.workload.score import METRICS, edit_similarity, rouge_l, score
 from timebill_ros.workload.tasks import Family
 
 

@@ -97,6 +97,13 @@ class Calibration:
         knots = _log(np.append(self.scores, 1.0))
         return float(np.interp(_log(predicted), knots, np.append(self.levels, 1.0)))
 
+    def calibrated_all(self, predicted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``calibrated`` of every element."""
+        knots = _log(np.append(self.scores, 1.0))
+        within = np.interp(_log(predicted), knots, np.append(self.levels, 1.0))
+        below = self.levels[0] * predicted / max(self.scores[0], _TINY)
+        return np.asarray(np.where(predicted < self.scores[0], below, within))
+
     def predicted(self, risk: float) -> float:
         """The bound below which a predicted probability means a true one below ``risk``."""
         if risk < self.levels[0]:

@@ -60,6 +60,11 @@ class Coverage:
         index = int(np.searchsorted(self.predicted, predicted, side="right"))
         return 1.0 if index == self.predicted.size else float(self.observed[index])
 
+    def risks(self, predicted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``risk`` of every element."""
+        indices = np.searchsorted(self.predicted, predicted, side="right")
+        return np.append(self.observed, 1.0)[indices]
+
     def predicted_for(self, risk: float) -> float:
         """The bound below which a predicted probability means an observed one of at most ``risk``.
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 # Tolerance on sum(probabilities) = 1: float32 softmax over a few hundred buckets.
 _SUM_TOLERANCE = 1e-3
@@ -68,6 +68,12 @@ class LengthDistribution:
         if bucket >= self.probabilities.size:
             return 0.0
         return float(self._beyond()[bucket] + pit_share * self.probabilities[bucket])
+
+    def beyond(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """P(N > tokens), in the shape of ``tokens``; within a bucket every length is as likely."""
+        ends = np.arange(self.probabilities.size + 1) * self.bucket_size
+        longer = np.append(1.0, self._beyond())
+        return np.asarray(np.interp(np.asarray(tokens), ends, longer))
 
     def tokens_below(self, limit: float, pit_share: float) -> int | None:
         """Smallest n >= 1 with ``at_least`` of all that is longer below ``limit``; None for none.

@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.pace import AS_PROFILED, Pace
-from timebill_ros.budget.quality import QualityCurve
+from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 
@@ -33,7 +34,9 @@ class Situation:
         remaining: s from now to the deadline, T - t_prefill - delta; negative once it passed.
         length_risk: how probable longer responses are; None where no prediction came in time.
         pace: how late eviction and decoding are taken to be in the worst case.
-        quality: what eviction ratios cost the loaded model; None where that was not measured.
+        quality: what the levers cost the loaded model; None where that was not measured.
+        rho: share of the prompt's tokens that selection kept; ``prompt_tokens`` are those.
+        prior: lengths of recent responses, which stand in for a prediction that there is not.
     """
 
     prompt_tokens: int
@@ -44,7 +47,9 @@ class Situation:
     remaining: float
     length_risk: LengthRisk | None = None
     pace: Pace = AS_PROFILED
-    quality: QualityCurve | None = None
+    quality: LeverQuality | None = None
+    rho: float = 1.0
+    prior: LengthDistribution | None = None
 
     def smallest_kept(self) -> int:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
@@ -109,8 +114,11 @@ class Plan:
         risk: calibrated probability that the response is longer than N_W; None where not known.
         time_margin: how late its pace takes eviction and decoding to be, as a score of
             ``pace.lateness``.
-        score: Q(alpha), the mean score of 0 to 100 that was measured at this ratio; None where
-            none was.
+        score: Q(rho, alpha), the mean score of 0 to 100 that was measured at these levers; None
+            where none was.
+        rho: share of the prompt's tokens that selection kept; ``prompt_tokens`` are those.
+        expected_score: the score times the probability of ending in time, of a planner that knows
+            it; None for the others.
     """
 
     planner: str
@@ -125,6 +133,8 @@ class Plan:
     risk: float | None = None
     time_margin: float = 0.0
     score: float | None = None
+    rho: float = 1.0
+    expected_score: float | None = None
 
     @property
     def kept_tokens(self) -> int:
@@ -164,5 +174,14 @@ def plan_with(
         wcet=situation.spent + worst,
         risk=situation.risk_of(planned, evicted),
         time_margin=situation.pace.margin,
-        score=situation.quality.score(evicted) if situation.quality else None,
+        score=measured_score(situation, evicted),
+        rho=situation.rho,
     )
+
+
+def measured_score(situation: Situation, alpha: float) -> float | None:
+    """Q(rho, alpha) of the loaded model; None where it was not measured."""
+    quality = situation.quality
+    if quality is None or not quality.measured:
+        return None
+    return float(quality.score(situation.rho, alpha))

@@ -1,27 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The planners: TimeBill's minimal eviction ratio, and the two that it is compared with."""
+"""The planners by their names: TimeBill's, those that it is compared with, and ours."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.budget.plan import Plan, Situation, fits, plan_with
+from timebill_ros.budget.eviction_ratio import minimal_alpha
+from timebill_ros.budget.expected import ExpectedPlanner
+from timebill_ros.budget.plan import Plan, Situation, plan_with
 from timebill_ros.budget.time_model import TimeModel
 
-PLANNERS = ("timebill", "fixed", "vanilla")
+PLANNERS = ("expected", "timebill", "fixed", "vanilla")
 
 
 class Planner(Protocol):
-    """Chooses the eviction ratio of one request."""
+    """Chooses what one request is shortened by."""
+
+    def share(self, situation: Situation, model: TimeModel, shares: Sequence[float]) -> float:
+        """Before prefill: the share rho of the prompt to keep, one of ``shares`` (falling).
+
+        The situation's ``remaining`` is the time for prefill, eviction and decoding.
+        """
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
-        """The plan for this request; never raises for a budget that cannot be met."""
+        """After prefill: the plan for this request; never raises where a budget cannot be met."""
+
+
+class WholePrompts:
+    """What planners have in common that shorten no prompt."""
+
+    def share(self, situation: Situation, model: TimeModel, shares: Sequence[float]) -> float:
+        """1: all of the prompt."""
+        return 1.0
 
 
 @dataclass(frozen=True)
-class TimeBillPlanner:
+class TimeBillPlanner(WholePrompts):
     """The smallest alpha whose worst case meets the budget, equations (10) and (11).
 
     Raises:
@@ -58,7 +75,7 @@ class TimeBillPlanner:
 
 
 @dataclass(frozen=True)
-class FixedPlanner:
+class FixedPlanner(WholePrompts):
     """The same ratio for every request, whatever its budget.
 
     Raises:
@@ -82,7 +99,7 @@ class FixedPlanner:
 
 
 @dataclass(frozen=True)
-class VanillaPlanner:
+class VanillaPlanner(WholePrompts):
     """No eviction: what inference does without a time budget.
 
     Raises:
@@ -102,35 +119,6 @@ class VanillaPlanner:
         return plan_with("vanilla", 0.0, planned, situation, model)
 
 
-def minimal_alpha(planned: int, situation: Situation, model: TimeModel) -> float:
-    """alpha* >= 0 of equation (11), corrected, unclipped above: may exceed alpha_max and 1.
-
-    Solving delta + t_WCET <= T for alpha gives, with T as the situation's pace leaves it,
-
-        alpha* = 1 - (T - t_prefill - delta - t_evict) / (p N_x (N_W - 1))
-                 + (N_W - 2) / (2 N_x) + q / (p N_x)
-
-    (the paper prints the middle term as (N_W - 2) / (2 p N_x), which is not dimensionless).
-    t_evict counts only where something is evicted, so alpha = 0 is tried first. Where alpha has
-    no effect (N_W <= 1, p <= 0, or a prompt that is all window) it is 0: evicting would cost
-    quality and buy nothing.
-    """
-    n_x, steps = situation.prompt_tokens, planned - 1
-    if fits(situation.pace.worst(model.evict_and_decode(n_x, n_x, planned)), situation):
-        return 0.0
-    if steps <= 0 or model.p <= 0.0 or situation.smallest_kept() == n_x:
-        return 0.0
-    decode_time = situation.pace.profiled_within(situation.remaining) - model.evict(n_x)
-    per_prompt_token = model.p * n_x
-    alpha = (
-        1.0
-        - decode_time / (per_prompt_token * steps)
-        + (planned - 2) / (2.0 * n_x)
-        + model.q / per_prompt_token
-    )
-    return max(0.0, alpha)
-
-
 def make_planner(
     name: str, *, alpha_max: float, pessimism: float, risk: float, fixed_alpha: float
 ) -> Planner:
@@ -139,6 +127,8 @@ def make_planner(
     Raises:
         SettingError: an unknown name or a setting out of its bounds.
     """
+    if name == "expected":
+        return ExpectedPlanner(alpha_max=alpha_max, risk=risk)
     if name == "timebill":
         return TimeBillPlanner(alpha_max=alpha_max, pessimism=pessimism, risk=risk)
     if name == "fixed":

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Q(alpha): how good answers are after an eviction, as measured on the loaded model."""
+"""How good answers are after a lever was pulled, as measured on the loaded model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from timebill_ros.budget.errors import QualityFileError
 
@@ -19,16 +20,16 @@ QUALITY_FILE = "quality.json"
 
 @dataclass(frozen=True)
 class QualityPoint:
-    """What was measured at one eviction ratio.
+    """What was measured at one setting of one lever.
 
     Attributes:
-        alpha: the eviction ratio, 0 to 1.
+        dropped: the share that the lever drops, 0 to 1: alpha of eviction, 1 - rho of selection.
         score: mean score of the answers, 0 to 100.
         standard_error: of that mean.
         ran_to_cap: share of the answers that did not end by themselves.
     """
 
-    alpha: float
+    dropped: float
     score: float
     standard_error: float
     ran_to_cap: float
@@ -36,10 +37,10 @@ class QualityPoint:
 
 @dataclass(frozen=True)
 class QualityCurve:
-    """The measured points of one eviction method, in the order of their ratios.
+    """The measured points of one method, in the order of what they drop.
 
     Raises:
-        ValueError: no points, or ratios that do not grow within 0 to 1, or figures out of range.
+        ValueError: no points, or shares that do not grow within 0 to 1, or figures out of range.
     """
 
     points: tuple[QualityPoint, ...]
@@ -47,12 +48,12 @@ class QualityCurve:
     def __post_init__(self) -> None:
         if not self.points:
             raise ValueError("a quality curve needs a point")
-        alphas = [point.alpha for point in self.points]
-        if any(second <= first for first, second in pairwise(alphas)):
-            raise ValueError(f"alpha must grow from point to point, not {alphas}")
+        dropped = [point.dropped for point in self.points]
+        if any(second <= first for first, second in pairwise(dropped)):
+            raise ValueError(f"dropped must grow from point to point, not {dropped}")
         for point in self.points:
             for name, most in (
-                ("alpha", 1.0),
+                ("dropped", 1.0),
                 ("score", 100.0),
                 ("standard_error", 100.0),
                 ("ran_to_cap", 1.0),
@@ -61,31 +62,138 @@ class QualityCurve:
                 if not 0.0 <= value <= most:
                     raise ValueError(f"{name} must be within 0 to {most:g}, not {value!r}")
 
-    def score(self, alpha: float) -> float:
-        """Q(alpha), 0 to 100: linear between the points, level beyond them."""
-        alphas = [point.alpha for point in self.points]
-        return float(np.interp(alpha, alphas, [point.score for point in self.points]))
+    def score(self, dropped: ArrayLike) -> NDArray[np.float64]:
+        """Q, 0 to 100, in the shape of ``dropped``: linear between points, level beyond them."""
+        return self._between(dropped, "score")
+
+    def ran_to_cap(self, dropped: ArrayLike) -> NDArray[np.float64]:
+        """Share of answers that run to the cap, in the shape of ``dropped``."""
+        return self._between(dropped, "ran_to_cap")
+
+    def _between(self, dropped: ArrayLike, name: str) -> NDArray[np.float64]:
+        shares = [point.dropped for point in self.points]
+        return np.asarray(
+            np.interp(np.asarray(dropped), shares, [getattr(p, name) for p in self.points])
+        )
 
 
-def write_quality(path: Path, curves: Mapping[str, QualityCurve]) -> None:
-    """Write the curves of some eviction methods, by the methods' names, as JSON."""
-    written = {name: [asdict(point) for point in curve.points] for name, curve in curves.items()}
+# Where nothing was measured: how often SmolLM2-135M's own whole-context answer stayed its first
+# choice after SnapKV, by which it loses more than larger models do.
+PRIOR = QualityCurve(
+    tuple(
+        QualityPoint(dropped, score, 5.0, ran)
+        for dropped, score, ran in (
+            *((0.0, 100.0, 0.0), (0.5, 87.0, 0.0), (0.75, 69.0, 0.02)),
+            *((0.9, 58.0, 0.1), (0.95, 50.0, 0.2)),
+        )
+    )
+)
+
+
+# Keeps a curve that starts at 0 from being divided by.
+_TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class LeverQuality:
+    """Q(rho, alpha) of the loaded model.
+
+    Attributes:
+        eviction: over alpha.
+        selection: over 1 - rho; None where selection was not measured, and so is not used.
+        measured: whether ``eviction`` was measured on this model, and is not ``PRIOR``.
+    """
+
+    eviction: QualityCurve = PRIOR
+    selection: QualityCurve | None = None
+    measured: bool = False
+
+    def score(self, rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
+        """Q(rho, alpha), 0 to 100.
+
+        The levers are measured one by one. What selection drops is what eviction would drop first,
+        so eviction goes on where selection stopped: it costs what lies on its curve between 1 - rho
+        and 1 - rho (1 - alpha), in proportion. Beyond its last point the curve falls to 0, where
+        nothing is left.
+        """
+        if self.selection is None:
+            return self.eviction.score(alpha)
+        selected = 1.0 - np.asarray(rho)
+        before, after = self._evicted(selected), self._evicted(_dropped(rho, alpha))
+        kept = np.divide(after, before, out=np.zeros(after.shape), where=before > 0.0)
+        prices = self.selection.score(selected) / max(float(self.selection.score(0.0)), _TINY)
+        return np.asarray(float(self.eviction.score(0.0)) * prices * kept)
+
+    def runs_on(self, rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
+        """r(rho, alpha): share of answers that run to the cap because of the levers."""
+        if self.selection is None:
+            return np.asarray(1.0 - _excess_ends(self.eviction, np.asarray(alpha)))
+        selected = 1.0 - np.asarray(rho)
+        ends = _excess_ends(self.eviction, _dropped(rho, alpha))
+        ends = ends / np.maximum(_excess_ends(self.eviction, selected), _TINY)
+        return np.asarray(1.0 - ends * _excess_ends(self.selection, selected))
+
+    def _evicted(self, dropped: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The eviction curve, down to 0 where everything is dropped."""
+        points = self.eviction.points
+        shares = [*(point.dropped for point in points), 1.0]
+        scores = [*(point.score for point in points), 0.0]
+        return np.asarray(np.interp(dropped, shares, scores))
+
+
+def _dropped(rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
+    """The share of the whole prompt that both levers drop."""
+    return np.asarray(1.0 - np.asarray(rho) * (1.0 - np.asarray(alpha)))
+
+
+def _excess_ends(curve: QualityCurve, dropped: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of answers that still end by themselves, of those that do with nothing dropped."""
+    return 1.0 - np.maximum(0.0, curve.ran_to_cap(dropped) - curve.ran_to_cap(0.0))
+
+
+@dataclass(frozen=True)
+class QualityFile:
+    """The curves of some eviction and selection methods, by the methods' names."""
+
+    eviction: Mapping[str, QualityCurve] = field(default_factory=dict)
+    selection: Mapping[str, QualityCurve] = field(default_factory=dict)
+
+    def of(self, eviction_method: str, selection: str) -> LeverQuality:
+        """The curves of these methods; the prior where eviction by this one was not measured."""
+        curve = self.eviction.get(eviction_method)
+        return LeverQuality(
+            eviction=PRIOR if curve is None else curve,
+            selection=self.selection.get(selection),
+            measured=curve is not None,
+        )
+
+
+def write_quality(path: Path, quality: QualityFile) -> None:
+    """Write the curves as JSON."""
+    written = {
+        lever: {name: [asdict(point) for point in curve.points] for name, curve in curves.items()}
+        for lever, curves in (("eviction", quality.eviction), ("selection", quality.selection))
+    }
     path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
-def read_quality(path: Path) -> dict[str, QualityCurve]:
+def read_quality(path: Path) -> QualityFile:
     """Read what ``write_quality`` wrote.
 
     Raises:
         QualityFileError: the file cannot be read, or does not hold curves.
     """
-    curves: dict[str, QualityCurve] = {}
     try:
-        methods = json.loads(path.read_text(encoding="utf-8"))
-        for name, points in methods.items():
-            curves[name] = QualityCurve(tuple(QualityPoint(**point) for point in points))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return QualityFile(**{lever: _curves(methods) for lever, methods in content.items()})
     except OSError as error:
         raise QualityFileError(path, error.strerror or str(error)) from error
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise QualityFileError(path, str(error)) from error
-    return curves
+
+
+def _curves(methods: Mapping[str, list[dict[str, float]]]) -> dict[str, QualityCurve]:
+    return {
+        name: QualityCurve(tuple(QualityPoint(**point) for point in points))
+        for name, points in methods.items()
+    }

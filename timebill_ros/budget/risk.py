@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.coverage import Coverage, Observation
 from timebill_ros.budget.length import LengthDistribution
@@ -12,6 +15,9 @@ from timebill_ros.budget.length import LengthDistribution
 # A model that lost most of its context may not find an end. Responses after a larger eviction than
 # this are observed apart, so that they do not make all others look long.
 HEAVY_EVICTION = 0.75
+
+# How many responses a prediction counts for, where recent ones are asked whether it is right.
+PRIOR_RESPONSES = 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,23 @@ class LengthRisk:
         rest = 1.0 - tokens % self.lengths.bucket_size / self.lengths.bucket_size
         return self.coverage.risk(self._calibrated(self.lengths.at_least(tokens + 1, rest)))
 
+    def probability_beyond(
+        self, tokens: NDArray[np.int64], alphas: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """P(N > tokens) after evicting at ``alphas``, all of one shape.
+
+        As ``miss_probability``, but what few responses say is held against what was predicted,
+        which counts as ``PRIOR_RESPONSES`` of them: one response alone would say one half.
+        """
+        predicted = self.lengths.beyond(tokens)
+        if self.calibration is not None:
+            predicted = self.calibration.calibrated_all(predicted)
+        kept = _in_the_light_of(self.coverage, predicted, predicted)
+        if self.coverage_of_evicted is None:
+            return kept
+        evicted = _in_the_light_of(self.coverage_of_evicted, predicted, kept)
+        return np.where(alphas > HEAVY_EVICTION, evicted, kept)
+
     def planned_tokens(self, risk: float, max_tokens: int) -> int:
         """N_W: the smallest n that a response exceeds with at most ``risk``, at most N_max.
 
@@ -80,3 +103,12 @@ class LengthRisk:
 
     def _calibrated(self, predicted: float) -> float:
         return predicted if self.calibration is None else self.calibration.calibrated(predicted)
+
+
+def _in_the_light_of(
+    coverage: Coverage, predicted: NDArray[np.float64], before: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``before`` drawn towards what the coverage says, the more the more it has seen."""
+    seen = coverage.predicted.size
+    observed = coverage.risks(predicted)
+    return (seen * observed + PRIOR_RESPONSES * before) / (seen + PRIOR_RESPONSES)

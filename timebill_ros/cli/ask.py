@@ -126,9 +126,12 @@ def account(record: Record) -> str:
         predicted = f"predicted {plan.predicted_tokens}" if plan.predicted_tokens else "unpredicted"
         score = "" if plan.score is None else f" (where answers score {plan.score:.0f} of 100)"
         risk = "" if plan.risk is None else f" at a risk of {plan.risk:.3f}"
+        if plan.expected_score is not None:
+            score += f" (expected score {plan.expected_score:.0f})"
+        selected = "" if plan.rho >= 1.0 else f" (selected, {plan.rho:.0%} of it)"
         parts += [
             f"alpha {plan.alpha:.2f}{score}",
-            f"prompt {record.prompt_tokens} tokens",
+            f"prompt {record.prompt_tokens} tokens{selected}",
             f"response {record.response_tokens} tokens ({predicted}, "
             f"planned for {plan.planned_tokens}{risk})",
             f"time {record.execution:.3f} s (predicted {plan.predicted_time:.3f}, "

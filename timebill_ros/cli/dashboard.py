@@ -83,7 +83,15 @@ class Dashboard:
         )
         table.add_column("id")
         table.add_column("outcome")
-        for heading in ("alpha", "tokens\npred.", "\nact.", "time, s\npred.", "\nact.", "slack, s"):
+        for heading in (
+            "rho",
+            "alpha",
+            "tokens\npred.",
+            "\nact.",
+            "time, s\npred.",
+            "\nact.",
+            "slack, s",
+        ):
             table.add_column(heading, justify="right")
         for record in self._records:
             table.add_row(*_row(record))
@@ -113,6 +121,7 @@ def _row(record: Record) -> list[Text]:
     whole = record.ending is Ending.IN_TIME and not record.truncated
     style = "green" if whole else "yellow"
     cells = [
+        f"{plan.rho:.2f}" if plan else _NOTHING,
         f"{plan.alpha:.2f}" if plan else _NOTHING,
         str(plan.predicted_tokens) if plan and plan.predicted_tokens else _NOTHING,
         str(record.response_tokens) if record.response_tokens else _NOTHING,

@@ -42,7 +42,7 @@ class Planned:
     """The numbers of a plan: N_hat (0 where no prediction came in time), N_W, alpha; times in s.
 
     ``risk``, of a response longer than N_W, is None where it was not known, and so is ``score``,
-    which was measured at alpha.
+    which was measured at alpha and rho, the share of the prompt that selection kept.
     """
 
     predicted_tokens: int
@@ -53,6 +53,8 @@ class Planned:
     wcet: float
     risk: float | None = None
     score: float | None = None
+    rho: float = 1.0
+    expected_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,10 @@ def _row(record: Record) -> dict[str, object]:
         "planned_tokens": plan.planned_tokens if plan else "",
         "risk": plan.risk if plan and plan.risk is not None else "",
         "response_tokens": record.response_tokens,
+        "rho": plan.rho if plan else "",
         "alpha": plan.alpha if plan else "",
         "score": plan.score if plan and plan.score is not None else "",
+        "expected_score": (plan.expected_score if plan and plan.expected_score is not None else ""),
         "feasible": plan.feasible if plan else "",
         "predicted_time": plan.predicted_time if plan else "",
         "wcet": plan.wcet if plan else "",
@@ -236,6 +240,8 @@ def _planned(message: msg.Plan) -> Planned | None:
         wcet=seconds(nanoseconds(message.wcet)),
         risk=message.risk if message.risk >= 0.0 else None,
         score=message.score if message.score >= 0.0 else None,
+        rho=message.rho,
+        expected_score=message.expected_score if message.expected_score >= 0.0 else None,
     )
 
 

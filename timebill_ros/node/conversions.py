@@ -172,6 +172,8 @@ def plan_msg(plan: Plan | None, predicted_prefill: float) -> msg.Plan:
         risk=_UNKNOWN if plan.risk is None else plan.risk,
         time_margin=plan.time_margin,
         score=_UNKNOWN if plan.score is None else plan.score,
+        rho=plan.rho,
+        expected_score=_UNKNOWN if plan.expected_score is None else plan.expected_score,
     )
 
 

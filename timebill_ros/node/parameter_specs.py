@@ -85,6 +85,21 @@ SPECS: dict[str, Spec] = {
         "odd.",
         Range(1, 63),
     ),
+    "selection": Spec(
+        "How a prompt is shortened before prefill, where the planner wants that: its passages that "
+        "share rare words with the instruction stay (lexical), or its end (recent), any (random), "
+        "all of it (none); auto: by what was measured on the model. A method without a measured "
+        "curve is not used.",
+        choices=("auto", "none", "lexical", "recent", "random"),
+    ),
+    "selection_head": Spec(
+        "Tokens at the prompt's start that selection always keeps; the observation window at its "
+        "end stays too.",
+        Range(0, 4096),
+    ),
+    "rho_min": Spec(
+        "Smallest share of a prompt that selection may leave.", Range(0.0, 1.0), "above 0"
+    ),
     "max_tokens": Spec(
         "N_max, longest response of an instruction that sets none, tokens.", Range(1, 1_000_000)
     ),
@@ -107,9 +122,10 @@ SPECS: dict[str, Spec] = {
         Range(0.0, 60.0),
     ),
     "planner": Spec(
-        "How the eviction ratio is chosen: timebill (the smallest that meets the budget), fixed "
-        "(fixed_alpha), vanilla (0).",
-        choices=("timebill", "fixed", "vanilla"),
+        "How a request is shortened: by whatever gives the highest expected score (expected), by "
+        "the smallest eviction that meets the budget (timebill), always by fixed_alpha (fixed), "
+        "not at all (vanilla).",
+        choices=("expected", "timebill", "fixed", "vanilla"),
         live=True,
     ),
     "alpha_max": Spec("Largest eviction ratio.", Range(0.0, 1.0), "below 1", live=True),

@@ -6,14 +6,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from timebill_ros.budget.plan import Plan, Situation
-from timebill_ros.budget.risk import LengthRisk
+from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.outcome import JobStopped, Outcome, Overrun, Reason, Response, Stage
 from timebill_ros.runtime.partial import Observer, Partial
+from timebill_ros.runtime.planning import JobPlanning
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
-from timebill_ros.runtime.prediction import JobPrediction
 from timebill_ros.runtime.preparation import PreparedJob
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.timeline import Timeline
@@ -22,9 +21,6 @@ _LOG = logging.getLogger(__name__)
 
 # How a response ends whose length is the model's choice; others were cut off.
 _BY_ITSELF = (FinishReason.EOS, FinishReason.STOP)
-
-# Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
-_GRACE_SHARE = 0.5
 
 
 class Execution:
@@ -70,8 +66,9 @@ class Execution:
         self._tell_late = tell_late
         self._observer: Observer | None = None
         self._timeline = Timeline(self.job, parts.clock, parts.stopwatch)
-        self._prediction = JobPrediction(self.job.id)
-        self._length_risk: LengthRisk | None = None
+        self._planning = JobPlanning(
+            prepared, parts, decided, self._time_model, self._timeline, self._remaining
+        )
         self._plan: Plan | None = None
         self._kept = prepared.request.prompt_tokens  # prompt tokens that are cached
         self._predicted_prefill = 0.0
@@ -88,7 +85,7 @@ class Execution:
         except Exception as failure:
             _LOG.exception("%s failed", self.job.id)
             outcome = self.overrun(Reason.FAILED, f"{type(failure).__name__}: {failure}")
-        self._prediction.cancel()
+        self._planning.prediction.cancel()
         self._give_up_engine()
         return outcome
 
@@ -100,12 +97,12 @@ class Execution:
             reason=reason,
             stage=self.stage,
             detail=detail,
-            timing=self._timeline.timing(self._prediction.elapsed),
+            timing=self._timeline.timing(self._planning.prediction.elapsed),
             partial_text=partial_text,
             response_tokens=response_tokens,
             plan=self._plan,
             predicted_prefill=self._predicted_prefill,
-            predictor_fault=self._prediction.fault,
+            predictor_fault=self._planning.prediction.fault,
         )
 
     def _ended(self) -> Outcome:
@@ -128,14 +125,14 @@ class Execution:
         engine = self._parts.engine
         self._begin()
         self._prefill()
-        plan = self._plan = self._make_plan()
+        plan = self._plan = self._planning.plan()
         if engine.finish_reason is None:
             # Still the prefill's: its last chunk, or the plan, may have outlasted the deadline.
             self._checkpoint()
         self.stage = Stage.DECODE
         self._timeline.planned()
         finish, text = self._decode(plan)
-        timing = self._timeline.timing(self._prediction.elapsed)
+        timing = self._timeline.timing(self._planning.prediction.elapsed)
         if timing.slack < 0.0:
             self._miss()
         return Response(
@@ -147,27 +144,25 @@ class Execution:
             plan=plan,
             predicted_prefill=self._predicted_prefill,
             timing=timing,
-            predictor_fault=self._prediction.fault,
+            predictor_fault=self._planning.prediction.fault,
         )
 
     def _begin(self) -> None:
-        """Hand the prompt to the engine and start the predictor beside it."""
+        """Start the predictor, and hand the engine as much of the prompt as the planner wants."""
         prepared, parts = self._prepared, self._parts
         self._checkpoint()
-        request = prepared.request
+        request = self._planning.start()
+        self._kept = request.prompt_tokens
         self._predicted_prefill = self._time_model.prefill(request.prompt_tokens)
         self._check_prefill()
         parts.engine.begin(request, prepared.max_tokens)
-        if parts.predictor is not None:
-            longest = self._time_model.longest_predictor_input(request.prompt_tokens)
-            self._prediction.start(parts.predictor, request, longest)
 
     def _check_prefill(self) -> None:
         """Leave the engine to others where prefill alone cannot end by the deadline.
 
         Not under Skip-Next, whose late answers count too.
         """
-        remaining, tokens = self._remaining(), self._prepared.request.prompt_tokens
+        remaining, tokens = self._remaining(), self._kept
         if self._decided.policy is OverrunPolicy.SKIP_NEXT or self._parts.pace.prefill_fits(
             self._predicted_prefill, remaining
         ):
@@ -185,27 +180,6 @@ class Execution:
             self._checkpoint()
         self._timeline.prefilled()
         self._parts.pace.observe_prefill(self._timeline.spent, self._predicted_prefill)
-
-    def _make_plan(self) -> Plan:
-        """Take the prediction and plan from the time that is really left."""
-        parts, prepared = self._parts, self._prepared
-        finished = parts.engine.finish_reason is not None
-        allowed = min(parts.predictor_grace, _GRACE_SHARE * self._remaining())
-        lengths = self._prediction.within(0.0 if finished else max(0.0, allowed))
-        max_tokens = prepared.max_tokens
-        self._length_risk = None if lengths is None else parts.coverage.assess(lengths)
-        situation = Situation(
-            prompt_tokens=prepared.request.prompt_tokens,
-            max_tokens=max_tokens,
-            predicted_tokens=None if lengths is None else lengths.predicted_tokens(max_tokens),
-            window=parts.engine.window,
-            spent=self._timeline.spent,
-            remaining=self._remaining() - self._decided.margin,
-            length_risk=self._length_risk,
-            pace=parts.pace.pace(self._decided.time_risk),
-            quality=parts.quality,
-        )
-        return self._decided.planner.plan(situation, self._time_model)
 
     def _decode(self, plan: Plan) -> tuple[FinishReason, str]:
         """Evict and decode as planned; why the response ended, and its text."""
@@ -341,5 +315,4 @@ class Execution:
             n_x, kept = plan.prompt_tokens, plan.kept_tokens
             profiled = self._time_model.evict_and_decode(n_x, kept, reached)
             parts.pace.observe(self._timeline.since_plan, profiled)
-        if self._length_risk is not None:
-            parts.coverage.observe(self._length_risk, reached, complete=complete, alpha=plan.alpha)
+        self._planning.observe(plan, reached, complete=complete)

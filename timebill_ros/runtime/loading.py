@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timebill_ros.budget.calibration import Calibration
+from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import (
     Measurement,
     ProfilePoints,
@@ -18,7 +19,7 @@ from timebill_ros.budget.fit import (
     fit_time_model,
 )
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.quality import QUALITY_FILE, QualityCurve, read_quality
+from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, QualityFile, read_quality
 from timebill_ros.engine.checkpoint import load_checkpoint, usable_device
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.factory import make_engine
@@ -36,7 +37,10 @@ from timebill_ros.predictor.checkpoint import read_calibration
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.predictor_match import mismatches
+from timebill_ros.runtime.prompt_selection import ConversationSelection
 from timebill_ros.runtime.settings import Settings
+from timebill_ros.selection.by_name import make_selection_method
+from timebill_ros.selection.selector import Selector
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,14 +54,15 @@ _WORDS = "The robot took the blue box to the third shelf and reported what it sa
 class Loaded:
     """What a server needs of the model: ``predictor`` is None where none is configured.
 
-    ``calibration`` is None where the predictor has none, ``quality`` where nothing was measured.
+    ``calibration`` is None where the predictor has none, ``selection`` where prompts stay whole.
     """
 
     engine: MeasurableEngine
     predictor: LengthPredictor | None
     fit: TimeModelFit
     calibration: Calibration | None = None
-    quality: QualityCurve | None = None
+    quality: LeverQuality | None = None
+    selection: ConversationSelection | None = None
 
 
 def load(settings: Settings, progress: Progress) -> Loaded:
@@ -77,7 +82,7 @@ def load(settings: Settings, progress: Progress) -> Loaded:
         waiting=lambda: progress(0.01, f"downloading the model {settings.model!r}"),
     )
     engine = make_engine(checkpoint, engine_settings(settings))
-    quality = measured_quality(settings)
+    quality, selection = measured_levers(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
     folder, predictor, predictor_name = _predictor_folder(settings), None, ""
     calibration = None
@@ -92,7 +97,7 @@ def load(settings: Settings, progress: Progress) -> Loaded:
     progress(0.9, "warming up")
     engine.warm_up()
     progress(1.0, f"ready on {engine.device}")
-    return Loaded(engine, predictor, fit, calibration, quality)
+    return Loaded(engine, predictor, fit, calibration, quality, selection)
 
 
 def model_folder(settings: Settings) -> str | Path:
@@ -100,14 +105,42 @@ def model_folder(settings: Settings) -> str | Path:
     return _EMBEDDED / "checkpoint" if settings.model == "embedded" else settings.model
 
 
-def measured_quality(settings: Settings) -> QualityCurve | None:
-    """Q(alpha) under the set eviction method, where the model's folder tells it.
+def measured_levers(settings: Settings) -> tuple[LeverQuality, ConversationSelection | None]:
+    """What the levers cost the model, as its folder tells, and how its prompts are selected from.
+
+    Selection without a measured curve is off: it may cost more than the deadline it meets is worth.
 
     Raises:
         QualityFileError: the folder has such a file, but it holds no curves.
+        SettingError: no such selection method, or a ``rho_min`` or ``selection_head`` out of range.
     """
     path = Path(model_folder(settings)).expanduser() / QUALITY_FILE
-    return read_quality(path).get(settings.eviction_method) if path.is_file() else None
+    measured = read_quality(path) if path.is_file() else QualityFile()
+    name = settings.selection
+    if name == "auto":
+        name = next(iter(measured.selection), "none")
+    quality = measured.of(settings.eviction_method, name)
+    if not quality.measured:
+        _LOG.warning(
+            "%s has no quality curve of the eviction method %r: the planner 'expected' takes one "
+            "that was measured on another model",
+            settings.model,
+            settings.eviction_method,
+        )
+    if not 0.0 < settings.rho_min <= 1.0:
+        raise SettingError("rho_min", settings.rho_min, "in (0, 1]")
+    if name == "none":
+        return quality, None
+    method = make_selection_method(name)
+    if quality.selection is None:
+        _LOG.warning(
+            "%s has no quality curve of the selection method %r: prompts stay whole",
+            settings.model,
+            name,
+        )
+        return quality, None
+    selector = Selector(method, settings.window, settings.selection_head)
+    return quality, ConversationSelection(selector, settings.rho_min)
 
 
 def engine_settings(settings: Settings) -> EngineSettings:

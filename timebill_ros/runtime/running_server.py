@@ -100,6 +100,7 @@ def start_server(
             coverage=CoverageTracker(loaded.calibration),
             pace=PaceTracker(prefill_error=loaded.fit.prefill_mape),
             quality=loaded.quality,
+            selection=loaded.selection,
         )
         server = Server(
             parts,

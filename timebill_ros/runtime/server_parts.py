@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from timebill_ros.budget.quality import QualityCurve
+from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import Engine
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.pace_tracker import PaceTracker
 from timebill_ros.runtime.prediction import PredictionService
+from timebill_ros.runtime.prompt_selection import PromptSelection
+from timebill_ros.runtime.recent_lengths import RecentLengths
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class ServerParts:
             at most half of what is left.
         coverage: what the lengths of past responses say of the predictor's probabilities.
         pace: how fast past requests were, against the time model.
-        quality: Q(alpha) of the loaded model under its eviction method; None where not measured.
+        quality: Q(rho, alpha) of the loaded model under its methods; None where not measured.
+        selection: shortens prompts before prefill; None where they stay whole.
+        recent_lengths: stands in for a prediction that there is not.
     """
 
     engine: Engine
@@ -38,4 +42,6 @@ class ServerParts:
     predictor_grace: float
     coverage: CoverageTracker = field(default_factory=CoverageTracker)
     pace: PaceTracker = field(default_factory=PaceTracker)
-    quality: QualityCurve | None = None
+    quality: LeverQuality | None = None
+    selection: PromptSelection | None = None
+    recent_lengths: RecentLengths = field(default_factory=RecentLengths)

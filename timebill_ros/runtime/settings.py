@@ -25,6 +25,9 @@ class Settings:
     window: int = 64
     eviction_method: str = "snapkv"
     kernel: int = 5
+    selection: str = "auto"
+    selection_head: int = 16
+    rho_min: float = 0.06
     max_tokens: int = 400
     temperature: float = 0.0
     top_p: float = 1.0

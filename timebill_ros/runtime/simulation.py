@@ -89,6 +89,7 @@ class SimulatedRequest:
         predicted_tokens: upper edge of the bucket that the predictor finds likeliest.
         least_complete: tokens before which nothing of the response can stand for itself.
         lengths: all that the predictor says; None where it is sure of ``predicted_tokens``.
+        after_eviction: N once only so many prompt tokens are kept; None where that changes nothing.
     """
 
     prompt_tokens: int
@@ -96,6 +97,7 @@ class SimulatedRequest:
     predicted_tokens: int
     least_complete: int = 1
     lengths: LengthDistribution | None = None
+    after_eviction: Callable[[int], int] | None = None
 
 
 class SimulatedEngine:
@@ -157,6 +159,7 @@ class SimulatedEngine:
         self._kept = len(request.prompt_ids)
         self._prefilled = 0
         self._response_tokens = 0
+        self._full_length = self._request.response_tokens
 
     def prefill_chunk(self) -> bool:
         """Let the time of one chunk pass; True after the last."""
@@ -174,6 +177,8 @@ class SimulatedEngine:
         """Let the eviction's time pass."""
         self._spend(self._time_model.evict(self._request.prompt_tokens))
         self._kept = kept_tokens
+        if self._request.after_eviction is not None:
+            self._full_length = self._request.after_eviction(kept_tokens)
 
     def step(self) -> None:
         """Let one decoding step's time pass; one response token more."""
@@ -188,7 +193,7 @@ class SimulatedEngine:
     @property
     def finish_reason(self) -> FinishReason | None:
         """EOS at the request's own length, LENGTH at N_max, None before."""
-        if not self._ignore_eos and self._response_tokens >= self._request.response_tokens:
+        if not self._ignore_eos and self._response_tokens >= self._full_length:
             return FinishReason.EOS
         return FinishReason.LENGTH if self._response_tokens >= self._max_tokens else None
 
@@ -204,7 +209,7 @@ class SimulatedEngine:
     def abort(self) -> None:
         """Forget the request; no time passes."""
         self._request = SimulatedRequest(0, 1, 1)
-        self._kept = self._prefilled = self._response_tokens = 0
+        self._kept = self._prefilled = self._response_tokens = self._full_length = 0
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -12,6 +12,7 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -19,7 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from timebill_ros.budget.quality import QualityCurve, QualityPoint, write_quality
+from timebill_ros.budget.quality import (
+    QualityCurve,
+    QualityFile,
+    QualityPoint,
+    read_quality,
+    write_quality,
+)
 from timebill_ros.training.embedded.evaluate import Quality
 from timebill_ros.training.embedded.generation import QUALITY
 from timebill_ros.workload.tasks import DEFAULT_MIX, Family
@@ -75,7 +82,7 @@ def _point(alpha: float, rows: Sequence[Quality]) -> QualityPoint:
 
 def table(curves: Mapping[str, QualityCurve]) -> str:
     """Scores and standard errors by method and ratio, and runaway answers at the last, Markdown."""
-    alphas = [f"{point.alpha:g}" for point in next(iter(curves.values())).points]
+    alphas = [f"{point.dropped:g}" for point in next(iter(curves.values())).points]
     lines = ["| method | " + " | ".join([*alphas, f"to the cap at {alphas[-1]}"]) + " |"]
     lines.append("|---" * (len(alphas) + 2) + "|")
     for method, curve in curves.items():
@@ -113,7 +120,7 @@ def _draw_means(means: Axes, runaways: Axes, curves: Mapping[str, QualityCurve])
     means.set_title("Mean score of the workload's mix, and two standard errors", loc="left")
     runaways.set_title("Answers that ran on to the cap, %", loc="left")
     for (method, curve), (color, marker) in zip(curves.items(), _STYLES, strict=False):
-        alphas = [point.alpha for point in curve.points]
+        alphas = [point.dropped for point in curve.points]
         scores = [point.score for point in curve.points]
         errors = [2.0 * point.standard_error for point in curve.points]
         shares = [100.0 * point.ran_to_cap for point in curve.points]
@@ -133,7 +140,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = read_rows(arguments.csv)
     curves = quality_curves(rows)
-    write_quality(arguments.json, curves)
+    measured = read_quality(arguments.json) if arguments.json.exists() else QualityFile()
+    write_quality(arguments.json, replace(measured, eviction=curves))
     print(table(curves))
     if arguments.picture:
         draw(arguments.picture, curves, rows)

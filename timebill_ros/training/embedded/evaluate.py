@@ -6,16 +6,13 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-from rapidfuzz import fuzz
-from rouge_score.rouge_scorer import RougeScorer
 
 from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
 from timebill_ros.engine.protocol import FinishReason
@@ -27,44 +24,9 @@ from timebill_ros.training.embedded.generation import (
     generate,
     open_engine,
 )
-from timebill_ros.workload.metrics import exact_match, token_f1
+from timebill_ros.workload.metrics import exact_match
+from timebill_ros.workload.score import score
 from timebill_ros.workload.tasks import Family, Task, sample_task
-
-Metric = Callable[[str, str], float]
-
-
-def rouge_l(answer: str, reference: str) -> float:
-    """F1 of the longest common subsequence of words, LongBench's metric for summaries."""
-    return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
-
-
-def edit_similarity(answer: str, reference: str) -> float:
-    """1 less the share of characters to insert or delete, LongBench's metric for code."""
-    return fuzz.ratio(answer, reference) / 100.0
-
-
-# Order matters in a report, a list and the steps of a command; JSON is code.
-METRICS: Mapping[Family, Metric] = {
-    Family.REPORT: rouge_l,
-    Family.LIST: rouge_l,
-    Family.COUNT: token_f1,
-    Family.FIELD: token_f1,
-    Family.PLAN: edit_similarity,
-    Family.DRIVE: edit_similarity,
-    Family.COMMAND: rouge_l,
-    Family.UNCLEAR: token_f1,
-}
-
-
-def score(family: Family, answer: str, reference: str) -> float:
-    """0 to 100, by the family's metric."""
-    return 100.0 * METRICS[family](answer, reference)
-
-
-@cache
-def _scorer() -> RougeScorer:
-    return RougeScorer(["rougeL"])
-
 
 # Training draws from small seeds; tasks of this one were never seen.
 HELD_OUT_SEED = 1_000_003

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods on made-up answers, in the runtime's own virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from timebill_ros.bench.methods import METHODS
+from timebill_ros.bench.outcomes import Row, run, whole_time
+
+from .made_up import CASES, MODEL, ground
+
+
+def outcomes(name: str, budget: float, policy: str = "kill") -> list[Row]:
+    return run(ground(), name, METHODS[name], budget, policy)
+
+
+def told(rows: list[Row]) -> list[tuple[str, float]]:
+    return [(row.outcome, row.score) for row in rows]
+
+
+def test_the_time_without_levers() -> None:
+    assert whole_time(MODEL, CASES[0]) == pytest.approx(0.01 + MODEL.decode(1000, 10))
+
+
+def test_vanilla_ends_in_time_or_not_at_all() -> None:
+    rows = outcomes("vanilla", 0.12)
+    assert told(rows)[:2] == [("in time", 100.0), ("in time", 100.0)]
+    assert rows[0].total == pytest.approx(whole_time(MODEL, CASES[0]), abs=1e-6)
+    assert rows[2].score == 0.0
+    assert rows[2].outcome in ("killed", "expired")
+
+
+def test_under_skip_next_a_late_answer_counts_nothing_and_costs_the_next() -> None:
+    rows = outcomes("vanilla", 0.09, "skip_next")
+    assert told(rows) == [("in time", 100.0), ("late", 0.0), ("skipped", 0.0)]
+
+
+def test_expected_shortens_what_would_be_late() -> None:
+    rows = outcomes("expected", 0.09)
+    assert [row.outcome for row in rows] == ["in time"] * 3
+    assert [row.rho for row in rows] == [1.0, 0.5, 0.25]
+    assert [row.score for row in rows] == [100.0, 90.0, 80.0]
+    assert rows[1].prompt_tokens == 4000
+    assert rows[1].expected_score == pytest.approx(70.0, abs=2.0)
+
+
+def test_hindsight_is_never_worse() -> None:
+    for budget in (0.03, 0.06, 0.09, 0.12, 0.2):
+        best = [row.score for row in outcomes("hindsight", budget)]
+        for name in ("vanilla", "fixed-0.5", "timebill-k5", "expected", "expected-no-predictor"):
+            scores = [row.score for row in outcomes(name, budget)]
+            assert all(score <= top for score, top in zip(scores, best, strict=True))
+
+
+def test_eviction_alone_does_not_select() -> None:
+    assert {row.rho for row in outcomes("expected-alpha", 0.12)} == {1.0}
+    assert {row.alpha for row in outcomes("expected-rho", 0.12)} == {0.0}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_every_case_one_row(name: str) -> None:
+    for policy in ("kill", "skip_next"):
+        rows = outcomes(name, 0.1, policy)
+        assert [row.case for row in rows] == ["short", "long", "longer"]
+        assert {row.given_tokens for row in rows} == {1000, 8000, 16000}

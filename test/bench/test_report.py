@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from timebill_ros.bench.curves import eviction_curve, selection_curve
+from timebill_ros.bench.outcomes import Row
+from timebill_ros.bench.pictures import draw_budgets, draw_pessimism
+from timebill_ros.bench.report import Results, tables, write_means, write_rows
+
+from .made_up import CASES, SHARES
+
+DRAWS = np.random.default_rng(0)
+ROWS = [
+    Row("kill", budget, method, f"c{i}", "in time" if score else "killed", score)
+    for method, gain in (("vanilla", 0.0), ("timebill-k1", 5.0), ("expected", 20.0))
+    for budget in (1.0, 2.0)
+    for i, score in enumerate(gain + 10.0 * budget + np.arange(30.0))
+]
+
+
+def test_means_and_completion_by_method_and_budget() -> None:
+    results = Results.of(ROWS, "kill")
+    assert results.scores.shape == (3, 2, 30)
+    np.testing.assert_allclose(results.scores.mean(axis=2)[0], [24.5, 34.5])
+    assert results.in_time.all()
+
+
+def test_a_difference_is_paired() -> None:
+    results = Results.of(ROWS, "kill")
+    # The same for every case, whichever are drawn.
+    assert results.difference("expected", "vanilla") == pytest.approx((20.0, 20.0, 20.0))
+
+
+def test_an_interval_holds_the_true_difference_as_often_as_it_says() -> None:
+    held = 0
+    for seed in range(100):
+        noise = np.random.default_rng(seed).normal(3.0, 10.0, 40)
+        rows = [Row("kill", 1.0, "vanilla", str(i), "in time", 50.0) for i in range(40)]
+        rows += [
+            Row("kill", 1.0, "expected", str(i), "in time", 50.0 + x) for i, x in enumerate(noise)
+        ]
+        _, low, high = Results.of(rows, "kill").difference("expected", "vanilla")
+        held += low <= 3.0 <= high
+    assert 86 <= held <= 100
+
+
+def test_the_table_names_methods_budgets_and_intervals() -> None:
+    text = "\n".join(tables(ROWS, {1.0: "0.5: 1 s"}))
+    assert "| plan | 0.5: 1 s | 2 s | mean | against vanilla | in time |" in text
+    assert "| expected, both levers | 44.5 | 54.5 | **49.5** | +20.0 (+20.0 to +20.0) |" in text
+
+
+def test_files_have_a_line_for_every_row_and_mean(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv", ROWS)
+    write_means(tmp_path / "means.csv", ROWS)
+    with (tmp_path / "rows.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(ROWS)
+    with (tmp_path / "means.csv").open() as file:
+        means = list(csv.DictReader(file))
+    assert len(means) == 6
+    assert means[0] == {
+        "policy": "kill",
+        "method": "vanilla",
+        "budget": "1",
+        "cases": "30",
+        "score": "24.5",
+        "in_time": "1",
+    }
+
+
+def test_pictures_are_written(tmp_path: Path) -> None:
+    draw_budgets(tmp_path / "budgets.png", ROWS)
+    draw_pessimism(tmp_path / "pessimism.png", ROWS)
+    for name in ("budgets", "pessimism"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_are_the_means_of_the_answers() -> None:
+    evicted = eviction_curve(CASES, [0.5, 0.0])
+    assert [(point.dropped, point.score) for point in evicted.points] == [(0.0, 100.0), (0.5, 90.0)]
+    selected = selection_curve(CASES, SHARES)
+    assert [(p.dropped, p.score) for p in selected.points] == [
+        (0, 100.0),
+        (0.5, 90.0),
+        (0.75, 80.0),
+    ]

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The planner by the expected score: against brute force, and in the limit of equation (11)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timebill_ros.budget.coverage import Coverage, Observation, observed_coverage
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.eviction_ratio import minimal_alpha
+from timebill_ros.budget.expected import ALPHAS, SHARES, ExpectedPlanner
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.plan import Situation, kept_tokens
+from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
+from timebill_ros.budget.risk import LengthRisk
+from timebill_ros.budget.time_model import TimeModel
+
+from .situations import MODEL, situation
+
+FALLING = QualityCurve(
+    tuple(
+        QualityPoint(dropped, score, 1.0, ran)
+        for dropped, score, ran in (
+            *((0.0, 90.0, 0.0), (0.5, 80.0, 0.0)),
+            *((0.9, 60.0, 0.1), (1.0, 20.0, 0.5)),
+        )
+    )
+)
+STEP = QualityCurve((QualityPoint(0.0, 90.0, 1.0, 0.0), QualityPoint(1e-9, 70.0, 1.0, 0.0)))
+QUALITY = LeverQuality(FALLING, FALLING, measured=True)
+
+
+def risk_of(probabilities: object, bucket_size: int = 16) -> LengthRisk:
+    lengths = LengthDistribution(np.asarray(probabilities, dtype=float), bucket_size)
+    return LengthRisk(lengths, 0.5, None, observed_coverage([]))
+
+
+def known(
+    remaining: float,
+    *,
+    prompt_tokens: int = 4000,
+    max_tokens: int = 400,
+    risk: LengthRisk | None = None,
+    quality: LeverQuality = QUALITY,
+) -> Situation:
+    given = situation(
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
+        remaining=remaining,
+        length_risk=risk,
+    )
+    return replace(given, quality=quality)
+
+
+def expected_score(
+    s: Situation, model: TimeModel, rho: float, alpha: float, left: float, n_x: int
+) -> float:
+    """By counting: token after token until the time is over."""
+    kept = kept_tokens(alpha, replace(s, prompt_tokens=n_x))
+    if kept < n_x:
+        left -= model.evict(n_x)
+    if left < -1e-9:
+        return 0.0
+    tokens = 1
+    while tokens < s.max_tokens and model.decode(kept, tokens + 1) <= left + 1e-9:
+        tokens += 1
+    evicted = 1.0 - kept / n_x
+    assert s.quality is not None
+    in_time = 1.0
+    if tokens < s.max_tokens:
+        assert s.length_risk is not None
+        lengths = s.length_risk.lengths
+        shorter = 0.0
+        for bucket, probability in enumerate(lengths.probabilities):
+            part = (tokens - bucket * lengths.bucket_size) / lengths.bucket_size
+            shorter += probability * min(1.0, max(0.0, part))
+        in_time = shorter * (1.0 - float(s.quality.runs_on(rho, evicted)))
+    return float(s.quality.score(rho, evicted)) * in_time
+
+
+@given(
+    st.floats(-0.01, 0.06),
+    st.integers(20, 8000),
+    st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5),
+)
+def test_alpha_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]) -> None:
+    s = known(
+        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
+    )
+    plan = ExpectedPlanner().plan(s, MODEL)
+    scores = [expected_score(s, MODEL, 1.0, alpha, left, n_x) for alpha in ALPHAS]
+    assert plan.expected_score == pytest.approx(max(scores), abs=1e-6)
+    if max(scores) > 0.0:
+        best = next(i for i, score in enumerate(scores) if score >= max(scores) - 1e-9)
+        assert plan.kept_tokens == kept_tokens(ALPHAS[best], s)
+
+
+@given(
+    st.floats(0.0, 0.4),
+    st.integers(20, 8000),
+    st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5),
+)
+def test_rho_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]) -> None:
+    s = known(
+        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
+    )
+    chosen = ExpectedPlanner().share(s, MODEL, SHARES)
+    values = {}
+    for rho in SHARES:
+        kept = max(1, math.ceil(rho * n_x))
+        rest = left - MODEL.prefill(kept)
+        values[rho] = max(expected_score(s, MODEL, rho, a, rest, kept) for a in ALPHAS)
+    best = max(values.values())
+    if best > 0.0:
+        assert values[chosen] == pytest.approx(best, abs=1e-6)
+        assert all(values[rho] < best for rho in SHARES if rho > chosen)
+    else:
+        assert chosen == SHARES[-1]
+
+
+def assured(risk: LengthRisk) -> LengthRisk:
+    """Where what is stated below one half was never seen to happen."""
+    return replace(risk, coverage=Coverage(np.array([0.5]), np.array([0.0])))
+
+
+def calibrated(risk: LengthRisk) -> LengthRisk:
+    """After so many responses that probabilities down to 1 in 200 are known to be right."""
+    seen = [Observation((i + 1) / 200.0, complete=True) for i in range(199)]
+    return replace(risk, coverage=observed_coverage(seen))
+
+
+@given(
+    st.floats(0.05, 0.4),
+    st.integers(100, 8000),
+    st.integers(2, 400),
+    st.sampled_from([0.01, 0.2]),
+)
+def test_with_one_length_and_a_risk_it_is_equation_11(
+    left: float, n_x: int, response_tokens: int, risk: float
+) -> None:
+    certain = assured(risk_of(np.eye(400)[response_tokens - 1], bucket_size=1))
+    s = known(left, prompt_tokens=n_x, risk=certain, quality=LeverQuality(STEP))
+    plan = ExpectedPlanner(risk=risk).plan(s, MODEL)
+    alpha = minimal_alpha(response_tokens, s, MODEL)
+    if s.evictable(alpha) == alpha and alpha <= 0.95:
+        assert plan.feasible
+        assert plan.kept_tokens == kept_tokens(alpha, s)
+    else:
+        assert not plan.feasible
+
+
+def test_a_risk_is_kept_where_it_can_be() -> None:
+    even = known(0.22, risk=calibrated(risk_of(np.full(25, 0.04))))
+    free = ExpectedPlanner().plan(even, MODEL)
+    careful = ExpectedPlanner(risk=0.05).plan(replace(even, remaining=0.3), MODEL)
+    hopeless = ExpectedPlanner(risk=0.05).plan(replace(even, remaining=0.05), MODEL)
+    assert free.risk is not None
+    assert careful.risk is not None
+    assert careful.risk <= 0.05
+    assert careful.feasible
+    assert not hopeless.feasible
+    least = min(
+        ExpectedPlanner(alpha_max=a).plan(replace(even, remaining=0.05), MODEL).risk or 0.0
+        for a in ALPHAS
+    )
+    assert hopeless.risk <= least
+
+
+def test_ties_go_to_the_dearer() -> None:
+    plan = ExpectedPlanner().plan(known(100.0, risk=risk_of(np.full(25, 0.04))), MODEL)
+    assert (plan.alpha, plan.risk, plan.planned_tokens) == (0.0, 0.0, 400)
+    assert plan.expected_score == 90.0
+    assert ExpectedPlanner().share(known(100.0), MODEL, SHARES) == 1.0
+
+
+def test_where_nothing_is_in_time_the_shortest_is_tried() -> None:
+    late = known(-1.0, risk=risk_of(np.full(25, 0.04)))
+    plan = ExpectedPlanner().plan(late, MODEL)
+    assert not plan.feasible
+    assert plan.expected_score == 0.0
+    assert ExpectedPlanner().share(late, MODEL, SHARES) == SHARES[-1]
+
+
+def test_without_a_prediction_recent_lengths_count() -> None:
+    short = LengthDistribution(np.array([1.0, 0.0]), 8)
+    blind = known(0.05)
+    recent = replace(blind, prior=short)
+    assert ExpectedPlanner().plan(recent, MODEL).risk == pytest.approx(0.0)
+    nothing_known = ExpectedPlanner().plan(blind, MODEL).risk
+    assert nothing_known is not None
+    assert nothing_known > 0.5
+
+
+def test_an_unmeasured_model_has_no_score_but_an_expected_one() -> None:
+    plan = ExpectedPlanner().plan(
+        known(0.3, risk=risk_of(np.full(25, 0.04)), quality=LeverQuality()), MODEL
+    )
+    assert plan.score is None
+    assert plan.expected_score is not None
+
+
+@pytest.mark.parametrize(("alpha_max", "risk"), [(1.0, 0.0), (-0.1, 0.0), (0.9, 1.0), (0.9, -0.1)])
+def test_settings_out_of_bounds_are_named(alpha_max: float, risk: float) -> None:
+    with pytest.raises(SettingError):
+        ExpectedPlanner(alpha_max, risk)
+
+
+def test_a_few_responses_do_not_overrule_the_prediction() -> None:
+    sharp = risk_of(np.eye(25)[1])  # 17 to 32 tokens
+    once = replace(sharp, coverage=observed_coverage([Observation(0.5, complete=True)]))
+    tokens, alphas = np.array([10, 40]), np.zeros(2)
+    np.testing.assert_allclose(once.probability_beyond(tokens, alphas), [1.0, 0.5 / 21.0])
+    often = [Observation(0.0, complete=True)] * 980
+    wrong = replace(sharp, coverage=observed_coverage(often))
+    assert wrong.probability_beyond(tokens, alphas)[1] > 0.9

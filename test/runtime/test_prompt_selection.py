@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts that are shortened before prefill, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from timebill_ros.budget.expected import ExpectedPlanner
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.planners import TimeBillPlanner
+from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
+from timebill_ros.budget.time_model import Quadratic
+from timebill_ros.engine.conversation import Conversation, Turn
+from timebill_ros.runtime.outcome import Response
+from timebill_ros.runtime.prompt_selection import ConversationSelection
+from timebill_ros.runtime.simulation import SimulatedRequest
+from timebill_ros.selection.lexical import Lexical
+from timebill_ros.selection.selector import Selector
+
+from .simulated import Scene
+
+CURVE = QualityCurve((QualityPoint(0.0, 100.0, 1.0, 0.0), QualityPoint(1.0, 50.0, 1.0, 0.0)))
+QUALITY = LeverQuality(CURVE, CURVE, measured=True)
+
+
+@dataclass
+class Halving:
+    """Names the prompt of each share, as the simulated engine knows prompts by name."""
+
+    least_share: float = 0.0
+    ranked: list[str] = field(default_factory=list)
+
+    @property
+    def shares(self) -> Sequence[float]:
+        return (1.0, 0.5, 0.25)
+
+    def rank(self, conversation: Conversation, prompt_tokens: int) -> Halving:
+        self.ranked.append(conversation.prompt)
+        return self
+
+    def select(self, share: float) -> Conversation:
+        return Conversation("", f"{self.ranked[-1]}@{share:g}")
+
+
+def scene(selection: Halving, **settings: object) -> Scene:
+    """1,000 prompt tokens take 10 ms, a step 1 ms; the predictor takes 1 ms."""
+    defaults = {
+        "planner": ExpectedPlanner(),
+        "quality": QUALITY,
+        "predictor_time": Quadratic(0.0, 0.0, 1e-3),
+    }
+    return Scene(selection=selection, **(defaults | settings))  # type: ignore[arg-type]
+
+
+def ask(run: Scene, budget_ms: int, prompt_tokens: int = 10_000) -> Response:
+    # 16 tokens for certain.
+    lengths = LengthDistribution(np.array([1.0, 0.0]), 16)
+    run.job(
+        "a",
+        budget_ms=budget_ms,
+        prompt_tokens=prompt_tokens,
+        response_tokens=16,
+        lengths=lengths,
+    )
+    for share in (0.5, 0.25):
+        run.requests[f"a@{share:g}"] = SimulatedRequest(round(share * prompt_tokens), 16, 16)
+    run.run()
+    return run.response("a")
+
+
+@pytest.mark.parametrize(("budget_ms", "rho"), [(600, 1.0), (118, 1.0), (80, 0.5), (45, 0.25)])
+def test_as_much_of_the_prompt_stays_as_fits(budget_ms: int, rho: float) -> None:
+    response = ask(scene(Halving()), budget_ms)
+    assert response.plan.rho == rho
+    assert response.plan.prompt_tokens == round(rho * 10_000)
+    assert response.plan.expected_score == pytest.approx(100.0 - 50.0 * (1.0 - rho))
+    assert response.predicted_prefill == pytest.approx(rho * 0.1)
+    assert response.timing.slack >= 0.0
+
+
+def test_a_prompt_that_fits_whatever_comes_is_not_looked_at() -> None:
+    selection = Halving()
+    ask(scene(selection), budget_ms=100 + 400)
+    assert selection.ranked == []
+
+
+def test_planners_of_the_paper_leave_prompts_whole() -> None:
+    selection = Halving()
+    run = scene(selection, planner=TimeBillPlanner())
+    run.job("a", budget_ms=80, prompt_tokens=10_000)
+    run.run()
+    assert selection.ranked == []
+    assert run.overrun("a").plan is None
+
+
+def test_less_than_what_always_stays_is_not_tried() -> None:
+    run = scene(Halving(least_share=0.5))
+    response = ask(run, 75)
+    assert response.plan.rho == 0.5
+
+
+def test_without_a_predictor_recent_lengths_decide() -> None:
+    run = scene(Halving(), predictor_time=None)
+    for i in range(40):
+        run.job(f"w{i}", release_ms=i * 1000, prompt_tokens=100, response_tokens=16)
+    run.job("a", release_ms=100_000, budget_ms=118, prompt_tokens=10_000, response_tokens=16)
+    for share in (0.5, 0.25):
+        run.requests[f"a@{share:g}"] = SimulatedRequest(round(share * 10_000), 16, 16)
+    run.run()
+    assert run.response("a").plan.rho == 1.0
+
+
+def test_a_conversation_keeps_its_turns_and_roles() -> None:
+    scene_text = "".join(f"o{i} s{i} car d4 v5 h6 l7 ; " for i in range(50))
+    turns = (Turn("user", "What is there?"), Turn("assistant", scene_text))
+    talk = Conversation("Drive well.", "report o17 please", turns)
+    selection = ConversationSelection(Selector(Lexical(), 16, 2), 0.1)
+    selected = selection.rank(talk, 420).select(0.1)
+    assert (selected.system, selected.prompt) == (talk.system, talk.prompt)
+    assert [turn.role for turn in selected.turns] == ["user", "assistant"]
+    assert "o17 s17 car" in selected.turns[1].content
+    assert len(selected.turns[1].content) < 0.2 * len(scene_text)
+    assert selection.shares == (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)

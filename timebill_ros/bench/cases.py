@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the methods are compared on: prompts with references and the metric of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from timebill_ros.bench.errors import BadWorkload
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.workload.metrics import token_f1
+from timebill_ros.workload.score import METRICS as METRICS_OF_FAMILIES
+from timebill_ros.workload.score import edit_similarity, rouge_l
+from timebill_ros.workload.tasks import sample_family, sample_task
+
+Metric = Callable[[str, str], float]
+
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+# Training draws from small seeds; these were never seen.
+_HELD_OUT_SEED = 2_000_003
+
+
+def last_number(answer: str, reference: str) -> float:
+    """1 where the last number of both is the same, as mathematics is scored."""
+    given, wanted = (_NUMBER.findall(text) for text in (answer, reference))
+    same = bool(given and wanted) and _value(given[-1]) == _value(wanted[-1])
+    return float(same)
+
+
+METRICS: Mapping[str, Metric] = {
+    "f1": token_f1,
+    "rouge_l": rouge_l,
+    "edit": edit_similarity,
+    "last_number": last_number,
+}
+"""From 0 to 1 for an answer and a reference, by the names that a workload's file uses."""
+
+_METRIC_NAMES = {metric: name for name, metric in METRICS.items()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt with the answer that is wanted.
+
+    Attributes:
+        id: unique in its workload.
+        system, prompt: what the model is asked.
+        reference: the answer that scores 100.
+        metric: one of ``METRICS``.
+    """
+
+    id: str
+    system: str
+    prompt: str
+    reference: str
+    metric: str
+
+    @property
+    def conversation(self) -> Conversation:
+        """As the engine takes it."""
+        return Conversation(self.system, self.prompt)
+
+    def score(self, answer: str) -> float:
+        """0 to 100."""
+        return 100.0 * METRICS[self.metric](answer, self.reference)
+
+
+def embedded_cases(count: int, seeds: Sequence[int], prompt_tokens: tuple[int, int]) -> list[Case]:
+    """Held-out tasks of the embedded workload, ``count`` of each seed.
+
+    Families are drawn as the workload mixes them, prompt lengths evenly on a logarithmic scale.
+    """
+    cases = []
+    shortest, longest = np.log(prompt_tokens)
+    for seed in seeds:
+        rng = np.random.default_rng([_HELD_OUT_SEED, seed])
+        for number in range(count):
+            family = sample_family(rng)
+            length = round(np.exp(rng.uniform(shortest, longest)))
+            task = sample_task(rng, family, length, held_out=True)
+            metric = _METRIC_NAMES[METRICS_OF_FAMILIES[family]]
+            name = f"{seed}-{number}-{family}"
+            cases.append(Case(name, task.system, task.instruction, task.reference, metric))
+    return cases
+
+
+def read_cases(path: Path) -> list[Case]:
+    """The cases of a file of JSON lines: ``prompt``, ``reference``, ``metric``; ``id``, ``system``.
+
+    Raises:
+        BadWorkload: what is wrong, by line and field.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise BadWorkload(f"{path}: {failure}") from failure
+    cases = [_case(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not cases:
+        raise BadWorkload(f"{path} holds no prompts")
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise BadWorkload(f"{path}: id {case.id!r} occurs twice")
+        seen.add(case.id)
+    return cases
+
+
+def digest(cases: Sequence[Case]) -> str:
+    """Tells one workload from another."""
+    content = json.dumps([asdict(case) for case in cases], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _case(path: Path, number: int, line: str) -> Case:
+    try:
+        fields = json.loads(line)
+    except ValueError as failure:
+        raise BadWorkload(f"{path}:{number}: no JSON: {failure}") from failure
+    if not isinstance(fields, dict):
+        raise BadWorkload(f"{path}:{number}: no JSON object")
+    values = {"id": str(number), "system": "", "metric": ""} | fields
+    for name in ("id", "system", "prompt", "reference", "metric"):
+        if not isinstance(values.get(name), str):
+            raise BadWorkload(f"{path}:{number}: {name!r} must be a text")
+    if values["metric"] not in METRICS:
+        raise BadWorkload(
+            f"{path}:{number}: 'metric' must be one of {', '.join(METRICS)}, "
+            f"not {values['metric']!r}"
+        )
+    for name in ("prompt", "reference"):
+        if not values[name].strip():
+            raise BadWorkload(f"{path}:{number}: {name!r} is empty, nothing could be scored")
+    kept = ("id", "system", "prompt", "reference", "metric")
+    return Case(**{name: values[name] for name in kept})
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))

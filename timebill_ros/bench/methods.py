@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is compared: the node's own settings under short names, and what nobody can have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class Known(Enum):
+    """What a method knows of the answer when it plans."""
+
+    PREDICTED = "predicted"
+    """What the predictor says."""
+    NOTHING = "nothing"
+    """No prediction: N_W = N_max."""
+    LENGTH = "length"
+    """The length of the answer to the whole prompt."""
+    ALL = "all"
+    """The length and the score of every answer; takes the best of those that end in time."""
+
+
+@dataclass(frozen=True)
+class PlanningMethod:
+    """One way to plan.
+
+    Attributes:
+        title: for tables and pictures.
+        settings: the node's parameters that it sets.
+        known: what it knows.
+        selects: whether it may shorten prompts.
+    """
+
+    title: str
+    settings: Mapping[str, Any]
+    known: Known = Known.PREDICTED
+    selects: bool = False
+
+
+def _fixed(alpha: float) -> PlanningMethod:
+    return PlanningMethod(f"fixed {alpha:g}", {"planner": "fixed", "fixed_alpha": alpha})
+
+
+def _timebill(k: int) -> PlanningMethod:
+    return PlanningMethod(f"timebill, k = {k}", {"planner": "timebill", "pessimism": float(k)})
+
+
+def _risk(risk: float) -> PlanningMethod:
+    return PlanningMethod(f"timebill, risk {risk:g}", {"planner": "timebill", "risk": risk})
+
+
+METHODS: Mapping[str, PlanningMethod] = {
+    "vanilla": PlanningMethod("vanilla", {"planner": "vanilla"}),
+    **{f"fixed-{alpha:g}": _fixed(alpha) for alpha in (0.25, 0.5, 0.75, 0.95)},
+    **{f"timebill-k{k}": _timebill(k) for k in range(1, 9)},
+    **{f"timebill-risk-{risk:g}": _risk(risk) for risk in (0.01, 0.05, 0.2, 0.5)},
+    "no-predictor": PlanningMethod(
+        "timebill, no predictor", {"planner": "timebill"}, Known.NOTHING
+    ),
+    "oracle-length": PlanningMethod(
+        "timebill, true length", {"planner": "timebill", "pessimism": 1.0}, Known.LENGTH
+    ),
+    "hindsight-alpha": PlanningMethod("best alpha in hindsight", {"planner": "vanilla"}, Known.ALL),
+    "expected-alpha": PlanningMethod("expected, eviction alone", {"planner": "expected"}),
+    "expected-rho": PlanningMethod(
+        "expected, selection alone", {"planner": "expected", "alpha_max": 0.0}, selects=True
+    ),
+    "expected": PlanningMethod("expected, both levers", {"planner": "expected"}, selects=True),
+    "expected-no-predictor": PlanningMethod(
+        "expected, no predictor", {"planner": "expected"}, Known.NOTHING, selects=True
+    ),
+    "hindsight": PlanningMethod(
+        "best of both in hindsight", {"planner": "expected"}, Known.ALL, selects=True
+    ),
+}
+"""By the names of the command's ``--methods``."""
+
+PESSIMISMS = {k: f"timebill-k{k}" for k in range(1, 9)}
+"""The methods of the paper's Fig. 8, by k."""

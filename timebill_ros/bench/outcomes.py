@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of every case under one method, one budget and one policy, in virtual time.
+
+The scheduler, the planner and the deadlines are the node's own; the engine takes the time that the
+time model says, and answers what the model really answered after the same levers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from timebill_ros.bench.answers import Answer, AnsweredCase
+from timebill_ros.bench.methods import Known, PlanningMethod
+from timebill_ros.budget.calibration import Calibration
+from timebill_ros.budget.quality import LeverQuality
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.coverage_tracker import CoverageTracker
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import Outcome, Overrun, Response
+from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.preparation import Preparation
+from timebill_ros.runtime.server import Server
+from timebill_ros.runtime.server_parts import ServerParts
+from timebill_ros.runtime.settings import Settings
+from timebill_ros.runtime.simulation import (
+    SimulatedEngine,
+    SimulatedPredictor,
+    SimulatedRequest,
+    VirtualClock,
+    certain_length,
+    simulate,
+)
+
+_NO_LIMIT = 2**31
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all methods are judged on.
+
+    Attributes:
+        settings: the node's, which each method changes in part.
+        time_model: what each stage takes.
+        quality: what the levers cost, as the planner knows it.
+        calibration: of the length predictor, if it has one.
+        cases: the answers.
+    """
+
+    settings: Settings
+    time_model: TimeModel
+    quality: LeverQuality | None
+    calibration: Calibration | None
+    cases: Sequence[AnsweredCase]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one case. Times in s; ``score`` is 0 where no answer came in time."""
+
+    policy: str
+    budget: float
+    method: str
+    case: str
+    outcome: str = "killed"
+    score: float = 0.0
+    total: float = 0.0
+    given_tokens: int = 0
+    prompt_tokens: int = 0
+    kept_tokens: int = 0
+    rho: float = 1.0
+    alpha: float = 0.0
+    predicted_tokens: int = 0
+    planned_tokens: int = 0
+    response_tokens: int = 0
+    feasible: bool = False
+    risk: float = -1.0
+    expected_score: float = -1.0
+    wcet: float = 0.0
+
+
+def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy: str) -> list[Row]:
+    """Every case in turn, one released each ``budget`` s, which is its relative deadline too."""
+    if method.known is Known.ALL:
+        best = partial(_best, ground.time_model, budget, method.selects)
+        return [best(Row(policy, budget, name, case.case), case) for case in ground.cases]
+    clock = VirtualClock()
+    settings = replace(ground.settings, overrun_policy=policy, **method.settings)
+    decided = decisions(settings)
+    requests = _requests(ground, method)
+    engine = SimulatedEngine(
+        clock,
+        ground.time_model,
+        requests,
+        window=settings.window,
+        max_context=_NO_LIMIT,
+        chunk=settings.chunk,
+    )
+    selection = _AnsweredSelection(clock, {case.case: case for case in ground.cases})
+    parts = ServerParts(
+        engine=engine,
+        time_model=ground.time_model,
+        predictor=_predictor(clock, ground, method, requests),
+        clock=clock,
+        stopwatch=clock,
+        predictor_grace=settings.predictor_grace,
+        coverage=CoverageTracker(ground.calibration),
+        quality=ground.quality,
+        selection=selection if method.selects else None,
+    )
+    ended: dict[str, Outcome] = {}
+    server = Server(
+        parts,
+        decided,
+        prepare=Preparation(engine, settings.max_tokens),
+        queue_capacity=1,
+        emit=partial(_keep, ended),
+    )
+    period = round(budget * NS_PER_S)
+    jobs = (
+        Job(case.case, Conversation("", case.case), i * period, (i + 1) * period)
+        for i, case in enumerate(ground.cases)
+    )
+    simulate(server, clock, jobs)
+    return [
+        _filled(Row(policy, budget, name, case.case), case, ended[case.case])
+        for case in ground.cases
+    ]
+
+
+@dataclass(frozen=True)
+class _AnsweredSelection:
+    """Selects what was selected when the answers were made; a prompt is named, not held."""
+
+    clock: VirtualClock
+    cases: dict[str, AnsweredCase]
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """As answered."""
+        first = next(iter(self.cases.values()))
+        return sorted({answer.share for answer in first.answers}, reverse=True)
+
+    def rank(self, conversation: Conversation, prompt_tokens: int) -> _AnsweredRanking:
+        """Takes the time that ranking took."""
+        case = self.cases[conversation.prompt]
+        self.clock.advance(round(case.select * NS_PER_S))
+        return _AnsweredRanking(case)
+
+
+@dataclass(frozen=True)
+class _AnsweredRanking:
+    case: AnsweredCase
+
+    @property
+    def least_share(self) -> float:
+        """What the shortest of the answered prompts has of the whole one."""
+        shortest = min(answer.prompt_tokens for answer in self.case.answers)
+        return min(1.0, shortest / self.case.whole.prompt_tokens) * (1.0 - 1e-9)
+
+    def select(self, share: float) -> Conversation:
+        """The name of the prompt of the nearest share that was answered."""
+        made = {answer.share for answer in self.case.answers}
+        nearest = min(made, key=lambda each: abs(each - share))
+        return Conversation("", _name(self.case, nearest))
+
+
+def _requests(ground: Ground, method: PlanningMethod) -> dict[str, SimulatedRequest]:
+    """What the simulated engine makes of every prompt, whole and selected from."""
+    requests = {}
+    for case in ground.cases:
+        lengths = case.lengths
+        if method.known is Known.LENGTH or lengths is None:
+            lengths = certain_length(case.whole.response_tokens, 1)
+        for share in sorted({answer.share for answer in case.answers}):
+            whole = case.of_share(share)[0]
+            requests[_name(case, share)] = SimulatedRequest(
+                prompt_tokens=whole.prompt_tokens,
+                response_tokens=case.after(share, whole.prompt_tokens).response_tokens,
+                predicted_tokens=lengths.likeliest_tokens,
+                lengths=lengths,
+                after_eviction=partial(_length_after, case, share),
+            )
+    return requests
+
+
+def _predictor(
+    clock: VirtualClock,
+    ground: Ground,
+    method: PlanningMethod,
+    requests: dict[str, SimulatedRequest],
+) -> SimulatedPredictor | None:
+    known = any(case.probabilities for case in ground.cases) or method.known is Known.LENGTH
+    if method.known is Known.NOTHING or not known:
+        return None
+    return SimulatedPredictor(clock, ground.time_model, requests)
+
+
+def _filled(row: Row, case: AnsweredCase, outcome: Outcome) -> Row:
+    """The row with the plan, and with the score of the answer that the plan led to."""
+    whole = case.whole.prompt_tokens
+    row = replace(row, total=outcome.timing.total, given_tokens=whole)
+    if (plan := outcome.plan) is not None:
+        row = replace(
+            row,
+            prompt_tokens=plan.prompt_tokens,
+            kept_tokens=plan.kept_tokens,
+            rho=plan.rho,
+            alpha=plan.alpha,
+            predicted_tokens=plan.predicted_tokens,
+            planned_tokens=plan.planned_tokens,
+            feasible=plan.feasible,
+            risk=-1.0 if plan.risk is None else plan.risk,
+            expected_score=-1.0 if plan.expected_score is None else plan.expected_score,
+            wcet=plan.wcet,
+        )
+    if isinstance(outcome, Overrun):
+        return replace(row, outcome=outcome.reason.value, response_tokens=outcome.response_tokens)
+    answer = case.after(_share_of(case, outcome.plan.prompt_tokens), outcome.plan.kept_tokens)
+    return replace(
+        row,
+        outcome="late" if outcome.late else "in time",
+        score=0.0 if outcome.late else answer.score,
+        response_tokens=outcome.response_tokens,
+    )
+
+
+def _best(model: TimeModel, budget: float, selects: bool, row: Row, case: AnsweredCase) -> Row:
+    """The best of the answers that end in time; who knows them does not start on any other."""
+    row = replace(row, given_tokens=case.whole.prompt_tokens)
+    possible = [
+        answer
+        for answer in case.answers
+        if (selects or answer.share == 1.0) and _time(model, case, answer) <= budget
+    ]
+    if not possible:
+        return row
+    best = max(possible, key=lambda answer: (answer.score, answer.share, answer.kept_tokens))
+    return replace(
+        row,
+        outcome="in time",
+        score=best.score,
+        total=_time(model, case, best),
+        prompt_tokens=best.prompt_tokens,
+        kept_tokens=best.kept_tokens,
+        rho=best.prompt_tokens / case.whole.prompt_tokens,
+        alpha=1.0 - best.kept_tokens / best.prompt_tokens,
+        response_tokens=best.response_tokens,
+    )
+
+
+def whole_time(model: TimeModel, case: AnsweredCase) -> float:
+    """s that the case takes without any lever."""
+    return _time(model, case, case.whole)
+
+
+def _time(model: TimeModel, case: AnsweredCase, answer: Answer) -> float:
+    select = case.select if answer.share < 1.0 else 0.0
+    work = model.evict_and_decode(answer.prompt_tokens, answer.kept_tokens, answer.response_tokens)
+    return select + model.prefill(answer.prompt_tokens) + work
+
+
+def _share_of(case: AnsweredCase, prompt_tokens: int) -> float:
+    return next(a.share for a in case.answers if a.prompt_tokens == prompt_tokens)
+
+
+def _length_after(case: AnsweredCase, share: float, kept_tokens: int) -> int:
+    return case.after(share, kept_tokens).response_tokens
+
+
+def _name(case: AnsweredCase, share: float) -> str:
+    return case.case if share == 1.0 else f"{case.case}@{share:g}"
+
+
+def _keep(ended: dict[str, Outcome], outcome: Outcome) -> None:
+    if isinstance(outcome, Response) or outcome.terminal:
+        ended[outcome.job.id] = outcome

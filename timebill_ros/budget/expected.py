@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The planner that weighs every lever's price in quality against the time that it buys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.eviction_ratio import minimal_alpha
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.plan import Eviction, Plan, Situation, measured_score
+from timebill_ros.budget.quality import LeverQuality
+from timebill_ros.budget.time_model import TimeModel
+
+SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.06)
+"""Shares rho of the prompt that selection may keep."""
+ALPHAS = (0.0, 0.25, 0.5, 0.6, 0.75, 0.85, 0.9, 0.95)
+"""Eviction ratios that are weighed, besides the one of equation (11) where a risk is set."""
+
+# Scores that differ by less are the same: the dearer lever is not pulled for rounding.
+_TIE = 1e-9
+_TICK = 1e-9  # s, as in ``plan.fits``
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Some settings of the levers, and what comes of each; all of one shape.
+
+    Attributes:
+        tokens: most response tokens that end in time, 0 to N_max.
+        in_time: P(N <= tokens).
+        score: the expected score, Q in_time.
+    """
+
+    tokens: NDArray[np.int64]
+    in_time: NDArray[np.float64]
+    score: NDArray[np.float64]
+
+    def best(self, risk: float) -> int:
+        """Index, over the flattened choices, of the best one; the first of equally good ones.
+
+        With a risk, the best of those that miss with at most that probability, or the least risky
+        if there is none. Where nothing can end in time it is the last, the shortest.
+        """
+        score, missed = self.score.ravel(), 1.0 - self.in_time.ravel()
+        if score.max() <= 0.0:
+            return score.size - 1
+        if risk > 0.0:
+            safe = missed <= risk + _TIE
+            if not safe.any():
+                return int(np.argmax(missed <= missed.min() + _TIE))
+            score = np.where(safe, score, -1.0)
+        return int(np.argmax(score >= score.max() - _TIE))
+
+
+@dataclass(frozen=True)
+class ExpectedPlanner:
+    """Maximises Q(rho, alpha) P(N <= n(rho, alpha)): the expected score of a firm deadline.
+
+    n is the most tokens that end in time. Before prefill it chooses the share rho of the prompt
+    with the prefill predicted, by the value of its best alpha; after prefill alpha, with the time
+    that is really left. With a ``risk``, among the choices that miss with at most that probability.
+    With rho = 1, a certain length and a Q that is flat but for a step at alpha > 0 that is equation
+    (11).
+
+    Raises:
+        SettingError: alpha_max or risk outside [0, 1).
+    """
+
+    alpha_max: float = 0.95
+    risk: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the settings once, so that planning needs no checks of its own."""
+        if not 0.0 <= self.alpha_max < 1.0:
+            raise SettingError("alpha_max", self.alpha_max, "in [0, 1)")
+        if not 0.0 <= self.risk < 1.0:
+            raise SettingError("risk", self.risk, "in [0, 1)")
+
+    def share(self, situation: Situation, model: TimeModel, shares: Sequence[float]) -> float:
+        """rho, one of ``shares``, which fall; the situation is that before prefill.
+
+        Its ``remaining`` is the time that is left for prefill, eviction and decoding, its
+        ``prompt_tokens`` are those of the whole prompt.
+        """
+        rho = np.array(shares)[:, None]
+        alphas = np.array([alpha for alpha in ALPHAS if alpha <= self.alpha_max] or [0.0])[None]
+        tokens = np.maximum(1.0, np.ceil(rho * situation.prompt_tokens))
+        prefill = (model.a * tokens + model.b) * tokens + model.c
+        left = situation.pace.profiled_within(situation.remaining) - prefill
+        chosen = weigh(situation, model, rho, tokens, alphas, left).best(self.risk)
+        return float(shares[chosen // alphas.size])
+
+    def plan(self, situation: Situation, model: TimeModel) -> Plan:
+        """alpha by the expected score; N_W is the longest response that ends in time."""
+        ratios = {alpha for alpha in ALPHAS if alpha <= self.alpha_max} | {0.0}
+        if self.risk > 0.0:
+            ratios.add(min(self.alpha_max, self._smallest_safe(situation, model)))
+        alphas = np.array(sorted(ratios))
+        left = situation.pace.profiled_within(situation.remaining)
+        n_x = np.float64(situation.prompt_tokens)
+        choices = weigh(situation, model, situation.rho, n_x, alphas, left)
+        best = choices.best(self.risk)
+        alpha = situation.evictable(float(alphas[best]))
+        planned = max(1, int(choices.tokens[best]))
+        likely = situation.predicted_tokens or planned
+        kept = int(_kept(situation, n_x, alphas[best : best + 1])[0])
+        missed = float(1.0 - choices.in_time[best])
+        work = model.evict_and_decode(situation.prompt_tokens, kept, planned)
+        return Plan(
+            planner="expected",
+            alpha=alpha,
+            feasible=missed <= (self.risk or 0.5) + _TIE,
+            prompt_tokens=situation.prompt_tokens,
+            evictions=(Eviction(1, kept),) if kept < n_x else (),
+            predicted_tokens=situation.predicted_tokens or 0,
+            planned_tokens=planned,
+            predicted_time=situation.spent
+            + model.evict_and_decode(situation.prompt_tokens, kept, likely),
+            wcet=situation.spent + situation.pace.worst(work),
+            risk=missed,
+            time_margin=situation.pace.margin,
+            score=measured_score(situation, alpha),
+            rho=situation.rho,
+            expected_score=float(choices.score[best]),
+        )
+
+    def _smallest_safe(self, situation: Situation, model: TimeModel) -> float:
+        """alpha* of equation (11) for the length that is exceeded with the risk."""
+        planned = situation.planned_tokens(1.0, self.risk)
+        return minimal_alpha(planned, situation, model)
+
+
+def weigh(
+    situation: Situation,
+    model: TimeModel,
+    rho: ArrayLike,
+    prompt_tokens: NDArray[np.float64] | np.float64,
+    alphas: NDArray[np.float64],
+    left: ArrayLike,
+) -> Choices:
+    """What comes of every setting of the levers, broadcast against each other.
+
+    Args:
+        situation: N_max, the window, and what is known of the length and the quality.
+        model: times.
+        rho: shares of the prompt that are kept.
+        prompt_tokens: N_x after each of them.
+        alphas: eviction ratios.
+        left: s for eviction and decoding after each, as profiled; negative where prefill is late.
+    """
+    kept = _kept(situation, prompt_tokens, alphas)
+    evicted = 1.0 - kept / prompt_tokens
+    evicts = kept < prompt_tokens
+    spare = np.asarray(left) - np.where(
+        evicts, model.evict_rate * prompt_tokens + model.evict_base, 0.0
+    )
+    tokens = _tokens_within(spare, kept, situation.max_tokens, model)
+    quality = situation.quality or LeverQuality()
+    ends = 1.0 - quality.runs_on(rho, evicted)
+    in_time = np.where(
+        tokens >= situation.max_tokens, 1.0, ends * _at_most(situation, tokens, evicted)
+    )
+    return Choices(tokens, in_time, quality.score(rho, evicted) * in_time)
+
+
+def _kept(
+    situation: Situation,
+    prompt_tokens: NDArray[np.float64] | np.float64,
+    alphas: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Whole tokens kept, as ``plan.kept_tokens`` counts them."""
+    kept = np.floor((1.0 - alphas) * prompt_tokens * (1.0 + 1e-9))
+    least = np.minimum(prompt_tokens, max(1, situation.window))
+    return np.minimum(prompt_tokens, np.maximum(kept, least))
+
+
+def _tokens_within(
+    spare: NDArray[np.float64], kept: NDArray[np.float64], max_tokens: int, model: TimeModel
+) -> NDArray[np.int64]:
+    """n: the most tokens that are decoded within ``spare`` s; 0 where even prefill is too late.
+
+    s steps take p s^2 / 2 + (p kept + q - p / 2) s, a quadratic whose root is n - 1.
+    """
+    half = model.p / 2.0
+    linear = model.p * kept + model.q - half
+    time = np.maximum(spare, 0.0) + _TICK
+    root = np.sqrt(linear * linear + 4.0 * half * time)
+    with np.errstate(divide="ignore"):
+        steps = np.minimum(2.0 * time / (linear + root), max_tokens - 1.0)
+    return np.where(spare < -_TICK, 0, np.floor(steps) + 1.0).astype(np.int64)
+
+
+def _at_most(
+    situation: Situation, tokens: NDArray[np.int64], alphas: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """P(N <= tokens) after evicting at ``alphas``, of a response that ends by itself."""
+    known = situation.length_risk
+    if known is not None:
+        longer = known.probability_beyond(tokens, alphas)
+    elif situation.prior is not None:
+        longer = situation.prior.beyond(tokens)
+    else:
+        longer = uninformed(situation.max_tokens).beyond(tokens)
+    return np.where(tokens < 1, 0.0, 1.0 - longer)
+
+
+def uninformed(max_tokens: int) -> LengthDistribution:
+    """Every length up to N_max as likely as any other."""
+    return LengthDistribution(np.ones(1), max_tokens)

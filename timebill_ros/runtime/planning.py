@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One job's plan: how much of its prompt is prefilled, and what is evicted after that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from timebill_ros.budget.plan import Plan, Situation
+from timebill_ros.budget.risk import LengthRisk
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.runtime.policy import Decisions
+from timebill_ros.runtime.prediction import JobPrediction
+from timebill_ros.runtime.preparation import PreparedJob
+from timebill_ros.runtime.server_parts import ServerParts
+from timebill_ros.runtime.timeline import Timeline
+
+# Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
+_GRACE_SHARE = 0.5
+
+# Most of what a shorter prompt saves that may go into waiting for the prediction that chooses it.
+_WORTH_WAITING = 0.1
+
+
+class JobPlanning:
+    """What is known of a job while it runs, and what its planner makes of that.
+
+    Args:
+        prepared: the job, with its whole prompt.
+        parts: what it runs on.
+        decided: how it is planned.
+        time_model: that of the job, which a response schema makes slower.
+        timeline: what was spent so far.
+        remaining: s of execution until the deadline.
+
+    Attributes:
+        prediction: of the response's length; None of it until ``start``.
+        request: what is prefilled.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedJob,
+        parts: ServerParts,
+        decided: Decisions,
+        time_model: TimeModel,
+        timeline: Timeline,
+        remaining: Callable[[], float],
+    ) -> None:
+        self.prediction = JobPrediction(prepared.job.id)
+        self.request = prepared.request
+        self._prepared = prepared
+        self._parts = parts
+        self._decided = decided
+        self._time_model = time_model
+        self._timeline = timeline
+        self._remaining = remaining
+        self._length_risk: LengthRisk | None = None
+
+    def start(self) -> PreparedRequest:
+        """Start the prediction, and say what is to be prefilled: the prompt, or less of it.
+
+        The planner is asked with what is known already: only where it would shorten, the passages
+        are ranked and the prediction is waited for, as long as that is little against what is
+        saved.
+
+        Raises:
+            RequestError: the shorter prompt cannot be rendered.
+        """
+        whole, model, parts = self._prepared.request, self._time_model, self._parts
+        if parts.predictor is not None:
+            longest = model.longest_predictor_input(whole.prompt_tokens)
+            self.prediction.start(parts.predictor, whole, longest)
+        if parts.selection is None:
+            return whole
+        planner, shares = self._decided.planner, parts.selection.shares
+        first = planner.share(self._situation(), model, shares)
+        if first >= 1.0:
+            return whole
+        ranked = parts.selection.rank(self._prepared.job.conversation, whole.prompt_tokens)
+        shorter = math.ceil(first * whole.prompt_tokens)
+        saved = model.prefill(whole.prompt_tokens) - model.prefill(shorter)
+        self._take_prediction(_WORTH_WAITING * saved)
+        possible = [share for share in shares if share > ranked.least_share]
+        share = planner.share(self._situation(), model, [*possible, ranked.least_share])
+        if share < 1.0:
+            selected = parts.engine.prepare(ranked.select(share))
+            self.request = replace(whole, prompt_ids=selected.prompt_ids, text=selected.text)
+        return self.request
+
+    def plan(self) -> Plan:
+        """Take the prediction and plan from the time that is really left, once prefill is over."""
+        finished = self._parts.engine.finish_reason is not None
+        self._take_prediction(0.0 if finished else self._parts.predictor_grace)
+        return self._decided.planner.plan(self._situation(), self._time_model)
+
+    def observe(self, plan: Plan, response_tokens: int, *, complete: bool) -> None:
+        """Tell how long the response became; what was stopped was longer than that."""
+        parts = self._parts
+        parts.recent_lengths.observe(response_tokens, complete=complete)
+        if self._length_risk is not None:
+            parts.coverage.observe(
+                self._length_risk, response_tokens, complete=complete, alpha=plan.alpha
+            )
+
+    def _situation(self) -> Situation:
+        """What is known at this moment."""
+        parts, max_tokens, known = self._parts, self._prepared.max_tokens, self._length_risk
+        prompt_tokens = self.request.prompt_tokens
+        return Situation(
+            prompt_tokens=prompt_tokens,
+            max_tokens=max_tokens,
+            predicted_tokens=known.lengths.predicted_tokens(max_tokens) if known else None,
+            window=parts.engine.window,
+            spent=self._timeline.spent,
+            remaining=self._remaining() - self._decided.margin,
+            length_risk=known,
+            pace=parts.pace.pace(self._decided.time_risk),
+            quality=parts.quality,
+            rho=prompt_tokens / self._prepared.request.prompt_tokens,
+            prior=None if known else parts.recent_lengths.distribution(max_tokens),
+        )
+
+    def _take_prediction(self, grace: float) -> None:
+        """Take the prediction if it is there within ``grace`` s, and was not taken before."""
+        if self._length_risk is not None:
+            return
+        allowed = min(grace, _GRACE_SHARE * self._remaining())
+        lengths = self.prediction.within(max(0.0, allowed))
+        if lengths is not None:
+            self._length_risk = self._parts.coverage.assess(lengths)

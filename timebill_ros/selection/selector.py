@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a prompt's texts to shorter ones that hold what matters to the instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timebill_ros.selection.method import SelectionMethod
+from timebill_ros.selection.passages import split
+
+
+@dataclass(frozen=True, eq=False)
+class RankedTexts:
+    """The passages of a prompt's texts, in the order in which they are to be kept.
+
+    Attributes:
+        passages: in the order of reading; joined by text they are the texts.
+        text_of: shape [passages], which text each passage belongs to.
+        order: shape [passages], indices of passages: those that always stay, then the best.
+        always: how many of them always stay.
+        texts: number of texts.
+    """
+
+    passages: Sequence[str]
+    text_of: NDArray[np.intp]
+    order: NDArray[np.intp]
+    always: int
+    texts: int
+
+    @property
+    def least_share(self) -> float:
+        """The share of the characters that stays whatever is asked for; 1 if nothing can go."""
+        if self.always == len(self.passages):
+            return 1.0
+        reached = self._reached()
+        return float(reached[self.always - 1] / reached[-1]) if self.always else 0.0
+
+    def select(self, share: float) -> tuple[str, ...]:
+        """The texts with at most the share ``share`` of their characters, passages in their order.
+
+        More where what always stays is more.
+        """
+        reached = self._reached()
+        most = share * reached[-1:] + 1e-9  # empty without passages
+        fitting = int(np.searchsorted(reached, most, side="right").sum())
+        kept = np.sort(self.order[: max(fitting, self.always)])
+        texts = [""] * self.texts
+        for index in kept:
+            texts[self.text_of[index]] += self.passages[index]
+        return tuple(texts)
+
+    def _reached(self) -> NDArray[np.int64]:
+        lengths = np.array([len(passage) for passage in self.passages])
+        return np.cumsum(lengths[self.order])
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Ranks a prompt's passages by a method, and says which of them always stay.
+
+    The instruction always stays: the passages that the last ``window`` tokens lie in, or the whole
+    last text where it is shorter. So does the head: those that the first ``head`` tokens lie in.
+    Whatever a chat template puts around the texts is no part of them.
+
+    Attributes:
+        method: scores the passages.
+        window: tokens of the instruction; the engine's observation window.
+        head: tokens of the head.
+    """
+
+    method: SelectionMethod
+    window: int
+    head: int
+
+    def rank(self, texts: Sequence[str], prompt_tokens: int) -> RankedTexts:
+        """Rank the passages of ``texts``, the last of which ends with the instruction.
+
+        ``prompt_tokens`` says how many characters a token has here: tokens are not counted.
+        """
+        pieces = [split(text) for text in texts]
+        passages = [passage for piece in pieces for passage in piece]
+        text_of = np.repeat(np.arange(len(texts)), [len(piece) for piece in pieces])
+        lengths = np.array([len(passage) for passage in passages], dtype=np.int64)
+        per_token = lengths.sum() / max(1, prompt_tokens)
+        first = np.cumsum(lengths) - lengths
+        behind = lengths.sum() - first - lengths
+        in_last = text_of == len(texts) - 1
+        instructs = in_last & (behind < self.window * per_token)
+        always = instructs | (first < self.head * per_token)
+        instruction = "".join(passages[index] for index in np.flatnonzero(instructs))
+        scores = self.method.scores(passages, instruction)
+        # Last key first: what always stays, then the score, then the end of the prompt.
+        order = np.lexsort((-np.arange(len(passages)), -scores, ~always))
+        return RankedTexts(passages, text_of, order, int(always.sum()), len(texts))
