@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,7 +145,7 @@ def test_the_most_urgent_is_prepared_first_and_each_once() -> None:
     queue = filled(jobs)
     taken = list(iter(queue.take_unprepared, None))
     assert_same(taken, by_urgency(jobs))
-    assert not queue.has_unprepared
+    assert not queue.has_unprepared()
     assert not queue.has_prepared
 
 
@@ -189,3 +191,13 @@ def test_only_a_more_urgent_job_displaces_the_least_urgent(times: list[int], dea
     else:
         assert displaced is None
     assert len(queue) == len(jobs) - (displaced is not None)
+
+
+def test_who_prepares_light_jobs_leaves_the_heavy_ones_to_others() -> None:
+    schema = replace(job(1), response_schema="{}")
+    text = replace(job(2), conversation=Conversation("", "x" * 100_000))
+    light = job(3)
+    queue = filled([schema, text, light])
+    assert queue.take_unprepared(light_only=True) is light
+    assert not queue.has_unprepared(light_only=True)
+    assert_same(list(iter(queue.take_unprepared, None)), [schema, text])

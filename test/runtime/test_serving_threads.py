@@ -54,10 +54,10 @@ class Stuck:
     def wait_for_prepared(self, timeout: float) -> None:
         """There is one."""
 
-    def wait_for_unprepared(self, timeout: float) -> None:
+    def wait_for_unprepared(self, timeout: float, *, light_only: bool) -> None:
         """There is none, and nobody waits for it."""
 
-    def prepare_next(self) -> bool:
+    def prepare_next(self, *, light_only: bool) -> bool:
         return False
 
     def serve_next(self) -> bool:

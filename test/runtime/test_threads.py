@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.runtime.clock import MonotonicClock
+from timebill_ros.runtime.outcome import Outcome, Reason
 from timebill_ros.runtime.serving_threads import ServingThreads
 
-from .simulated import Scene
+from .simulated import MS, Scene
 
 PATIENCE = 20.0
 
@@ -48,3 +53,54 @@ def test_closing_while_jobs_run_leaves_none_without_an_outcome() -> None:
     assert scene.server.wait_until_idle(PATIENCE)
     assert thread.stop(PATIENCE)
     assert sorted(o.job.id for o in scene.outcomes) == sorted(j.id for j in jobs)
+
+
+def test_a_schema_that_takes_long_to_prepare_delays_no_other_job() -> None:
+    """The schema is compiled until the test allows it to end, long after the others."""
+    go, ended = threading.Event(), threading.Event()
+
+    def hear(outcome: Outcome) -> None:
+        if outcome.job.id == "behind":
+            ended.set()
+
+    scene = Scene(queue_capacity=10, hear=hear)
+    prepare = scene.engine.prepare
+
+    def prepare_slowly(conversation: Conversation, schema: str = "") -> PreparedRequest:
+        assert not schema or go.wait(PATIENCE)
+        return prepare(conversation, schema)
+
+    scene.engine.prepare = prepare_slowly  # type: ignore[method-assign]
+    threads = ServingThreads()
+    threads.serve(scene.server)
+    scene.server.submit(scene.job("slow", budget_ms=10**9, response_schema="{}"))
+    scene.server.submit(scene.job("slow too", budget_ms=10**9, response_schema="{}"))
+    scene.server.submit(scene.job("behind", budget_ms=2 * 10**9))
+    assert ended.wait(PATIENCE)
+    assert [o.job.id for o in scene.outcomes] == ["behind"]
+    go.set()
+    assert scene.server.wait_until_idle(PATIENCE)
+    assert threads.stop(PATIENCE)
+    assert sorted(o.job.id for o in scene.outcomes) == ["behind", "slow", "slow too"]
+
+
+def test_what_expires_while_it_is_prepared_is_told_at_its_deadline() -> None:
+    """Its preparation ends only after its outcome."""
+    told = threading.Event()
+    scene = Scene(hear=lambda _: told.set(), deadline_clock_over=lambda _: MonotonicClock())
+    prepare = scene.engine.prepare
+
+    def prepare_slowly(conversation: Conversation, schema: str = "") -> PreparedRequest:
+        assert told.wait(PATIENCE)
+        return prepare(conversation, schema)
+
+    scene.engine.prepare = prepare_slowly  # type: ignore[method-assign]
+    threads = ServingThreads()
+    threads.serve(scene.server)
+    now_ns = MonotonicClock().now_ns()
+    job = replace(scene.job("a"), release_ns=now_ns, deadline_ns=now_ns + 50 * MS)
+    scene.server.submit(job)
+    assert told.wait(PATIENCE)
+    assert scene.server.wait_until_idle(PATIENCE)
+    assert threads.stop(PATIENCE)
+    assert scene.overrun("a").reason is Reason.EXPIRED

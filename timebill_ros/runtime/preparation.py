@@ -28,8 +28,17 @@ class PreparedJob:
     max_tokens: int
 
 
+# Characters that are tokenised within some milliseconds.
+_LIGHT = 20_000
+
+
+def is_light(job: Job) -> bool:
+    """Whether preparing it takes a moment only: no schema to compile, no long text to tokenise."""
+    return not job.response_schema and sum(map(len, job.conversation.texts)) <= _LIGHT
+
+
 Prepare = Callable[[Job], PreparedJob]
-"""Called on a thread of its own, beside the engine; raises ``JobStopped`` for a refusal."""
+"""Called on any thread but the engine's; raises ``JobStopped`` for a refusal."""
 
 
 class Preparation:

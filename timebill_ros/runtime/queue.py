@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.preparation import PreparedJob
+from timebill_ros.runtime.preparation import PreparedJob, is_light
 
 # Only this many of the most urgent jobs are prepared: a job far down the queue will wait anyway,
 # and may never run.
@@ -70,18 +70,20 @@ class DeadlineQueue:
         peak, self._peak = self._peak, len(self._entries)
         return peak
 
-    def take_unprepared(self) -> Job | None:
-        """The most urgent job that nobody has prepared, for the caller to do so; it stays here."""
-        for _, _, waiting in reversed(self._entries[-_LOOK_AHEAD:]):
-            if not waiting.taken:
-                waiting.taken = True
-                return waiting.job
-        return None
+    def take_unprepared(self, *, light_only: bool = False) -> Job | None:
+        """The most urgent job that nobody has prepared, for the caller to do so; it stays here.
 
-    @property
-    def has_unprepared(self) -> bool:
+        With ``light_only`` only one that is prepared in a moment.
+        """
+        waiting = self._unprepared(light_only)
+        if waiting is None:
+            return None
+        waiting.taken = True
+        return waiting.job
+
+    def has_unprepared(self, *, light_only: bool = False) -> bool:
         """Whether ``take_unprepared`` would give a job."""
-        return any(not waiting.taken for _, _, waiting in self._entries[-_LOOK_AHEAD:])
+        return self._unprepared(light_only) is not None
 
     def keep_prepared(self, prepared: PreparedJob) -> None:
         """The job is ready to run; one that does not wait here any more is forgotten."""
@@ -130,6 +132,12 @@ class DeadlineQueue:
         jobs = [waiting.job for _, _, waiting in reversed(self._entries)]
         self._entries.clear()
         return jobs
+
+    def _unprepared(self, light_only: bool) -> _Waiting | None:
+        for _, _, waiting in reversed(self._entries[-_LOOK_AHEAD:]):
+            if not waiting.taken and (is_light(waiting.job) or not light_only):
+                return waiting
+        return None
 
     def _index_of(self, job: Job) -> int | None:
         """Where this very job waits; None where it does not."""

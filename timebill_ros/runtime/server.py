@@ -24,7 +24,7 @@ class Server:
     """The one place that knows which jobs are in flight.
 
     ``submit`` and the cancelling methods may be called from any thread and return at once.
-    ``prepare_next`` belongs to one thread, ``serve_next`` to the thread that owns the engine.
+    ``prepare_next`` may be called from several, ``serve_next`` from the one that owns the engine.
 
     A job is in flight from its submission until its terminal outcome. It waits in the queue, or an
     execution has it, never both, and whoever takes it from there announces its outcome: that is
@@ -98,16 +98,22 @@ class Server:
         """Emit REJECTED for a job that was found wanting before it could be submitted."""
         self._tell(self._never_started(job, Reason.REJECTED, detail))
 
-    def wait_for_unprepared(self, timeout: float) -> None:
+    def wait_for_unprepared(self, timeout: float, *, light_only: bool = False) -> None:
         """Return once a job waits to be prepared, after at most ``timeout`` s."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue.has_unprepared, timeout)
+            self._changed.wait_for(
+                lambda: self._queue.has_unprepared(light_only=light_only), timeout
+            )
 
-    def prepare_next(self) -> bool:
-        """Prepare the most urgent job that nobody has prepared; False where none waits."""
+    def prepare_next(self, *, light_only: bool = False) -> bool:
+        """Prepare the most urgent job that nobody has prepared; False where none waits.
+
+        With ``light_only`` only one that is prepared in a moment: a thread that does no other work
+        keeps the heavy ones from delaying the light ones.
+        """
         self._drop_expired()
         with self._lock:
-            job = self._queue.take_unprepared()
+            job = self._queue.take_unprepared(light_only=light_only)
         if job is None:
             return False
         prepared, refusal = self._prepared(job)

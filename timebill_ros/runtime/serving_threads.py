@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The threads that serve: the engine's own, and the one that prepares jobs beside it."""
+"""The threads that serve: the engine's own, and two that prepare jobs beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _IDLE_POLL = 0.2
 
 
 class ServingThreads:
-    """One thread for everything that the engine does, and one that prepares jobs.
+    """One thread for everything that the engine does, and two that prepare jobs.
+
+    One of the two takes only jobs that are prepared in a moment. So a schema that takes seconds to
+    compile does not delay them.
 
     Loading and profiling run on the engine's thread too: compute threads are set and warmed per
     thread, so a profile taken on another one would be of another engine.
@@ -29,7 +32,7 @@ class ServingThreads:
     def __init__(self) -> None:
         """The threads start with their first work."""
         self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._preparation = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preparation")
+        self._preparation = ThreadPoolExecutor(max_workers=2, thread_name_prefix="preparation")
         self._ending = threading.Event()
         self._serving: list[Future[None]] = []
 
@@ -41,13 +44,14 @@ class ServingThreads:
         """Prepare and serve the server's jobs from now on, until ``stop``."""
         self._serving = [
             self._engine.submit(self._serve, server),
-            self._preparation.submit(self._prepare, server),
+            self._preparation.submit(self._prepare, server, light_only=False),
+            self._preparation.submit(self._prepare, server, light_only=True),
         ]
         for serving in self._serving:
             serving.add_done_callback(_tell_failure)
 
     def stop(self, timeout: float) -> bool:
-        """End after the running job; whether both threads ended within ``timeout`` s.
+        """End after the running job; whether all threads ended within ``timeout`` s.
 
         The caller cancels what is in flight first, if it does not want to wait for it.
         """
@@ -61,10 +65,10 @@ class ServingThreads:
             server.wait_for_prepared(_IDLE_POLL)
             server.serve_next()
 
-    def _prepare(self, server: Server) -> None:
+    def _prepare(self, server: Server, *, light_only: bool) -> None:
         while not self._ending.is_set():
-            server.wait_for_unprepared(_IDLE_POLL)
-            server.prepare_next()
+            server.wait_for_unprepared(_IDLE_POLL, light_only=light_only)
+            server.prepare_next(light_only=light_only)
 
 
 def _tell_failure(serving: Future[None]) -> None:
