@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.finish import FinishReason
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
 
 pytestmark = pytest.mark.slow
