@@ -10,7 +10,12 @@ from timebill_ros.engine.attention import AttentionShape
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.lean_decoder import LeanDecoder
-from timebill_ros.engine.lean_weights import layer_weights, rotary_tables, supports
+from timebill_ros.engine.lean_weights import (
+    FullProjection,
+    layer_weights,
+    rotary_tables,
+    supports,
+)
 
 
 @pytest.fixture
@@ -70,3 +75,21 @@ def test_rotary_tables_rotate_as_the_model_does(model):
     rotated = x * cos + x.roll(8, dims=-1) * sin
     expected, _ = apply_rotary_pos_emb(x, x, *model.model.rotary_emb(x, torch.arange(20)[None]))
     torch.testing.assert_close(rotated, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("rows", [12, 13])
+def test_threads_share_the_product_with_a_vector(threads, rows):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(rows, 8, generator=generator)
+    bias, x = torch.randn(rows, generator=generator), torch.randn(8, generator=generator)
+    expected = torch.nn.functional.linear(x, weight, bias)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        project, total = FullProjection(weight, bias), torch.ones(rows)
+        torch.testing.assert_close(project(x), expected)
+        project.add_to(total, x)
+        torch.testing.assert_close(total, 1.0 + expected)
+    finally:
+        torch.set_num_threads(before)

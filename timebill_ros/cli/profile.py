@@ -25,6 +25,7 @@ _PARAMETERS = (
     "model",
     "device",
     "dtype",
+    "weights",
     "threads",
     "max_context",
     "chunk",

@@ -15,6 +15,7 @@ from timebill_ros.engine.errors import UnsupportedModel
 from timebill_ros.engine.kv_cache import KVCache, transformers_view
 from timebill_ros.engine.lean_decoder import LeanDecoder
 from timebill_ros.engine.lean_weights import supports
+from timebill_ros.engine.narrow_weights import WeightKinds, check_kinds
 
 
 class Decoder(Protocol):
@@ -64,16 +65,24 @@ class ModuleDecoder:
 
 
 def make_decoder(
-    checkpoint: Checkpoint, cache: KVCache, queries: QueryWindow, *, lean: bool
+    checkpoint: Checkpoint,
+    cache: KVCache,
+    queries: QueryWindow,
+    *,
+    lean: bool,
+    weights: WeightKinds,
 ) -> Decoder:
     """The lean decoder if it is wanted and supports the model, else the modules.
 
     Raises:
+        SettingError: the weights cannot be kept so.
         UnsupportedModel: the modules do not run over the cache, found by running one token.
     """
     model = checkpoint.model
-    if lean and supports(model):
-        return LeanDecoder(model, cache)
+    lean = lean and supports(model)
+    check_kinds(weights, dtype=checkpoint.dtype, device=checkpoint.device.type, lean=lean)
+    if lean:
+        return LeanDecoder(model, cache, weights.maker(), weights.head_maker())
     decoder = ModuleDecoder(model, cache)
     try:
         decoder.prefill(torch.zeros(1, dtype=torch.long, device=model.device), queries)

@@ -31,9 +31,13 @@ class LeanDecoder:
     """
 
     def __init__(
-        self, model: PreTrainedModel, cache: KVCache, make: MakeProjection = FullProjection
+        self,
+        model: PreTrainedModel,
+        cache: KVCache,
+        make: MakeProjection = FullProjection,
+        make_head: MakeProjection | None = None,
     ) -> None:
-        """``make`` decides how the weights of the linear layers are kept."""
+        """``make`` decides how weights are kept, ``make_head`` of the head, if not the same."""
         config, decoder = model.config, model.model
         self._cache = cache
         self._heads: int = config.num_attention_heads
@@ -43,7 +47,7 @@ class LeanDecoder:
         self._eps: float = config.rms_norm_eps
         self._embedding = decoder.embed_tokens.weight.detach()
         self._norm = decoder.norm.weight.detach()
-        self._head = make(model.lm_head.weight.detach(), None)
+        self._head = (make_head or make)(model.lm_head.weight.detach(), None)
         self._layers = [layer_weights(x, self._heads, self._kv_heads, make) for x in decoder.layers]
         self._cos, self._sin = rotary_tables(model, cache.capacity)
         self._rotary_dim = self._cos.shape[-1]

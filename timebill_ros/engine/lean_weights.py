@@ -41,11 +41,17 @@ class FullProjection(Projection):
 
     def __call__(self, x: Tensor) -> Tensor:
         """See ``Projection``."""
+        if x.dim() == 1 and (parts := _parts(self.weight)) > 1:
+            out = torch.bmm(x.expand(parts, 1, -1), _in_parts(self.weight, parts)).view(-1)
+            return out if self.bias is None else out.add_(self.bias)
         return F.linear(x, self.weight, self.bias)
 
     def add_to(self, total: Tensor, x: Tensor) -> None:
         """See ``Projection``."""
-        if total.dtype == torch.float32:
+        if (parts := _parts(self.weight)) > 1:
+            out = total.view(parts, 1, -1)
+            out.baddbmm_(x.expand(parts, 1, -1), _in_parts(self.weight, parts))
+        elif total.dtype == torch.float32:
             total.addmv_(self.weight, x)
         else:  # narrower types have a much faster kernel behind linear than behind addmv
             total += F.linear(x, self.weight)
@@ -64,6 +70,23 @@ class LayerWeights:
     mlp_norm: Tensor  # [h]
     gate_up: Projection  # h -> 2 f
     down: Projection  # f -> h
+
+
+def _parts(weight: Tensor) -> int:
+    """How many threads share a product with one vector.
+
+    MKL's own product of a float32 matrix and a vector runs on one thread, whatever is set: on two,
+    a batch of two halves takes 5.2 ms where it takes 9.9 (113 MB).
+    """
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return 1
+    threads = torch.get_num_threads()
+    return threads if len(weight) % threads == 0 else 1
+
+
+def _in_parts(weight: Tensor, parts: int) -> Tensor:
+    """A weight [out, in] as a batch [parts, in, out / parts]; a view."""
+    return weight.view(parts, -1, weight.shape[1]).transpose(1, 2)
 
 
 def supports(model: PreTrainedModel) -> bool:

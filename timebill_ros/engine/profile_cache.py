@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -22,21 +19,13 @@ from timebill_ros.budget.fit import (
     read_measurements,
     read_points,
 )
+from timebill_ros.engine.kept_file import DAMAGED, Environment, kept_path, read_kept, write_kept
 from timebill_ros.engine.protocol import MeasurableEngine
 
 _LOG = logging.getLogger(__name__)
 
-Environment = Mapping[str, str | int]
-"""Everything that a profile depends on, by name."""
-
 _FORMAT = 3  # of the file; one of another format is not looked for
 _PACKAGES = ("torch", "transformers", "llguidance", "timebill_ros")
-# What reading a file may raise that is not the profile that was written: RecursionError for nesting
-# that is too deep, OverflowError for numbers that are too large.
-_DAMAGED = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
-    ProfileFitError,
-)  # fmt: skip
 
 
 def describe_environment(engine: MeasurableEngine) -> Environment:
@@ -83,7 +72,7 @@ def recall_or_measure(
     Raises:
         ProfileFitError: no time model follows from what was measured.
     """
-    path = folder / f"profile-{_key(environment)}.json"
+    path = kept_path(folder, "profile", environment)
     kept = recalled = _recall(path, environment)
     if kept is None:
         points = measure()
@@ -95,7 +84,7 @@ def recall_or_measure(
         kept = replace(kept, predictors={**kept.predictors, predictor.name: measured})
     if kept is not recalled:
         try:
-            _keep(path, environment, kept)
+            write_kept(path, environment, asdict(kept))
         except OSError as error:
             _LOG.warning("the profile cannot be kept in %s: %s", path, error)
     if predictor is None:
@@ -108,9 +97,7 @@ def _recall(path: Path, environment: Environment) -> _Kept | None:
         _LOG.info("no profile of this model and machine yet (%s)", path)
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["environment"] != environment:
-            raise ValueError("it was measured in another environment")
+        content = read_kept(path, environment)
         predictors = {
             str(name): read_measurements(rows) for name, rows in content["predictors"].items()
         }
@@ -118,38 +105,11 @@ def _recall(path: Path, environment: Environment) -> _Kept | None:
         fit_time_model(kept.points)
         for measured in predictors.values():
             fit_predictor(measured)
-    except _DAMAGED as error:
+    except (*DAMAGED, ProfileFitError) as error:
         _LOG.warning("profile %s is not used, measuring again: %s", path, _reason(error))
         return None
     _LOG.info("profile recalled from %s", path)
     return kept
-
-
-def _keep(path: Path, environment: Environment, kept: _Kept) -> None:
-    """Write the file whole or not at all, whoever else writes it.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk; nothing is left of it.
-    """
-    content = {"environment": dict(environment), **asdict(kept)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
-    ) as file:
-        part = Path(file.name)
-        try:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-
-
-def _key(environment: Environment) -> str:
-    text = json.dumps(dict(environment), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _reason(error: Exception) -> str:

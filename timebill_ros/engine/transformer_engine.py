@@ -28,6 +28,7 @@ from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.grammar_constraint import GrammarConstraint
 from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.narrow_weights import WeightKinds
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_drawing import time_drawing
 from timebill_ros.engine.profile_structured import structured_answer
@@ -56,6 +57,8 @@ class EngineSettings:
             do not apply.
         stop: strings that end the response and are no part of its text.
         lean: use the lean decoder where it supports the model, else the modules' own forward.
+        weights: how those of linear layers are kept, for prefill and for steps; as the checkpoint
+            has them by default. None, for the fastest, is for ``make_engine`` alone.
     """
 
     max_context: int
@@ -67,6 +70,7 @@ class EngineSettings:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     lean: bool = True
+    weights: WeightKinds | None = field(default_factory=WeightKinds)
 
 
 class TransformerEngine:
@@ -111,6 +115,7 @@ class TransformerEngine:
         self.threads = settings.threads
         self.device = str(checkpoint.device)
         self._checkpoint = checkpoint
+        self._weights = settings.weights or WeightKinds()
         self.sampling = settings.sampling
         self.stop = settings.stop
         tokenizer, eos_tokens = checkpoint.tokenizer, checkpoint.eos_tokens
@@ -125,7 +130,9 @@ class TransformerEngine:
             shape = AttentionShape.of(checkpoint.model)
             self.cache = KVCache(shape, max_context)
             self._queries = QueryWindow(shape, window)
-            self.decoder = make_decoder(checkpoint, self.cache, self._queries, lean=settings.lean)
+            self.decoder = make_decoder(
+                checkpoint, self.cache, self._queries, lean=settings.lean, weights=self._weights
+            )
         self.eviction = PromptEviction(self.cache, self._queries, window, method)
 
     @property
@@ -264,8 +271,9 @@ class TransformerEngine:
         """What its times depend on beside the machine, by name."""
         return {
             "checkpoint": checkpoint_digest(self._checkpoint.folder),
-            "device": _device_name(self._checkpoint.device),
+            "device": device_name(self._checkpoint.device),
             "dtype": str(self._checkpoint.dtype),
+            "weights": str(self._weights),
             "decoder": type(self.decoder).__name__,
             "threads": self.threads,
             "chunk": self.chunk,
@@ -329,7 +337,7 @@ def _check_request(
         raise RequestError(f"prompt tokens must be from 0 to {vocabulary - 1}")
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """The GPU's or the processor's model, for the same weights run at another pace on another."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

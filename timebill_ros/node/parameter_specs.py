@@ -52,11 +52,19 @@ SPECS: dict[str, Spec] = {
     ),
     "device": Spec("Where the model runs.", constraints="cpu, cuda or cuda:N"),
     "dtype": Spec(
-        "Type of the weights and the KV cache; auto is float32 on CPU and bfloat16 on CUDA.",
+        "Type of the activations, the KV cache and, where weights is auto, the weights; auto is "
+        "float32 on CPU and bfloat16 on CUDA.",
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
+    "weights": Spec(
+        "How the weights of linear layers are kept on a CPU: rounded ones are read faster. auto is "
+        "dtype; with dtype auto too, for a model of 50 million weights or more, the faster of "
+        "float32 and bfloat16 for prefill and for steps, by measurement (both are kept in memory "
+        "where they differ).",
+        choices=("auto", "float32", "bfloat16", "int8", "int4"),
+    ),
     "threads": Spec(
-        "CPU threads of the engine; 0: half of the cores it may use, one for a model of under "
+        "CPU threads of the engine; 0: the fastest, by measurement, and one for a model of under "
         "50 million weights.",
         Range(0, 1024),
     ),

@@ -24,6 +24,7 @@ from timebill_ros.engine.checkpoint import load_checkpoint, usable_device
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.fingerprint import checkpoint_digest
+from timebill_ros.engine.narrow_weights import WeightKinds
 from timebill_ros.engine.profile_cache import (
     PredictorProfile,
     describe_environment,
@@ -81,7 +82,7 @@ def load(settings: Settings, progress: Progress) -> Loaded:
         dtype=settings.dtype,
         waiting=lambda: progress(0.01, f"downloading the model {settings.model!r}"),
     )
-    engine = make_engine(checkpoint, engine_settings(settings))
+    engine = make_engine(checkpoint, engine_settings(settings), profile_folder(settings))
     quality, selection = measured_levers(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
     folder, predictor, predictor_name = _predictor_folder(settings), None, ""
@@ -156,7 +157,15 @@ def engine_settings(settings: Settings) -> EngineSettings:
             temperature=settings.temperature, top_p=settings.top_p, seed=settings.seed
         ),
         stop=tuple(settings.stop),
+        weights=_weights(settings),
     )
+
+
+def _weights(settings: Settings) -> WeightKinds | None:
+    """How weights are kept; None for the fastest, where neither they nor their type are set."""
+    if settings.weights != "auto":
+        return WeightKinds(settings.weights, settings.weights)
+    return None if settings.dtype == "auto" else WeightKinds()
 
 
 def _predictor_folder(settings: Settings) -> Path | None:

@@ -19,6 +19,7 @@ class Settings:
     model: str = "embedded"
     device: str = "cpu"
     dtype: str = "auto"
+    weights: str = "auto"
     threads: int = 0
     max_context: int = 0
     chunk: int = 512

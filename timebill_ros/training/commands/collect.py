@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 # Those of the node's parameters that an answer's length depends on, and where it is generated.
 _PARAMETERS = (
-    *("model", "device", "dtype", "threads", "max_context", "chunk"),
+    *("model", "device", "dtype", "weights", "threads", "max_context", "chunk"),
     *("max_tokens", "temperature", "top_p", "seed", "stop"),
 )
 
