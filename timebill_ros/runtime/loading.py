@@ -206,12 +206,13 @@ def _time_model(
 
     predictor_profile = None
     if predictor is not None:
-        predict = _prediction(predictor, engine)
 
         def measure_predictor() -> tuple[Measurement, ...]:
             progress(0.85, "profiling the length predictor")
             return profile_predictor(
-                predict, longest=engine.max_context, limit=_PREDICTOR_SHARE * limit
+                _prediction(predictor, engine),
+                longest=engine.max_context,
+                limit=_PREDICTOR_SHARE * limit,
             )
 
         predictor_profile = PredictorProfile(predictor_name, measure_predictor)
@@ -256,12 +257,13 @@ def _prediction(
 
     The words are cut in proportion: encoding or decoding them would be timed with the predictor.
     """
-    ids = engine.prepare(Conversation("", _WORDS)).prompt_ids
+    words = _WORDS[: engine.max_prompt_chars]
+    ids = engine.prepare(Conversation("", words)).prompt_ids
 
     def predict(tokens: int) -> LengthDistribution:
         share = tokens / len(ids)
         times = math.ceil(share)
-        text = (_WORDS * times)[: round(len(_WORDS) * share)]
+        text = (words * times)[: round(len(words) * share)]
         return predictor.predict(text, (list(ids) * times)[:tokens], None)
 
     return predict
