@@ -82,7 +82,7 @@ class Execution:
         outcome: Outcome
         try:
             outcome = self._ended()
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - whatever a part raises ends this job alone
             _LOG.exception("%s failed", self.job.id)
             outcome = self.overrun(Reason.FAILED, f"{type(failure).__name__}: {failure}")
         self._planning.prediction.cancel()
@@ -269,7 +269,7 @@ class Execution:
             return
         try:
             self._observer(self._partial)
-        except Exception:
+        except Exception:  # noqa: BLE001 - who watches a job must not end it
             _LOG.exception("%s: its partial response could not be shown", self.job.id)
             self._observer = None
 
@@ -293,7 +293,7 @@ class Execution:
             return "", 0
         try:
             return self._parts.engine.text(), self._parts.engine.response_tokens
-        except Exception:
+        except Exception:  # noqa: BLE001 - an overrun comes out of a broken engine too
             _LOG.exception("%s: the engine cannot tell its partial text", self.job.id)
             return "", 0
 
@@ -301,7 +301,7 @@ class Execution:
         """Nothing of the request goes on, wherever the engine runs it."""
         try:
             self._parts.engine.abort()
-        except Exception:
+        except Exception:  # noqa: BLE001 - an outcome comes out of a broken engine too
             _LOG.exception("%s: the engine could not give it up", self.job.id)
 
     def _observe(self) -> None:

@@ -266,14 +266,14 @@ class Server:
             return self._prepare(job), None
         except JobStopped as stop:
             return None, stop
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - whatever preparing raises ends this job alone
             _LOG.exception("%s could not be prepared", job.id)
             return None, JobStopped(Reason.FAILED, f"{type(failure).__name__}: {failure}")
 
     def _observer_of(self, job: Job) -> Observer | None:
         try:
             return self._observe(job)
-        except Exception:
+        except Exception:  # noqa: BLE001 - who watches a job must not end it
             _LOG.exception("%s: nobody can watch it", job.id)
             return None
 
@@ -320,7 +320,7 @@ class Server:
     def _tell(self, outcome: Outcome) -> None:
         try:
             self._emit(outcome)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one outcome that is not told must not cost another
             _LOG.exception("%s: its outcome could not be announced", outcome.job.id)
 
     def _never_started(self, job: Job, reason: Reason, detail: str) -> Overrun:
