@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the node that answers instructions in time, and brings it to active."""
+"""Starts the node that answers instructions in time, and brings it to active.
 
+The launch ends with an error where the process ends before it is a node. Where another node has its
+name already, it says so and waits until that one is gone.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
-    GroupAction,
     LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
+    TimerAction,
 )
-from launch.conditions import IfCondition
-from launch.event_handlers import OnProcessStart
+from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.ros_adapters import get_ros_node
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
@@ -52,6 +58,16 @@ NOT_CONFIGURED = (
     "configure again (ros2 lifecycle set); it will be activated."
 )
 AS_IN_FILE = "empty: as in param_file"
+TRUE = ("true", "1")
+Entities = list[LaunchDescriptionEntity]
+TAKEN = (
+    "A node {} is there already: this one is configured once that one is gone. End that one, or "
+    "start this one under another node_name, namespace or ROS_DOMAIN_ID."
+)
+# How soon the node is looked for again, and how long it has to learn of our end of its topic, s.
+LOOK, SETTLING = 0.1, 0.3
+# A node that is seen in the first looks is hardly ours yet; after the last it is taken for it.
+EARLY, DOUBTFUL = 10, 300
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -66,6 +82,11 @@ def arguments() -> list[DeclareLaunchArgument]:
             "param_file",
             default_value=PARAM_FILE,
             description="Parameter file of the node; empty: the defaults built into it.",
+        ),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value="",
+            description="Another name of param_file, over which it wins; empty: that one.",
         ),
         DeclareLaunchArgument(
             "preset",
@@ -131,6 +152,21 @@ def arguments() -> list[DeclareLaunchArgument]:
             description="Whether the node is configured and activated once it runs.",
         ),
         DeclareLaunchArgument(
+            "shutdown_on_failure",
+            default_value="false",
+            description="Whether the launch ends, with exit code 1, where the node cannot be "
+            "configured, or dies and is not respawned.",
+        ),
+        DeclareLaunchArgument(
+            "use_respawn",
+            default_value="false",
+            description="Whether a node that died is started again, and with autostart configured "
+            "and activated again.",
+        ),
+        DeclareLaunchArgument(
+            "respawn_delay", default_value="2.0", description="Time before that, s."
+        ),
+        DeclareLaunchArgument(
             "log_level",
             default_value="",
             description="debug, info, warn, error or fatal; empty: ROS's default.",
@@ -138,7 +174,7 @@ def arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
-def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+def start(context: LaunchContext) -> Entities:
     """The node and what brings it to active; arguments that are empty have no effect."""
     given = {
         argument.name: value
@@ -146,7 +182,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if (value := LaunchConfiguration(argument.name).perform(context))
     }
     node = llm_node(given, context)
-    return [autostart(node), node]
+    get_ros_node(context)  # which discovers others from here on
+    return [*Startup(node, given).handlers(), node]
 
 
 def llm_node(given: dict[str, str], context: LaunchContext) -> LifecycleNode:
@@ -159,6 +196,8 @@ def llm_node(given: dict[str, str], context: LaunchContext) -> LifecycleNode:
         parameters=parameters(given, Path(PRESETS.perform(context))),
         remappings=remappings(given),
         ros_arguments=["--log-level", given["log_level"]] if "log_level" in given else None,
+        respawn=is_true(given, "use_respawn"),
+        respawn_delay=float(given.get("respawn_delay", 0.0)),
         output="screen",
     )
 
@@ -179,9 +218,10 @@ def parameters(given: dict[str, str], presets: Path) -> list[str | dict[str, Par
     Raises:
         FileNotFoundError: launch itself would only warn of a missing file, and go on without it.
     """
-    file = given.get("param_file")
+    name = "params_file" if "params_file" in given else "param_file"
+    file = given.get(name)
     if file and not Path(file).is_file():
-        raise FileNotFoundError(f"param_file: there is no file {file!r}")
+        raise FileNotFoundError(f"{name}: there is no file {file!r}")
     preset = preset_file(given["preset"], presets) if "preset" in given else None
     overrides = {
         parameter: ParameterValue(LaunchConfiguration(name), value_type=value_type)
@@ -204,30 +244,103 @@ def preset_file(name: str, presets: Path) -> str:
     return str(files[name])
 
 
-def autostart(node: LifecycleNode) -> GroupAction:
-    """Configures the node when its process runs, then activates it.
+def is_true(given: dict[str, str], argument: str) -> bool:
+    """Whether a yes-or-no argument says yes."""
+    return given.get(argument, "").lower() in TRUE
 
-    Each once: what a user does with the node's lifecycle later is not undone, and a configuration
-    that failed is not tried again, since it would fail again.
+
+class Startup:
+    """Brings the node to active each time that its process starts, and tells what went wrong.
+
+    Each transition once a start: what a user does with the node's lifecycle later is not undone,
+    and a configuration that failed is not tried again, since it would fail again.
     """
-    configure = OnProcessStart(
-        target_action=node, on_start=[change_state(node, Transition.TRANSITION_CONFIGURE)]
-    )
-    activate = OnStateTransition(
-        target_lifecycle_node=node,
-        start_state="configuring",
-        goal_state="inactive",
-        entities=[change_state(node, Transition.TRANSITION_ACTIVATE)],
-        handle_once=True,
-    )
-    failed = OnStateTransition(
-        target_lifecycle_node=node,
-        start_state="configuring",
-        goal_state="unconfigured",
-        entities=[LogInfo(msg=NOT_CONFIGURED)],
-    )
-    handlers = [RegisterEventHandler(handler) for handler in (configure, activate, failed)]
-    return GroupAction(handlers, condition=IfCondition(LaunchConfiguration("autostart")))
+
+    def __init__(self, node: LifecycleNode, given: dict[str, str]) -> None:
+        """What is to be done, as the arguments want it."""
+        self._node = node
+        self._autostart = is_true(given, "autostart")
+        self._strict = is_true(given, "shutdown_on_failure")
+        self._respawns = is_true(given, "use_respawn")
+        self._starts = 0
+        self._running = self._seen = self._to_activate = False
+        self._doubted = self._told = False
+
+    def handlers(self) -> list[RegisterEventHandler]:
+        """What is to be called, and when."""
+        node = self._node
+        changed = partial(OnStateTransition, target_lifecycle_node=node, start_state="configuring")
+        events = (
+            OnProcessStart(target_action=node, on_start=calling(self._started)),
+            OnProcessExit(target_action=node, on_exit=calling(self._ended)),
+            changed(goal_state="inactive", entities=calling(self._configured)),
+            changed(goal_state="unconfigured", entities=calling(self._failed)),
+        )
+        return [RegisterEventHandler(handler) for handler in events]
+
+    def _started(self, context: LaunchContext) -> Entities:
+        self._running, self._to_activate = True, self._autostart
+        self._seen = self._doubted = self._told = False
+        self._starts += 1
+        return self._look(context, self._starts, 1)
+
+    def _look(self, context: LaunchContext, start: int, number: int) -> Entities:
+        """Configure the node once it is there, alone, and its transitions can be heard.
+
+        One that is missed never comes again, and a transition that is asked for under a name that
+        two nodes have reaches both.
+        """
+        if not self._running or start != self._starts:
+            return []
+        name, ros = self._node.node_name, get_ros_node(context)
+        nodes = ros.get_node_names_and_namespaces()
+        there = [f"{place.rstrip('/')}/{own}" for own, place in nodes].count(name)
+        self._doubted = there == 1 and (self._doubted or number <= EARLY)
+        ours = there == 1 and (not self._doubted or number > DOUBTFUL)
+        if ours and ros.count_publishers(f"{name}/transition_event") > 0:
+            self._seen = True
+            configure = change_state(self._node, Transition.TRANSITION_CONFIGURE)
+            return [TimerAction(period=SETTLING, actions=[configure])] if self._autostart else []
+        again = [OpaqueFunction(function=self._look, args=[start, number + 1])]
+        actions = [TimerAction(period=LOOK, actions=again)]
+        if there > 1 and not self._told:
+            self._told, self._seen = True, True
+            actions.append(LogInfo(msg=TAKEN.format(name)))
+        return actions
+
+    def _configured(self, context: LaunchContext) -> Entities:
+        activate, self._to_activate = self._to_activate, False
+        return [change_state(self._node, Transition.TRANSITION_ACTIVATE)] if activate else []
+
+    def _failed(self, context: LaunchContext) -> Entities:
+        """Say what to do; the node itself logs why.
+
+        Raises:
+            RuntimeError: the launch is to end.
+        """
+        if self._strict:
+            raise RuntimeError(f"{self._node.node_name} cannot be configured, its log says why")
+        return [LogInfo(msg=NOT_CONFIGURED)] if self._to_activate else []
+
+    def _ended(self, context: LaunchContext) -> None:
+        """Judge the end of the process.
+
+        Raises:
+            RuntimeError: it ended by itself, and the launch is to end too.
+        """
+        self._running = False
+        status, name = context.locals.event.returncode, self._node.node_name
+        if context.is_shutdown or status == 0 or (self._respawns and self._seen):
+            return
+        if not self._seen:
+            raise RuntimeError(f"{name} ended with exit code {status} before it was a node")
+        if self._strict:
+            raise RuntimeError(f"{name} died with exit code {status}")
+
+
+def calling(function: Callable[[LaunchContext], Entities | None]) -> list[OpaqueFunction]:
+    """What launch wants for a function that is to be called with its context."""
+    return [OpaqueFunction(function=function)]
 
 
 def change_state(node: LifecycleNode, transition_id: int) -> EmitEvent:

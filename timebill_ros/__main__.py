@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from timebill_ros.node.command_line import package_version
 
 MODULES = {
     "llm_node": "timebill_ros.node.main",
@@ -35,6 +38,9 @@ def main() -> int | None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(f"usage: timebill_ros NAME [argument ...]\n\nNAME is one of: {names}")
         return 0 if len(sys.argv) > 1 else 2
+    if sys.argv[1] == "--version":
+        print(f"timebill_ros {package_version()}")
+        return 0
     name = sys.argv.pop(1)
     if name not in MODULES:
         print(f"timebill_ros: no executable {name!r}; there are: {names}", file=sys.stderr)
@@ -43,7 +49,7 @@ def main() -> int | None:
     try:
         command: Callable[[], int | None] = importlib.import_module(MODULES[name]).main
         return command()
-    except ModuleNotFoundError as missing:
+    except ImportError as missing:
         if missing.name is None or (advice := _advice(missing.name)) is None:
             raise
         print(f"timebill_ros: {advice}", file=sys.stderr)
@@ -52,6 +58,8 @@ def main() -> int | None:
 
 def _advice(missing: str) -> str | None:
     """What to do about a module that is not there; None where it should be."""
+    if missing == __package__ and importlib.util.find_spec("timebill_ros.msg") is None:
+        missing = "timebill_ros.msg"  # that was to be imported from it
     if missing in _GENERATED:
         folder = Path(__file__).parent
         return f"{folder} is a source folder without messages: python -P finds the installed one"

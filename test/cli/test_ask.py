@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,11 +26,12 @@ TIMEOUT = 120.0
 PARAMETERS = {"max_context": 2048, "chunk": 128, "threads": 1, "profile_seconds": 5.0}
 
 
-def run_ask(domain: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_ask(domain: int, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a user runs it."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "timebill_ros", "ask", *arguments],
         env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+        input=input,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
@@ -103,6 +106,30 @@ def test_a_schema_is_read_from_its_file(stand_in: tuple[StandIn, int], tmp_path:
 
 
 @pytest.mark.e2e
+def test_a_node_whose_action_was_remapped_is_reached(stand_in: tuple[StandIn, int]) -> None:
+    """The stand-in is at its own names: the command is told of others, and where they lead."""
+    rules = ["-r", "/other/instruct:=/llm/instruct"]
+    rules += ["-r", "/other/input/instruction:=/llm/input/instruction"]
+    done = run_ask(stand_in[1], "one two", "--node", "/other", "--ros-args", *rules)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "one two\n"
+
+
+@pytest.mark.e2e
+def test_a_conversation_is_read_from_a_file_and_the_instruction_from_standard_input(
+    stand_in: tuple[StandIn, int], tmp_path: Path
+) -> None:
+    turns = [("system", "be brief"), ("user", "hello"), ("assistant", "hi")]
+    path = tmp_path / "turns.json"
+    path.write_text(json.dumps([{"role": r, "content": c} for r, c in turns]))
+    done = run_ask(stand_in[1], "-", "--messages", str(path), input="go on")
+    assert done.returncode == 0, done.stderr
+    [instruction] = stand_in[0].instructions
+    assert (instruction.system, instruction.prompt) == ("be brief", "go on")
+    assert [(m.role, m.content) for m in instruction.messages] == turns[1:]
+
+
+@pytest.mark.e2e
 def test_an_interrupt_cancels_and_shows_what_there_was(stand_in: tuple[StandIn, int]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "timebill_ros", "ask", "so wait"],
@@ -125,10 +152,12 @@ def test_an_interrupt_cancels_and_shows_what_there_was(stand_in: tuple[StandIn, 
     [
         (["a", "a b", "a b c"], "a b c\n"),
         (["", "a"], "a\n"),
-        (["a b", "a"], "a b\n"),
+        (["a b", "a"], "a b\na\n"),
         (["a b", "a", "a b c"], "a b c\n"),
         (['{"a": 1, "b', '{"a": 1}'], '{"a": 1, "b\n{"a": 1}\n'),
-        ([], ""),
+        (["a b", None], "a b\n"),
+        (["a b", ""], "a b\n"),
+        ([""], ""),
         (["go\n\tleft", "go\n\tleft\x1b[2J\x07 é"], "go\n\tleft\\x1b[2J\\x07 é\n"),
     ],
 )
@@ -136,16 +165,30 @@ def test_a_growing_text_is_printed_once(
     capsys: pytest.CaptureFixture[str], shown: list[str], printed: str
 ) -> None:
     text = ask.GrowingText()
-    for part in shown:
+    *parts, answer = shown
+    for part in parts:
         text.show(part)
-    text.end()
+    text.end(answer)
     assert capsys.readouterr().out == printed
+
+
+def test_an_answer_that_was_cut_back_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """As anytime leaves it at the deadline: what was shown goes on beyond the answer."""
+    text = ask.GrowingText()
+    text.show("Stop. Then turn le")
+    text.end("Stop.")
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == "Stop."
+    assert "cut back at its end" in printed.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required: prompt"),
+        ([], "there is no instruction"),
+        (["stop", "--messages", "/does/not/exist.json"], "/does/not/exist.json cannot be read"),
+        (["stop", "--ros-args", "-r", "nonsense"], "--ros-args: "),
+        (["stop", "--max-tokens", "many"], "not a positive number of tokens"),
         (["stop", "--schema", "/does/not/exist.json"], "/does/not/exist.json cannot be read"),
         (["stop", "--budget", "0"], "'0' is no time above 0"),
         (["stop", "--budget", "nan"], "'nan' is no time above 0"),
@@ -161,11 +204,48 @@ def test_a_bad_argument_is_named(
     assert message in capsys.readouterr().err
 
 
+USER, ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "file", "turns", "expected"),
+    [
+        ("a", None, None, ("a", [])),
+        (None, "a", None, ("a", [])),
+        ("c", None, [USER, ASSISTANT], ("c", [USER, ASSISTANT])),
+        (None, None, [USER, ASSISTANT, USER], ("a", [USER, ASSISTANT])),
+    ],
+)
+def test_the_instruction_and_the_turns_before_it(
+    prompt: str | None, file: str | None, turns: object, expected: object
+) -> None:
+    assert ask.conversation(prompt, file, turns and json.dumps(turns)) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "file", "messages", "fault"),
+    [
+        ("a", "a", None, "given twice"),
+        (None, None, None, "there is no instruction"),
+        (None, None, json.dumps([USER, ASSISTANT]), "there is no instruction"),
+        ("a", None, "[", "--messages: not JSON"),
+        ("a", None, "{}", "--messages: not an array"),
+        ("a", None, '[{"role": "user"}]', "--messages: turn 1 is not"),
+        ("a", None, '[{"role": "user", "content": 3}]', "--messages: turn 1 is not"),
+    ],
+)
+def test_a_bad_conversation_is_named(
+    prompt: str | None, file: str | None, messages: str | None, fault: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(fault)):
+        ask.conversation(prompt, file, messages)
+
+
 def test_a_system_message_may_lie_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "scene.txt").write_text("o1 s2 car ;")
-    assert ask._text_or_file(str(tmp_path / "scene.txt")) == "o1 s2 car ;"
+    assert ask.text_or_file(str(tmp_path / "scene.txt")) == "o1 s2 car ;"
     for text in ("", "o1 s2 car ;", str(tmp_path), "a" * 10_000, "with \0 in it"):
-        assert ask._text_or_file(text) == text
+        assert ask.text_or_file(text) == text
 
 
 def test_the_account_has_what_there_is() -> None:
@@ -174,10 +254,19 @@ def test_the_account_has_what_there_is() -> None:
         "400), time 0.353 s (predicted 0.371, worst case 0.512), queued 0.020 s, prefill 0.210 s, "
         "predict 0.004 s, evict 0.003 s, decode 0.140 s, slack +0.135 s"
     )
-    assert "(unpredicted, planned for 400)" in ask.account(UNPREDICTED)
+    assert "(no prediction, planned for 400)" in ask.account(UNPREDICTED)
     assert ANSWERED.plan is not None
     risky = replace(ANSWERED, plan=replace(ANSWERED.plan, planned_tokens=112, risk=0.05))
-    assert "(predicted 96, planned for 112 at a risk of 0.050)" in ask.account(risky)
+    told = "(predicted 96, planned for 112, 5.0% of answers are longer)"
+    assert told in ask.account(risky)
+    assert UNPREDICTED.plan is not None
+    longest = replace(UNPREDICTED, plan=replace(UNPREDICTED.plan, risk=0.0))
+    told = "(no prediction, planned for 400, the most that it may have)"
+    assert told in ask.account(longest)
+    beyond = replace(ANSWERED, plan=replace(ANSWERED.plan, feasible=False, wcet=21.6))
+    told = "worst case 21.600, more than the budget left: no plan could promise it)"
+    assert told in ask.account(beyond)
+    assert ask.account(replace(ANSWERED, truncated=True)).startswith("[in time, truncated], ")
     scored = replace(ANSWERED, plan=replace(ANSWERED.plan, score=97.6))
     assert "alpha 0.42 (where answers score 98 of 100)," in ask.account(scored)
     weighed = replace(ANSWERED, plan=replace(ANSWERED.plan, rho=0.25, expected_score=91.2))

@@ -23,7 +23,7 @@ FAILED = replace(EXPIRED, id="x", ending=Ending.FAILED, detail="out of memory")
 
 @pytest.mark.parametrize("records", [[EVICTED, WHOLE, EXPIRED], [WHOLE, EXPIRED, EVICTED, WHOLE]])
 def test_a_run_with_all_kinds_is_good(records: list[Record]) -> None:
-    demo._check(records, 0.95)
+    demo.check(records, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_run_with_all_kinds_is_good(records: list[Record]) -> None:
 )
 def test_what_is_missing_or_wrong_is_named(records: list[Record], missing: str) -> None:
     with pytest.raises(demo.DemoFailed, match=re.escape(missing)):
-        demo._check(records, 0.95)
+        demo.check(records, 0.95)
 
 
 def test_a_node_that_does_not_configure_is_told_with_its_log(

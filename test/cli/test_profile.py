@@ -69,7 +69,7 @@ def test_a_bad_argument_is_named(
 
 def test_what_a_profile_depends_on_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Settings] = []
-    monkeypatch.setattr(profile, "_measured", lambda settings: asked.append(settings) or (FIT, 600))
+    monkeypatch.setattr(profile, "measured", lambda settings: asked.append(settings) or (FIT, 600))
     arguments = "--temperature 0.7 --eviction-method random --kernel 7 --window 32"
     assert profile.main(arguments.split()) == 0
     assert profile.main([]) == 0
@@ -93,8 +93,8 @@ def test_a_new_measurement_takes_the_place_of_the_kept_one(
         Path(settings.profile_cache, "profile-1.json").write_text("new")
         return FIT, 1000
 
-    monkeypatch.setattr(profile, "_measured", measured)
-    assert profile._measure_anew(Settings(profile_cache=str(tmp_path))) == (FIT, 1000)
+    monkeypatch.setattr(profile, "measured", measured)
+    assert profile.measure_anew(Settings(profile_cache=str(tmp_path))) == (FIT, 1000)
     kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert kept == {"profile-1.json": "new", "profile-2.json": "another model's"}
 
@@ -102,7 +102,7 @@ def test_a_new_measurement_takes_the_place_of_the_kept_one(
 def test_a_saved_time_model_is_the_one_that_replay_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(profile, "_measured", lambda settings: (FIT, 600))
+    monkeypatch.setattr(profile, "measured", lambda settings: (FIT, 600))
     assert profile.main(["--save", str(tmp_path / "model.json")]) == 0
     assert load_time_model(tmp_path / "model.json") == FIT.model
     assert profile.main(["--save", str(tmp_path / "nowhere" / "model.json")]) == 1

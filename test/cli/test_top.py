@@ -75,11 +75,19 @@ def test_a_snapshot_is_printed_where_there_is_no_terminal(
     assert "last outcomes" not in printed
 
 
+@pytest.mark.usefixtures("node")
+def test_topics_are_remapped_as_ros_arguments_say(capsys: pytest.CaptureFixture[str]) -> None:
+    """The stand-in is at its own names, where the command is told not to listen."""
+    rule = ["--ros-args", "-r", "/diagnostics:=/elsewhere"]
+    assert top.main(["--once", "--wait", "0.5", *rule]) == 1
+    assert "said nothing on /diagnostics" in capsys.readouterr().err
+
+
 def test_outcomes_are_taken_and_late_is_none(node: StandIn, domain: int) -> None:
     with Session("watcher", domain) as session:
         watch = top.Watch("/llm", session)
         assert watch.wait_for_node(TIMEOUT)
-        heard = watch.dashboard._records
+        heard = watch.dashboard.outcomes
         assert session.spin_until(lambda: len(heard) > 2, TIMEOUT)
         assert {record.id for record in heard} == {"answered"}
         assert watch.silence == 0.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription, LaunchService
+from launch import Action, LaunchContext, LaunchDescription, LaunchService
 from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
@@ -46,6 +47,8 @@ def run(
     until: str,
     then: Callable[[LaunchContext], None] = lambda context: None,
     quiet: float = 0.0,
+    times: int = 1,
+    before: Sequence[Action] = (),
 ) -> Run:
     """Launch until the node is there, look around, and shut down.
 
@@ -54,15 +57,22 @@ def run(
         arguments: its arguments.
         until: the state that the node is to reach; "started" before the first one.
         then: called there.
-        quiet: how long to go on from there, s.
+        quiet: how long to go on from the last time there, s.
+        times: how often the node is to reach it.
+        before: what the launch does before it includes the file.
     """
     seen = Run()
+    visits = count(1)
 
     def reached(context: LaunchContext, state: str) -> list[TimerAction]:
         if state != until:
             return []
         seen.arrived = True
-        then(context)
+        visit = next(visits)
+        if visit <= times:
+            then(context)
+        if visit != times:
+            return []
         return [TimerAction(period=quiet, actions=[Shutdown(reason="the test is done")])]
 
     def note_state(context: LaunchContext) -> list[TimerAction]:
@@ -80,6 +90,7 @@ def run(
         LaunchDescription(
             [
                 *(RegisterEventHandler(handler) for handler in (started, changed, ended)),
+                *before,
                 IncludeLaunchDescription(
                     AnyLaunchDescriptionSource(str(file)),
                     launch_arguments=arguments.items(),

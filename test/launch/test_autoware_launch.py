@@ -17,7 +17,9 @@ pytest.importorskip("launch_xml", reason="launch's XML front-end comes with ROS 
 
 from launch import LaunchContext
 from launch.launch_description_sources import AnyLaunchDescriptionSource
+from launch_ros.actions import SetParameter
 from launch_ros.ros_adapters import get_ros_node
+from rclpy.parameter_client import AsyncParameterClient
 
 from .launching import Run, run, wait_for
 
@@ -93,8 +95,15 @@ def test_node_and_adapter_come_up_wired(
         clients = dict(ros.get_client_names_and_types_by_node(names.adapter, names.namespace))
         assert clients.keys() >= CALLED
 
+        # What is set for all nodes reaches both.
+        for node in (names.llm, f"{names.namespace.rstrip('/')}/{names.adapter}"):
+            answer = AsyncParameterClient(ros, node).get_parameters(["use_sim_time"])
+            wait_for(answer.done)
+            assert answer.result().values[0].bool_value
+
     arguments = {"llm_param_file": param_file(), **names.arguments}
-    seen = run(LAUNCH_FILE, arguments, until="active", then=look)
+    before = [SetParameter("use_sim_time", True)]
+    seen = run(LAUNCH_FILE, arguments, until="active", then=look, before=before)
     assert seen == Run(
         states=["configuring", "inactive", "activating", "active"],
         arrived=True,

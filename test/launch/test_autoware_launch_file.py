@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -56,6 +57,17 @@ def test_both_nodes_get_their_names_and_find_each_other_by_them() -> None:
     joined = {remap.get("to") for remap in NODE.findall("remap")}
     topics = ("input/instruction", "output/response", "output/overrun")
     assert {f"$(var llm_node_name)/{topic}" for topic in topics} <= joined
+
+
+def test_a_clock_that_is_set_for_all_nodes_stands_unless_the_launch_is_told() -> None:
+    """A parameter of a node would win over it, whatever its value is."""
+    assert ARGUMENTS["use_sim_time"].get("default") == ""
+    [clock] = [p for p in NODE.findall("param") if "use_sim_time" in (p.get("name") or "")]
+    expression = clock.get("name").removeprefix('$(eval "').removesuffix('")')
+    given, empty = (expression.replace("$(var use_sim_time)", value) for value in ("true", ""))
+    assert ast.literal_eval(expression.partition(" if ")[0]) == "use_sim_time"
+    assert eval(given) == "use_sim_time"
+    assert eval(empty) != "use_sim_time"
 
 
 def test_the_executable_is_the_package_s_own() -> None:

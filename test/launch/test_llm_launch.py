@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import runpy
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with ROS 2, not from PyPI")
@@ -18,6 +22,8 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.srv import GetState
 from rclpy.parameter_client import AsyncParameterClient
 
+from timebill_ros.client.session import Session
+
 from .launching import Run, run, wait_for
 
 SOURCE_TREE = Path(__file__).resolve().parents[2]
@@ -25,6 +31,7 @@ LAUNCH_FILE = SOURCE_TREE / "launch" / "llm.launch.py"
 LAUNCH_FILES = [LAUNCH_FILE, LAUNCH_FILE.with_name("llm.launch.xml")]
 ARGUMENTS = {
     "param_file",
+    "params_file",
     "preset",
     "model",
     "device",
@@ -38,6 +45,9 @@ ARGUMENTS = {
     "output_partial",
     "instruct",
     "autostart",
+    "shutdown_on_failure",
+    "use_respawn",
+    "respawn_delay",
     "log_level",
 }
 # Long enough for a second attempt to show, s.
@@ -53,8 +63,46 @@ def test_the_documented_arguments_are_declared(file: Path) -> None:
     assert all(argument.description for argument in declared)
 
 
-def test_a_parameter_file_that_does_not_exist_ends_the_launch() -> None:
-    assert run(LAUNCH_FILE, {"param_file": "/nowhere.yaml"}, until="active").launch_exit_code == 1
+@pytest.mark.parametrize("argument", ["param_file", "params_file"])
+def test_a_parameter_file_that_does_not_exist_ends_the_launch(argument: str) -> None:
+    assert run(LAUNCH_FILE, {argument: "/nowhere.yaml"}, until="active").launch_exit_code == 1
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "arguments", [{"log_level": "loud"}, {"param_file": ""}, {"params_file": ""}], ids=str
+)
+def test_a_node_that_dies_before_it_is_one_ends_the_launch(
+    arguments: dict[str, str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("/**: [")
+    given = {name: value or str(broken) for name, value in arguments.items()}
+    seen = run(LAUNCH_FILE, given, until="active")
+    assert not seen.arrived
+    assert seen.states == []
+    assert seen.launch_exit_code == 1
+
+
+@pytest.mark.e2e
+def test_a_name_that_is_taken_is_told_and_waited_for(
+    param_file: Callable[..., str],
+) -> None:
+    """The other node of the name goes as soon as launch has said that it is there."""
+    other = Session("llm", int(os.environ["ROS_DOMAIN_ID"]))
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "A node /llm is there already" in record.getMessage():
+                other.close()
+                logger.removeHandler(self)
+
+    logger = logging.getLogger("launch.user")
+    logger.addHandler(told := Told())
+    seen = run(LAUNCH_FILE, {"param_file": param_file()}, until="active")
+    assert told not in logger.handlers
+    assert seen.arrived
+    assert seen.states == ["configuring", "inactive", "activating", "active"]
 
 
 def test_a_preset_that_does_not_exist_ends_the_launch_naming_those_that_do() -> None:
@@ -149,6 +197,36 @@ def test_a_configuration_that_fails_is_not_tried_again(param_file: Callable[...,
     assert seen == Run(
         states=["configuring", "unconfigured"], arrived=True, exit_codes=[0], launch_exit_code=0
     )
+
+
+@pytest.mark.e2e
+def test_a_configuration_that_fails_ends_the_launch_where_it_is_to(
+    param_file: Callable[..., str],
+) -> None:
+    arguments = {"param_file": param_file(alpha_max=1.5), "shutdown_on_failure": "true"}
+    seen = run(LAUNCH_FILE, arguments, until="active")
+    assert (seen.states, seen.arrived) == (["configuring"], False)
+    assert seen.launch_exit_code == 1
+
+
+@pytest.mark.e2e
+def test_a_node_that_died_is_respawned_and_started_again(param_file: Callable[..., str]) -> None:
+    killed = []
+
+    def kill(context: LaunchContext) -> None:
+        """The first time; the second one is shut down in order."""
+        children = psutil.Process().children()
+        [process] = [child for child in children if "llm_node" in " ".join(child.cmdline())]
+        if not killed:
+            process.kill()
+        killed.append(process.pid)
+
+    arguments = {"param_file": param_file(), "use_respawn": "true", "respawn_delay": "0.1"}
+    seen = run(LAUNCH_FILE, arguments, until="active", then=kill, times=2)
+    assert seen.states == ["configuring", "inactive", "activating", "active"] * 2
+    assert seen.exit_codes == [-signal.SIGKILL, 0]
+    assert len(set(killed)) == 2
+    assert seen.launch_exit_code == 0
 
 
 @pytest.mark.e2e

@@ -17,6 +17,7 @@ from timebill_ros.__main__ import MODULES
 from timebill_ros.action import Instruct
 from timebill_ros.client.session import Session, free_domain
 from timebill_ros.node import instruct_action, instruction_service, llm_node
+from timebill_ros.node import topics as node_topics
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
 
@@ -58,7 +59,7 @@ def declared() -> dict[str, dict[str, ast.expr]]:
 
 
 def test_every_argument_has_a_default_and_a_description() -> None:
-    assert len(declared()) == 15
+    assert len(declared()) == 19
     assert all({"default_value", "description"} <= said.keys() for said in declared().values())
 
 
@@ -73,7 +74,8 @@ def test_arguments_override_parameters_that_exist_with_their_types() -> None:
 
 def test_arguments_remap_the_topics_that_the_node_has() -> None:
     topics = ast.literal_eval(constant("TOPICS"))
-    used = {text for text in strings(instruction_service.__file__) if text.startswith("~/")}
+    used = strings(instruction_service.__file__) | strings(node_topics.__file__)
+    used = {text for text in used if text.startswith(("~/input/", "~/output/"))}
     assert set(topics.values()) == used
     assert topics.keys() <= declared().keys()
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executable ``autoware_adapter``."""
+"""The adapter between the language model's node and Autoware.
+
+Its parameters come after --ros-args, as in: --ros-args --params-file adapter.yaml
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,18 @@ import sys
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
+from rclpy.utilities import remove_ros_args
 
 from timebill_ros.autoware.adapter_node import AutowareAdapter
 from timebill_ros.autoware.interfaces import InterfacesMissing
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.node.command_line import command_parser
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the adapter until it is interrupted; 1 where it cannot start."""
+    parser = command_parser("autoware_adapter", __doc__)
+    parser.parse_args(remove_ros_args(args)[1:])
     rclpy.init(args=args)
     try:
         node = AutowareAdapter()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import threading
@@ -15,8 +16,9 @@ from pathlib import Path
 from timebill_ros.cli.argument_types import node_name, positive_seconds
 from timebill_ros.client.client import InstructionClient, NodeAbsent
 from timebill_ros.client.exchange import Exchange
-from timebill_ros.client.record import Ending, Record
-from timebill_ros.msg import Instruction
+from timebill_ros.client.record import Ending, Planned, Record
+from timebill_ros.msg import ChatMessage, Instruction
+from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.harmless import harmless_text
 from timebill_ros.runtime.settings import Settings
@@ -34,18 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 if it was answered in time, 130 if it was interrupted, and so canceled, otherwise 1.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parse_with_ros_arguments(parser, sys.argv[1:] if arguments is None else arguments)
+    try:
+        prompt, turns = conversation(options.prompt, options.file, options.messages)
+    except ValueError as fault:
+        parser.error(str(fault))
     instruction = Instruction(
         id=f"ask-{uuid.uuid4().hex[:8]}",
-        system=_text_or_file(options.system),
-        prompt=options.prompt,
+        system=text_or_file(options.system) or (turns.pop(0)["content"] if opened(turns) else ""),
+        prompt=prompt,
+        messages=[ChatMessage(**turn) for turn in turns],
         budget=duration_msg(options.budget),
         max_tokens=options.max_tokens,
         response_schema=options.schema or "",
     )
     printed = GrowingText()
     try:
-        with InstructionClient(server=options.node) as client:
+        ros = options.given_ros_arguments
+        with InstructionClient(server=options.node, ros_arguments=ros) as client:
             client.wait_for_node(options.wait)
             watch = (lambda feedback: printed.show(feedback.text)) if options.stream else None
             longest = (options.budget or Settings().default_budget) + _SPARE
@@ -81,38 +90,49 @@ def _interrupt() -> Iterator[threading.Event]:
 
 
 class GrowingText:
-    """Prints a text that grows, each part of it once."""
+    """Prints a text that grows, each part of it once, and the whole where its end was another."""
 
     def __init__(self) -> None:
         """Nothing is printed yet."""
         self._shown = ""
 
     def show(self, text: str) -> None:
-        """Print what is new."""
-        if self._shown.startswith(text):
-            return  # What was shown and is cut off again, as at a stop string, cannot be unprinted.
+        """Print what is new; what is cut off again may come back."""
+        if not self._shown.startswith(text):
+            self._print(text)
+
+    def end(self, text: str | None) -> None:
+        """Print the rest of the text as it was answered.
+
+        What was shown cannot be unprinted: where the answer is not that and more, as one that was
+        cut back to its last whole sentence at the deadline, it follows as a whole, and stderr says
+        so. None stands for an answer that is not known.
+        """
+        if text is not None and not text.startswith(self._shown):
+            print(flush=True)
+            print("ask: cut back at its end; the answer is:", file=sys.stderr, flush=True)
+            self._shown = ""
+        if text is not None:
+            self._print(text)
+        if self._shown:
+            print(flush=True)
+
+    def _print(self, text: str) -> None:
         if text.startswith(self._shown):
             print(harmless_text(text[len(self._shown) :]), end="", flush=True)
         else:
-            # Another end than was shown, as where a schema is closed at the deadline.
             print(f"\n{harmless_text(text)}", end="", flush=True)
         self._shown = text
-
-    def end(self) -> None:
-        """End the line, if there is one."""
-        if self._shown:
-            print(flush=True)
 
 
 def _tell(exchange: Exchange, printed: GrowingText) -> int:
     """Print the rest of the text, then how the exchange ended; 0 if it was answered in time."""
     record = exchange.record()
     if record is None or record.ending is Ending.MISSING:
-        printed.end()
+        printed.end(None)
         print("ask: the node has not said how the instruction ended", file=sys.stderr)
         return 1
-    printed.show(record.text)
-    printed.end()
+    printed.end(record.text)
     if record.detail:
         print(f"{record.ending}: {record.detail}", file=sys.stderr)
     print(account(record), file=sys.stderr)
@@ -121,21 +141,20 @@ def _tell(exchange: Exchange, printed: GrowingText) -> int:
 
 def account(record: Record) -> str:
     """What was planned and what was measured, in one line."""
-    parts = [f"[{record.ending}]"]
+    truncated = f"{record.ending}, truncated" if record.truncated else f"{record.ending}"
+    parts = [f"[{truncated}]"]
     if (plan := record.plan) is not None:
-        predicted = f"predicted {plan.predicted_tokens}" if plan.predicted_tokens else "unpredicted"
         score = "" if plan.score is None else f" (where answers score {plan.score:.0f} of 100)"
-        risk = "" if plan.risk is None else f" at a risk of {plan.risk:.3f}"
         if plan.expected_score is not None:
             score += f" (expected score {plan.expected_score:.0f})"
         selected = "" if plan.rho >= 1.0 else f" (selected, {plan.rho:.0%} of it)"
+        beyond = "" if plan.feasible else ", more than the budget left: no plan could promise it"
         parts += [
             f"alpha {plan.alpha:.2f}{score}",
             f"prompt {record.prompt_tokens} tokens{selected}",
-            f"response {record.response_tokens} tokens ({predicted}, "
-            f"planned for {plan.planned_tokens}{risk})",
+            f"response {record.response_tokens} tokens ({_expected(plan)})",
             f"time {record.execution:.3f} s (predicted {plan.predicted_time:.3f}, "
-            f"worst case {plan.wcet:.3f})",
+            f"worst case {plan.wcet:.3f}{beyond})",
         ]
     stages = ("queued", "prefill", "predict", "evict", "decode")
     spent = {name: getattr(record.timing, name) for name in stages}
@@ -143,9 +162,29 @@ def account(record: Record) -> str:
     return ", ".join([*parts, f"slack {record.timing.slack:+.3f} s"])
 
 
+def _expected(plan: Planned) -> str:
+    """How long an answer was expected and planned for."""
+    predicted = f"predicted {plan.predicted_tokens}" if plan.predicted_tokens else "no prediction"
+    if plan.risk is None:
+        return f"{predicted}, planned for {plan.planned_tokens}"
+    if plan.risk == 0.0:
+        return f"{predicted}, planned for {plan.planned_tokens}, the most that it may have"
+    return f"{predicted}, planned for {plan.planned_tokens}, {plan.risk:.1%} of answers are longer"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("prompt", help="the instruction")
+    parser = command_parser("ask", __doc__)
+    parser.add_argument("prompt", nargs="?", help="the instruction; -: from standard input")
+    parser.add_argument(
+        "--file", type=_file, metavar="FILE", help="file that holds the instruction instead"
+    )
+    parser.add_argument(
+        "--messages",
+        type=_file,
+        metavar="FILE",
+        help="JSON array of turns, {role, content} each: a system message, if any, then user's and "
+        "assistant's, oldest first; without an instruction, the last one is it",
+    )
     parser.add_argument("--system", default="", help="system message, or a file that holds it")
     parser.add_argument(
         "--budget",
@@ -168,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tokens(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isdecimal() else 0
     if not 0 < value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of tokens")
     return value
@@ -182,12 +221,60 @@ def _file(name: str) -> str:
         raise argparse.ArgumentTypeError(f"{name} cannot be read: {error}") from error
 
 
-def _text_or_file(text: str) -> str:
+def text_or_file(text: str) -> str:
     """The content of the file of that name, where there is one; otherwise the text itself."""
     try:
         return Path(text).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return text
+
+
+def conversation(
+    prompt: str | None, file: str | None, messages: str | None
+) -> tuple[str, list[dict[str, str]]]:
+    """The instruction, and the turns before it.
+
+    Args:
+        prompt: as it was given; "-" stands for standard input.
+        file: the content of a file that holds it instead.
+        messages: JSON of the turns.
+
+    Raises:
+        ValueError: there is no instruction, or more than one; the turns are none.
+    """
+    if prompt is not None and file is not None:
+        raise ValueError("the instruction is given twice: by itself and with --file")
+    text = sys.stdin.read() if prompt == "-" else (file if prompt is None else prompt)
+    turns = _turns(messages) if messages is not None else []
+    if text is None and turns and turns[-1]["role"] == "user":
+        text = turns.pop()["content"]
+    if text is None:
+        raise ValueError("there is no instruction: give it, - or --file FILE")
+    return text, turns
+
+
+def opened(turns: list[dict[str, str]]) -> bool:
+    """Whether a system message opens them."""
+    return bool(turns) and turns[0]["role"] == "system"
+
+
+def _turns(messages: str) -> list[dict[str, str]]:
+    """Turns out of JSON.
+
+    Raises:
+        ValueError: they are none; the message says which.
+    """
+    try:
+        turns = json.loads(messages)
+    except (ValueError, RecursionError) as fault:
+        raise ValueError(f"--messages: not JSON: {fault}") from None
+    if not isinstance(turns, list):
+        raise ValueError("--messages: not an array of turns")
+    for number, turn in enumerate(turns, start=1):
+        whole = isinstance(turn, dict) and turn.keys() == {"role", "content"}
+        if not whole or not all(isinstance(value, str) for value in turn.values()):
+            raise ValueError(f"--messages: turn {number} is not {{role, content}}, both strings")
+    return turns
 
 
 if __name__ == "__main__":

@@ -33,14 +33,18 @@ _NOTHING = "-"
 
 
 class Dashboard:
-    """One node's diagnostics and its last outcomes."""
+    """One node's diagnostics and its last outcomes.
+
+    Attributes:
+        outcomes: records of the last ended instructions, the newest first.
+    """
 
     def __init__(self, node: str) -> None:
         """Nothing is known of ``node`` yet, which is its full name."""
         self._node = node
         self._names = {status_name(node, subject): subject for subject in _SUBJECTS}
         self._statuses: dict[str, DiagnosticStatus] = {}
-        self._records: deque[Record] = deque(maxlen=_ROWS)
+        self.outcomes: deque[Record] = deque(maxlen=_ROWS)
 
     @property
     def heard(self) -> bool:
@@ -56,11 +60,11 @@ class Dashboard:
 
     def add(self, record: Record) -> None:
         """Keep the outcome of one more instruction."""
-        self._records.appendleft(record)
+        self.outcomes.appendleft(record)
 
     def render(self, silence: float = 0.0) -> RenderableType:
         """The tables; ``silence`` is how long the node has said nothing, s."""
-        return Group(self.health(silence), self._outcomes())
+        return Group(self.health(silence), self._outcome_table())
 
     def health(self, silence: float = 0.0) -> Table:
         """The first table: the diagnostics alone."""
@@ -77,7 +81,7 @@ class Dashboard:
             table.add_row(subject, Text(name, style=style), figures, Text(status.message))
         return table
 
-    def _outcomes(self) -> Table:
+    def _outcome_table(self) -> Table:
         table = Table(
             title=Text("last outcomes"), title_justify="left", expand=True, show_edge=False
         )
@@ -93,9 +97,9 @@ class Dashboard:
             "slack, s",
         ):
             table.add_column(heading, justify="right")
-        for record in self._records:
+        for record in self.outcomes:
             table.add_row(*_row(record))
-        if not self._records:
+        if not self.outcomes:
             table.add_row(Text("none since this began to watch", style="dim"))
         return table
 

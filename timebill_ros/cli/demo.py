@@ -20,6 +20,7 @@ from timebill_ros.client.exchange import Arrival, Exchange
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError
 from timebill_ros.client.record import HEADER, Ending, Record, line, write_csv
 from timebill_ros.msg import Instruction
+from timebill_ros.node.command_line import command_parser
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = _run(settings, options.seed)
         name = Path(options.model).name
         _report(run, options.out, f"model {name} on {options.device}, policy {options.policy}")
-        _check(run.records, settings.alpha_max)
+        check(run.records, settings.alpha_max)
     except (NodeProcessError, NodeAbsent, DemoFailed, OSError) as failure:
         print(f"demo: {failure}", file=sys.stderr)
         return 1
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     defaults = Settings()
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("demo", __doc__)
     policies = [policy.value for policy in OverrunPolicy]
     parser.add_argument("--policy", choices=policies, default=defaults.overrun_policy)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of picture and CSV")
@@ -230,7 +231,7 @@ def _show_answer(run: Run, record: Record) -> None:
         print(textwrap.fill(text, _TEXT_WIDTH, initial_indent=first, subsequent_indent=" " * 14))
 
 
-def _check(records: Sequence[Record], alpha_max: float) -> None:
+def check(records: Sequence[Record], alpha_max: float) -> None:
     """All three kinds of outcome, and none that a budget cannot cause.
 
     Raises:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from timebill_ros.node.command_line import command_parser
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Import the file; 0 if the folder is there, complete."""
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("import-gguf", __doc__)
     parser.add_argument(
         "source",
         metavar="FILE-or-PACKAGE",

@@ -18,6 +18,7 @@ from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.engine.thread_waiting import wait_passively
+from timebill_ros.node.command_line import command_parser
 from timebill_ros.runtime.settings import Settings
 
 # Those of the node's parameters that a profile depends on.
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from timebill_ros.predictor.errors import PredictorError
 
     try:
-        fit, longest = _measure_anew(settings) if refresh else _measured(settings)
+        fit, longest = measure_anew(settings) if refresh else measured(settings)
         if save is not None:
             save.write_text(json.dumps(asdict(fit.model), indent=1) + "\n", encoding="utf-8")
     except (SettingError, ProfileFitError, EngineError, PredictorError, OSError) as failure:
@@ -129,7 +130,7 @@ def _end_to_end(model: TimeModel, prompt_tokens: int, alpha: float) -> float:
     )
 
 
-def _measured(settings: Settings) -> tuple[TimeModelFit, int]:
+def measured(settings: Settings) -> tuple[TimeModelFit, int]:
     """The time model, recalled or measured as by the node, and the longest context, tokens."""
     from timebill_ros.runtime.loading import load
 
@@ -145,13 +146,13 @@ def _measured(settings: Settings) -> tuple[TimeModelFit, int]:
     return loaded.fit, loaded.engine.max_context
 
 
-def _measure_anew(settings: Settings) -> tuple[TimeModelFit, int]:
+def measure_anew(settings: Settings) -> tuple[TimeModelFit, int]:
     """Measure beside the kept profiles; only a good one then takes the old one's place."""
     from timebill_ros.runtime.loading import profile_folder
 
     folder = profile_folder(settings)
     with tempfile.TemporaryDirectory() as beside:
-        result = _measured(replace(settings, profile_cache=beside))
+        result = measured(replace(settings, profile_cache=beside))
         folder.mkdir(parents=True, exist_ok=True)
         for profile in Path(beside).glob("*.json"):
             shutil.move(profile, folder / profile.name)
@@ -159,7 +160,7 @@ def _measure_anew(settings: Settings) -> tuple[TimeModelFit, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("profile", __doc__)
     parser.add_argument(
         "--refresh", action="store_true", help="measure even if there is a profile of this machine"
     )

@@ -123,7 +123,14 @@ def _play(
 ) -> Outcomes:
     with _keeping(options, storage) as keep, _node(options) as (domain, heartbeat):
         tempo = Tempo(options.rate, options.clock)
-        replay = LiveReplay(options.node, domain, tempo, keep, heartbeat)
+        replay = LiveReplay(
+            options.node,
+            domain,
+            tempo,
+            keep,
+            heartbeat,
+            ros_arguments=options.given_ros_arguments,
+        )
         return replay.run(recorded, wait=options.wait, patience=options.patience)
 
 
@@ -136,7 +143,7 @@ def _node(options: argparse.Namespace) -> Iterator[tuple[int | None, Heartbeat]]
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with NodeProcess(
         {"use_sim_time": True} if options.clock else {},
-        ros_arguments=options.ros_arguments,
+        ros_arguments=[*options.ros_arguments, *options.given_ros_arguments],
         on_log=lambda text: print(f"  node | {text}", file=sys.stderr, flush=True),
     ) as node:
         node.configure(_CONFIGURE)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from timebill_ros.cli.argument_types import node_name, positive_seconds
+from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
 from timebill_ros.node.parameter_specs import SPECS
 from timebill_ros.replay.figures import Expectation
 from timebill_ros.replay.recording import Lengths
@@ -56,7 +58,7 @@ def expectation(text: str) -> Expectation:
 def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
     """The options; ends the process with status 2 where they do not fit together."""
     parser = _parser(description)
-    options = parser.parse_args(arguments)
+    options = parse_with_ros_arguments(parser, sys.argv[1:] if arguments is None else arguments)
     options.trace = options.recording.suffix.lower() == ".csv"
     if options.assume_lengths is not None:
         options.assume_lengths = Lengths(*options.assume_lengths)
@@ -78,6 +80,8 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
 def _misfit(options: argparse.Namespace) -> str | None:
     """What does not go together with what."""
     if options.simulate:
+        if options.given_ros_arguments:
+            return "--ros-args do not go with --simulate: no node takes part"
         for name in ("start", "wait", "patience"):
             if getattr(options, name):
                 return f"--{name} does not go with --simulate: no node takes part"
@@ -111,11 +115,7 @@ def _misfit(options: argparse.Namespace) -> str | None:
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="replay",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("replay", description)
     parser.add_argument("recording", type=Path, metavar="RECORDING", help="the bag or the trace")
     parser.add_argument("--topic", default="", help="play the instructions of this topic only")
     parser.add_argument(

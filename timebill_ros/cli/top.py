@@ -19,6 +19,7 @@ from timebill_ros.client.exchange import Arrival
 from timebill_ros.client.record import record_of_message
 from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Response
+from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
 from timebill_ros.node.diagnostics import TOPIC
 
 # Wider than a pipe's usual 80 columns, so that the tables are not cut where nobody can widen them.
@@ -68,12 +69,12 @@ class Watch:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Watch the node until interrupted; 1 if there is none."""
-    options = _parser().parse_args(arguments)
+    options = parse_with_ros_arguments(_parser(), sys.argv[1:] if arguments is None else arguments)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     try:
-        with Session("timebill_top") as session:
+        with Session("timebill_top", ros_arguments=options.given_ros_arguments) as session:
             watch = Watch(options.node, session)
             if not watch.wait_for_node(options.wait):
                 print(
@@ -109,7 +110,7 @@ def _print(watch: Watch, console: Console, period: float) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("top", __doc__)
     parser.add_argument("--node", type=node_name, default="/llm", help="name of the node")
     parser.add_argument("--once", action="store_true", help="print the diagnostics once and end")
     parser.add_argument(

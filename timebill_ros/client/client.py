@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
@@ -76,6 +76,7 @@ class InstructionClient:
         domain: int | None = None,
         callback_group: CallbackGroup | None = None,
         on_arrival: Callable[[Exchange, Arrival], None] | None = None,
+        ros_arguments: Sequence[str] = (),
     ) -> None:
         """Connect; the server may come later.
 
@@ -88,6 +89,7 @@ class InstructionClient:
             callback_group: of our callbacks; one of their own where None, since a coroutine that
                 awaits an answer keeps its own group from being run.
             on_arrival: called with every message about an instruction that was sent from here.
+            ros_arguments: of the node that is made, from --ros-args on: remaps, mostly.
         """
         self.exchanges: dict[str, Exchange] = {}
         self.strays: deque[Arrival] = deque(maxlen=_KEPT)
@@ -98,7 +100,7 @@ class InstructionClient:
         self._news = threading.Condition()
         self._session: Session | None = None
         if node is None:
-            self._session = Session("timebill_client", domain)
+            self._session = Session("timebill_client", domain, ros_arguments)
             node = self._session.node
         self._node = node
         self._callback_group = callback_group or MutuallyExclusiveCallbackGroup()

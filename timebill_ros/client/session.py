@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import rclpy
@@ -36,16 +36,21 @@ class Session:
         node: create publishers, subscriptions and clients on it.
     """
 
-    def __init__(self, name: str, domain: int | None = None) -> None:
-        """Join ``domain``, or the one that ROS_DOMAIN_ID names."""
+    def __init__(
+        self, name: str, domain: int | None = None, ros_arguments: Sequence[str] = ()
+    ) -> None:
+        """Join ``domain``, or the one that ROS_DOMAIN_ID names.
+
+        ``ros_arguments`` are what a ROS tool takes after --ros-args, that included: remaps, mostly.
+        """
         self._context = Context()
         rclpy.init(
-            args=[],
+            args=list(ros_arguments),
             context=self._context,
             domain_id=domain,
             signal_handler_options=SignalHandlerOptions.NO,
         )
-        self.node = Node(name, context=self._context, use_global_arguments=False)
+        self.node = Node(name, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
 

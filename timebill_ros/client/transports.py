@@ -121,7 +121,7 @@ class Goals:
         self._node = node
         self._receive = receive
         self._watch = watch
-        self._topic = f"{server}/input/instruction"
+        self._topic = node.resolve_topic_name(f"{server}/input/instruction")
         self._action = ActionClient(
             node, Instruct, f"{server}/instruct", callback_group=callback_group
         )

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from timebill_ros.engine.thread_waiting import wait_passively
+from timebill_ros.node.command_line import command_parser
 
 if TYPE_CHECKING:
     from timebill_ros.node.guard import GuardedExecutor
@@ -106,9 +107,7 @@ def _take_leave(node: LlmNode, executor: GuardedExecutor) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("llm_node", __doc__)
     parser.add_argument(
         "--autostart",
         action="store_true",

@@ -55,7 +55,14 @@ class LiveReplay:
     """Sends what was recorded to a node, and waits until each instruction has ended."""
 
     def __init__(
-        self, node: str, domain: int | None, tempo: Tempo, keep: Keep | None, heartbeat: Heartbeat
+        self,
+        node: str,
+        domain: int | None,
+        tempo: Tempo,
+        keep: Keep | None,
+        heartbeat: Heartbeat,
+        *,
+        ros_arguments: Sequence[str] = (),
     ) -> None:
         """Describe it; nothing is sent before ``run``.
 
@@ -65,7 +72,9 @@ class LiveReplay:
             tempo: how recorded time passes.
             keep: gets every message sent and received.
             heartbeat: called again and again.
+            ros_arguments: what a ROS tool takes after --ros-args, that included.
         """
+        self._ros_arguments = ros_arguments
         self._node = node
         self._domain = domain
         self._tempo = tempo
@@ -89,7 +98,11 @@ class LiveReplay:
         """
         with (
             InstructionClient(
-                server=self._node, domain=self._domain, by_topic=True, on_arrival=self._receive
+                server=self._node,
+                domain=self._domain,
+                by_topic=True,
+                on_arrival=self._receive,
+                ros_arguments=self._ros_arguments,
             ) as client,
             self._clock(wait) as tick,
         ):
@@ -156,7 +169,7 @@ class LiveReplay:
         if not self._tempo.simulated:
             yield lambda _now_ns: None
             return
-        with Session("timebill_clock", self._domain) as session:
+        with Session("timebill_clock", self._domain, self._ros_arguments) as session:
             publisher = session.node.create_publisher(ClockMsg, "/clock", 1)
             if not session.spin_until(lambda: publisher.get_subscription_count() > 0, wait):
                 raise NodeAbsent(

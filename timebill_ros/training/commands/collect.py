@@ -19,6 +19,7 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.cli.argument_types import positive_count
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.engine.thread_waiting import wait_passively
+from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import EmptySet, PairsError
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.settings import Settings
@@ -142,8 +143,9 @@ def _part_of(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
+    parser = command_parser(
+        "collect",
+        __doc__,
         epilog="Run again, it goes on where it stopped. Several processes, each with its own "
         "--part, device and output, share the work.",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.checkpoint import other_target, read_config
 from timebill_ros.predictor.errors import EmptySet, LengthsBeyondBuckets, PredictorError
 from timebill_ros.runtime.settings import Settings
@@ -137,7 +138,7 @@ def _write(assessment: Assessment, options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("evaluate-predictor", __doc__)
     parser.add_argument("predictor", type=Path, help="checkpoint directory")
     parser.add_argument("pairs", type=Path, nargs="+", help="JSON lines that collect wrote")
     parser.add_argument(

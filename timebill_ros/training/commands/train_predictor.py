@@ -15,6 +15,7 @@ from pathlib import Path
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.cli.argument_types import positive_count
+from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import PredictorError
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.predictor.assessment import hide_library_bars, track
@@ -138,8 +139,10 @@ def find_backbone(choice: str) -> tuple[str, Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Run again after a crash, it goes on from its last state."
+    parser = command_parser(
+        "train-predictor",
+        __doc__,
+        epilog="Run again after a crash, it goes on from its last state.",
     )
     parser.add_argument("output", type=Path, help="checkpoint directory to write")
     parser.add_argument("pairs", type=Path, nargs="+", help="JSON lines that collect wrote")
