@@ -59,7 +59,8 @@ def main() -> None:
         print(f"disturbed: {fit.disturbance}")
     print(f"prefill measured up to {fit.longest_prefill} tokens")
     compare_stages(engine, model, [n for n in arguments.prefills if n < arguments.max_context])
-    compare_requests(engine, model, arguments.requests)
+    if arguments.requests:
+        compare_requests(engine, model, arguments.requests)
 
 
 def compare_stages(engine: TransformerEngine, model: TimeModel, prefills: list[int]) -> None:

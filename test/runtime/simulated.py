@@ -30,6 +30,7 @@ from timebill_ros.runtime.simulation import (
     VirtualClock,
     simulate,
 )
+from timebill_ros.runtime.slowdown import Slowdown
 
 MS = 1_000_000
 
@@ -57,6 +58,7 @@ class Scene:
     coverage: CoverageTracker = field(default_factory=CoverageTracker)
     time_risk: float = 0.0
     pace: PaceTracker = field(default_factory=PaceTracker)
+    slowdown: Slowdown | None = None
     selection: PromptSelection | None = None
     quality: LeverQuality | None = None
     real_times: TimeModel | None = None  # where they are not what the time model says
@@ -90,6 +92,7 @@ class Scene:
                 predictor_grace=self.predictor_grace,
                 coverage=self.coverage,
                 pace=self.pace,
+                slowdown=self.slowdown,
                 selection=self.selection,
                 quality=self.quality,
             ),

@@ -59,7 +59,8 @@ class Execution:
         self.late = False
         self._prepared = prepared
         self._parts = parts
-        free = parts.time_model
+        slowdown, profiled = parts.slowdown, parts.time_model
+        free = profiled if slowdown is None else slowdown.corrected(profiled)
         self._time_model = free.structured() if self.job.response_schema else free
         self._decided = decided
         self._canceled = canceled
@@ -179,7 +180,10 @@ class Execution:
         while not self._parts.engine.prefill_chunk():
             self._checkpoint()
         self._timeline.prefilled()
-        self._parts.pace.observe_prefill(self._timeline.spent, self._predicted_prefill)
+        spent, expected = self._timeline.spent, self._predicted_prefill
+        self._parts.pace.observe_prefill(spent, expected)
+        if self._parts.slowdown is not None:
+            self._parts.slowdown.observe_prefill(spent, expected)
 
     def _decode(self, plan: Plan) -> tuple[FinishReason, str]:
         """Evict and decode as planned; why the response ended, and its text."""
@@ -315,4 +319,6 @@ class Execution:
             n_x, kept = plan.prompt_tokens, plan.kept_tokens
             profiled = self._time_model.evict_and_decode(n_x, kept, reached)
             parts.pace.observe(self._timeline.since_plan, profiled)
+            if parts.slowdown is not None:
+                parts.slowdown.observe_decoding(self._timeline.since_plan, profiled)
         self._planning.observe(plan, reached, complete=complete)

@@ -24,6 +24,7 @@ from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.serving_threads import ServingThreads
 from timebill_ros.runtime.settings import Settings
+from timebill_ros.runtime.slowdown import Slowdown
 
 _LOG = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ def start_server(
             predictor_grace=settings.predictor_grace,
             coverage=CoverageTracker(loaded.calibration),
             pace=PaceTracker(prefill_error=loaded.fit.prefill_mape),
+            slowdown=Slowdown() if loaded.fit.disturbance else None,
             quality=loaded.quality,
             selection=loaded.selection,
         )

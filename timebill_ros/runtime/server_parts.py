@@ -14,6 +14,7 @@ from timebill_ros.runtime.pace_tracker import PaceTracker
 from timebill_ros.runtime.prediction import PredictionService
 from timebill_ros.runtime.prompt_selection import PromptSelection
 from timebill_ros.runtime.recent_lengths import RecentLengths
+from timebill_ros.runtime.slowdown import Slowdown
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ServerParts:
             at most half of what is left.
         coverage: what the lengths of past responses say of the predictor's probabilities.
         pace: how fast past requests were, against the time model.
+        slowdown: corrects the time model by past requests' times; None where its profile is good.
         quality: Q(rho, alpha) of the loaded model under its methods; None where not measured.
         selection: shortens prompts before prefill; None where they stay whole.
         recent_lengths: stands in for a prediction that there is not.
@@ -42,6 +44,7 @@ class ServerParts:
     predictor_grace: float
     coverage: CoverageTracker = field(default_factory=CoverageTracker)
     pace: PaceTracker = field(default_factory=PaceTracker)
+    slowdown: Slowdown | None = None
     quality: LeverQuality | None = None
     selection: PromptSelection | None = None
     recent_lengths: RecentLengths = field(default_factory=RecentLengths)
