@@ -93,6 +93,10 @@ class Bench:
         message.header.stamp = self.client.get_clock().now().to_msg()
         self._instructions.publish(message)
 
+    def send_raw(self, serialized: bytes) -> None:
+        """Send an instruction of these bytes."""
+        self._instructions.publish(serialized)
+
     def spinning(self, work: Coroutine[Any, Any, Any]) -> Task:
         """The work, done while the bench waits for something."""
         return self._executor.create_task(work)
@@ -107,12 +111,6 @@ class Bench:
         """The last diagnostics on a subject; an unset status before the first."""
         said = [s for a in self.diagnostics for s in a.status if s.name == f"llm: {subject}"]
         return said[-1] if said else DiagnosticStatus(level=DiagnosticStatus.STALE)
-
-    def peak(self) -> int:
-        """Most instructions that waited at once, as the diagnostics have told so far."""
-        statuses = [s for a in self.diagnostics for s in a.status if s.name == "llm: queue"]
-        told = [v.value for s in statuses for v in s.values if v.key == "queue peak"]
-        return max(map(int, told), default=0)
 
     def terminal(self) -> list[str]:
         ended = [r.id for r in self.responses]

@@ -116,6 +116,14 @@ def test_the_schema_comes_along() -> None:
     assert job_of(message).response_schema == '{"type": "integer"}'
 
 
+def test_a_nul_is_marked_where_a_string_would_end() -> None:
+    answer = Response(JOB, "do\0not", FinishReason.EOS, False, 20, PLAN, 0.125, Timing())
+    assert response_msg(answer).text == "do\ufffdnot"
+    killed = Overrun(JOB, Reason.KILLED, Stage.DECODE, "a\0b", Timing(), "c\0d")
+    assert overrun_msg(killed).detail == "a\ufffdb"
+    assert overrun_msg(killed).partial_text == "c\ufffdd"
+
+
 def test_a_response_carries_predicted_beside_actual() -> None:
     timing = Timing(0.01, 0.02, 0.03, 0.04, 0.05, 0.15, -0.05)
     message = response_msg(Response(JOB, "done", FinishReason.STOP, True, 20, PLAN, 0.125, timing))

@@ -9,11 +9,14 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import State
 from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
 
-from timebill_ros.msg import Overrun
+from timebill_ros.msg import ChatMessage, Instruction, Overrun
 from timebill_ros.node.conversions import nanoseconds
 
 from .bench import FAILURE, SUCCESS, Bench
+
+TURN = [ChatMessage(role="user", content="x")]
 
 
 def test_an_active_node_answers_with_plan_and_timing(bench: Bench) -> None:
@@ -68,23 +71,26 @@ def test_a_burst_loses_nothing(bench: Bench) -> None:
     assert sorted(bench.terminal()) == sorted(f"j{i}" for i in range(400))
 
 
-def test_a_full_queue_that_is_given_up_at_once_is_announced_whole(bench: Bench) -> None:
-    node = bench.active(queue_capacity=3000)
-    bench.send("runs", prompt="stop " * 800, budget=300.0)
-    for i in range(3000):
-        bench.send(f"j{i}", budget=300.0)
-    bench.until(lambda: bench.peak() > 2000)
-    assert node.trigger_deactivate() == SUCCESS
-    bench.until(lambda: len(bench.terminal()) >= 3001)
-    assert sorted(bench.terminal()) == sorted(["runs", *(f"j{i}" for i in range(3000))])
-
-
 def test_text_that_was_not_utf8_is_rejected_by_its_field(bench: Bench) -> None:
     bench.active()
     # What the middleware makes of bytes that are not UTF-8.
     bench.send("broken", prompt=b"st\xffp".decode("utf-8", "replace"))
     bench.until(lambda: bench.terminal() == ["broken"])
     assert bench.overruns[0].detail.startswith("prompt: character 2 is U+FFFD")
+
+
+def test_a_million_turns_are_refused_before_they_are_taken_apart(bench: Bench) -> None:
+    bench.active()
+    one = serialize_message(Instruction(id="endless", prompt="stop", messages=TURN))
+    two = serialize_message(Instruction(id="endless", prompt="stop", messages=TURN * 2))
+    turn, start = two[len(one) :], two.index(b"user") - 4
+    many = one[:start] + turn * 1_000_000
+    bench.send_raw(many[: start - 4] + (1_000_000).to_bytes(4, "little") + many[start:])
+    bench.send("after")
+    bench.until(lambda: len(bench.terminal()) == 2)
+    assert [r.id for r in bench.responses] == ["after"]
+    assert bench.overruns[0].id == "endless"
+    assert "bytes is longer than" in bench.overruns[0].detail
 
 
 def test_an_inactive_node_rejects(bench: Bench) -> None:

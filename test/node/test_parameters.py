@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from rcl_interfaces.msg import ParameterDescriptor
@@ -108,6 +109,26 @@ def test_an_override_that_nothing_declares_is_told(
     warnings = [line for line in capfd.readouterr().err.splitlines() if "[WARN]" in line]
     assert len(warnings) == 1
     assert "parameter overrun_polcy: there is none, it is ignored" in warnings[0]
+
+
+def test_an_empty_list_in_a_file_is_one(ros_context: Context, tmp_path: Path) -> None:
+    file = tmp_path / "llm.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    stop: []\n    risk: 0.25\n")
+    given = ["--ros-args", "--params-file", str(file)]
+    node = Node("parameters", context=ros_context, cli_args=given)
+    assert Parameters(node).read() == Settings(risk=0.25)
+    [result] = node.set_parameters([Parameter("stop", value=["<end>"])])
+    assert result.successful
+    node.destroy_node()
+
+
+def test_equal_values_are_no_change_and_may_be_set_at_any_time(declare: Declare) -> None:
+    node, parameters = declare(chunk=64)
+    parameters.attach(lambda _: None)
+    dumped = [node.get_parameter(name) for name in (*SPECS, "use_sim_time")]
+    assert all(result.successful for result in node.set_parameters(dumped))
+    assert node.set_parameters_atomically(dumped).successful
+    assert parameters.read() == Settings(chunk=64)
 
 
 def test_setting_a_good_value_mends_a_bad_override(declare: Declare) -> None:

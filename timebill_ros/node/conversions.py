@@ -110,12 +110,17 @@ def conversation_of(message: msg.Instruction) -> Conversation:
     return Conversation(system=message.system, prompt=message.prompt, turns=turns)
 
 
+def sendable(text: str) -> str:
+    """A text as a ROS string can carry it: NUL, where such a string would end, is U+FFFD."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def response_msg(response: Response) -> msg.Response:
     """The message of a response."""
     return msg.Response(
         header=context_of(response.job).header,
-        id=response.job.id,
-        text=response.text,
+        id=sendable(response.job.id),
+        text=sendable(response.text),
         finish_reason=FINISH_REASONS[response.finish_reason],
         late=response.late,
         truncated=response.truncated,
@@ -129,11 +134,11 @@ def overrun_msg(overrun: Overrun) -> msg.Overrun:
     """The message of an overrun."""
     return msg.Overrun(
         header=context_of(overrun.job).header,
-        id=overrun.job.id,
+        id=sendable(overrun.job.id),
         reason=REASONS[overrun.reason],
         stage=STAGES[overrun.stage],
-        detail=overrun.detail,
-        partial_text=overrun.partial_text,
+        detail=sendable(overrun.detail),
+        partial_text=sendable(overrun.partial_text),
         response_tokens=overrun.response_tokens,
         plan=plan_msg(overrun.plan, overrun.predicted_prefill),
         timing=timing_msg(overrun.timing),
@@ -144,8 +149,8 @@ def partial_msg(partial: Partial) -> msg.Partial:
     """The message of a response under way."""
     return msg.Partial(
         header=context_of(partial.job).header,
-        id=partial.job.id,
-        text=partial.text,
+        id=sendable(partial.job.id),
+        text=sendable(partial.text),
         response_tokens=partial.response_tokens,
         alpha=partial.alpha,
         slack=duration_msg(partial.slack),

@@ -7,6 +7,7 @@ import uuid
 
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.serialization import deserialize_message
 
 from timebill_ros.engine.protocol import Progress
 from timebill_ros.msg import Instruction
@@ -15,6 +16,7 @@ from timebill_ros.node.diagnostics import Reports
 from timebill_ros.node.job_context import Caller
 from timebill_ros.node.managed_node import ManagedNode
 from timebill_ros.node.ros_clock import RosClock
+from timebill_ros.node.serialized import refusal_of, turns_fault
 from timebill_ros.node.topics import OutcomeTopics
 from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.clock import Clock, MonotonicClock
@@ -91,6 +93,7 @@ class InstructionService:
             self._receive,
             QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=overridable,
+            raw=True,
         )
         setup.ros_clock.follow(self._rewound)
 
@@ -136,7 +139,14 @@ class InstructionService:
     def _limits_of(self, settings: Settings) -> Limits:
         return Limits(settings.default_budget, settings.max_budget, self._running.max_prompt_chars)
 
-    def take(self, message: Instruction, *, id: str, caller: Caller | None = None) -> Job:
+    def take(
+        self,
+        message: Instruction,
+        *,
+        id: str,
+        caller: Caller | None = None,
+        fault: str | None = None,
+    ) -> Job:
         """Turn an instruction into a job; ROS time is converted here and nowhere else.
 
         The job's outcome may be there before this returns.
@@ -145,11 +155,14 @@ class InstructionService:
             message: as it arrived.
             id: its own, or one that was made for it.
             caller: is told of the job's progress and outcome.
+            fault: why it is refused, if that is known already.
         """
+        if fault is None and (fault := turns_fault(len(message.messages))):
+            message.messages = []
         received = Reception(self._setup.ros_clock.now_ns(), self._setup.clock.now_ns())
         budget = self._limits.default_budget
         job = job_from(message, id=id, received=received, default_budget=budget, caller=caller)
-        fault = fault_of(job, received, self._limits)
+        fault = fault or fault_of(job, received, self._limits)
         if fault is None:
             self._running.server.submit(job)
         else:
@@ -160,8 +173,11 @@ class InstructionService:
         """Withdraw a job, see ``Server.cancel``."""
         return self._running.server.cancel(job, detail)
 
-    def _receive(self, message: Instruction) -> None:
-        self.take(message, id=message.id or made_id())
+    def _receive(self, serialized: bytes) -> None:
+        """Refuse what should not be taken apart, take what may be."""
+        refusal = refusal_of(serialized, self._running.max_prompt_chars)
+        message = refusal.message if refusal else deserialize_message(serialized, Instruction)
+        self.take(message, id=message.id or made_id(), fault=refusal.detail if refusal else None)
 
 
 def made_id() -> str:

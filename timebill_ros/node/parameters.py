@@ -102,13 +102,21 @@ class Parameters:
         except (InvalidParameterTypeException, InvalidParameterValueException) as fault:
             self._faults[name] = MisfitOverride(name, fault)
             self._node.declare_parameter(name, value, descriptor, ignore_override=True)
+        if self._node.get_parameter_or(name).value is None:
+            # An empty list in a file, which ROS takes for no value.
+            self._node.set_parameters([Parameter(name, value=value)])
 
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
-        """Refuse, with the reason, what cannot change now; ranges were checked by ROS."""
+        """Refuse, with the reason, what cannot change now; ranges were checked by ROS.
+
+        An equal value is no change, so that a dump of the parameters can be loaded at any time.
+        """
         if self._apply is None:
             return SetParametersResult(successful=True)
-        for name in (parameter.name for parameter in parameters):
-            if name == _SIMULATED_TIME or (name in SPECS and not SPECS[name].live):
+        for parameter in parameters:
+            name = parameter.name
+            fixed = name == _SIMULATED_TIME or (name in SPECS and not SPECS[name].live)
+            if fixed and self._node.get_parameter(name).value != parameter.value:
                 reason = f"{name} is read when the node is configured: clean up first"
                 return SetParametersResult(successful=False, reason=reason)
         changed = _ours(parameters)

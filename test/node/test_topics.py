@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which numbers an outcome has, and in which unit; over topics see test_llm_node."""
+"""What is published of an outcome: whole bursts, and which numbers in which unit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from std_msgs.msg import Float64
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Float64, Header
 
+from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.node.topics import DEBUG_TOPICS, DebugTopics
+from timebill_ros.node.job_context import JobContext
+from timebill_ros.node.topics import DEBUG_TOPICS, DebugTopics, OutcomeTopics
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing
+from timebill_ros.runtime.settings import Settings
+
+from .bench import Bench
 
 JOB = Job("a", Conversation("", "stop"), 0, 10)
 PLAN = Plan("timebill", 0.25, True, 100, (), 16, 80, predicted_time=0.125, wcet=0.5)
@@ -66,3 +72,28 @@ def test_what_was_killed_before_its_plan_tells_its_work_only() -> None:
 def test_what_never_ran_tells_its_slack_only() -> None:
     waited = Timing(queued=1.0, total=1.0, slack=0.25)
     assert published(Overrun(JOB, Reason.EXPIRED, Stage.QUEUED, "", waited)) == {"slack_ms": 250.0}
+
+
+def test_a_full_queue_that_is_given_up_at_once_is_announced_whole(bench: Bench) -> None:
+    node = bench.node()
+    topics = OutcomeTopics(node, Settings(queue_capacity=3000))
+    bench.until(lambda: node.count_subscribers("/llm/output/overrun") == 1)
+    bench.until(lambda: bench.client.count_publishers("/llm/output/overrun") == 1)
+    for number in range(3001):
+        job = replace(JOB, id=f"j{number}", context=JobContext(Header()))
+        topics.publish(replace(KILLED, job=job, reason=Reason.CANCELED))
+    bench.until(lambda: len(bench.overruns) == 3001)
+    assert bench.terminal() == [f"j{number}" for number in range(3001)]
+    topics.close()
+
+
+def test_a_reader_that_comes_late_is_served_where_a_parameter_says_so(bench: Bench) -> None:
+    durability = "qos_overrides./llm/output/overrun.publisher.durability"
+    topics = OutcomeTopics(bench.node(**{durability: "transient_local"}), Settings())
+    job = replace(JOB, context=JobContext(Header()))
+    topics.publish(replace(KILLED, job=job))
+    came: list[msg.Overrun] = []
+    late = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    bench.client.create_subscription(msg.Overrun, "/llm/output/overrun", came.append, late)
+    bench.until(lambda: len(came) == 1)
+    topics.close()

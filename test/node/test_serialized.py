@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instructions that are refused by their bytes, and the same bytes' deserialized fields."""
+
+from __future__ import annotations
+
+import pytest
+from builtin_interfaces.msg import Time
+from rclpy.serialization import deserialize_message, serialize_message
+from std_msgs.msg import Header
+
+from timebill_ros.msg import ChatMessage, Instruction
+from timebill_ros.node.serialized import MOST_TURNS, refusal_of
+
+ROOM = 10_000
+MARK = "#####"
+# One 5-byte text in every field, so that a mark in one of them shows whether it is found there.
+FIELDS = ("id", "system", "prompt", "response_schema")
+
+
+def instruction(**fields: object) -> Instruction:
+    header = Header(stamp=Time(sec=7, nanosec=5), frame_id="map")
+    return Instruction(**{"header": header, "id": "a", "prompt": "stop", **fields})
+
+
+def refused(message: Instruction, room: int = ROOM, **swap: bytes) -> str | None:
+    """The detail for a message, whose mark may be swapped for other bytes."""
+    raw = serialize_message(message).replace(MARK.encode(), swap.get("by", MARK.encode()))
+    refusal = refusal_of(raw, room)
+    if refusal is None:
+        return None
+    assert refusal.message.header == message.header
+    return refusal.detail
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, MOST_TURNS])
+@pytest.mark.parametrize("length", range(5))
+def test_whatever_fits_passes(turns: int, length: int) -> None:
+    texts = dict.fromkeys(FIELDS, "é" * length)
+    spoken = [ChatMessage(role="user", content="x" * (n % 5)) for n in range(turns)]
+    assert refused(instruction(**texts, messages=spoken)) is None
+
+
+def test_too_many_turns_are_refused_by_their_number() -> None:
+    spoken = [ChatMessage(role="user", content="x")] * (MOST_TURNS + 1)
+    assert refused(instruction(messages=spoken)) == (
+        "messages: 1001 turns are more than the 1000 that are taken"
+    )
+
+
+def test_what_cannot_fit_the_context_is_refused_by_its_size() -> None:
+    detail = refused(instruction(prompt="x" * 2**21), room=1000)
+    assert detail is not None
+    assert detail.startswith("prompt: an instruction of 2097")
+    assert "longer than the 1052576 " in detail
+    assert refused(instruction(prompt="x" * 2**20), room=1000) is None
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_nul_is_refused_by_its_field(name: str) -> None:
+    detail = refused(instruction(**{name: f"st{MARK}"}), by=b"op\0ab")
+    assert detail == f"{name}: byte 4 is NUL, where a ROS string ends"
+
+
+@pytest.mark.parametrize(("role", "content"), [(MARK, "x"), ("user", MARK)])
+def test_a_nul_in_a_turn_is_refused_by_the_turn(role: str, content: str) -> None:
+    spoken = [ChatMessage(role="user", content="x"), ChatMessage(role=role, content=content)]
+    field = "role" if role == MARK else "content"
+    detail = refused(instruction(messages=spoken), by=b"\0abcd")
+    assert detail == f"messages[1].{field}: byte 0 is NUL, where a ROS string ends"
+
+
+def test_an_id_with_a_nul_is_told_with_a_mark_in_its_place() -> None:
+    raw = serialize_message(instruction(id=MARK)).replace(MARK.encode(), b"a\0b\xffc")
+    refusal = refusal_of(raw, ROOM)
+    assert refusal is not None
+    assert refusal.message.id == "a\ufffdb\ufffdc"
+    assert deserialize_message(raw, Instruction).id == "a"  # what would have become of it
+
+
+def test_what_breaks_off_anywhere_is_no_instruction() -> None:
+    raw = serialize_message(instruction(messages=[ChatMessage(role="user", content="go")]))
+    for length in range(len(raw) - 4):  # a writer may pad the end
+        with pytest.raises(ValueError, match="breaks off"):
+            refusal_of(raw[:length], ROOM)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at a serialized instruction before it is taken apart into Python's values.
+
+Taking a message of a million turns apart takes seconds, in which no callback runs. And where a
+string holds a NUL, rclpy ends it there without a word. Both can be seen in the bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
+
+from timebill_ros.msg import Instruction
+
+# Most earlier turns of a conversation. Each costs Python objects, its template's text and tokens.
+MOST_TURNS = 1000
+
+# What an instruction may hold beside its prompt: id, frame, schema, lengths and padding, bytes.
+_BESIDE_PROMPT = 2**20
+# Longest character in UTF-8, bytes.
+_CHARACTER = 4
+# The encapsulation header of the Common Data Representation, whose second byte's lowest bit says
+# little-endian; alignment counts from behind it.
+_ENCAPSULATION = 4
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an instruction is not taken apart, and what is needed to say so.
+
+    Attributes:
+        message: its header and id alone.
+        detail: the field and the bound.
+    """
+
+    message: Instruction
+    detail: str
+
+
+def refusal_of(serialized: bytes, max_prompt_chars: int) -> Refusal | None:
+    """Why these bytes are refused as an instruction; None where they may be deserialized.
+
+    Args:
+        serialized: the message as the middleware received it.
+        max_prompt_chars: a prompt of more characters cannot fit the model's context.
+
+    Raises:
+        ValueError: they are no instruction.
+    """
+    try:
+        reader = _Reader(serialized)
+        sec, nanosec = reader.integers("iI")
+        frame_id, id = reader.string(), reader.string()
+        shown = Instruction(
+            header=Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=_shown(frame_id)),
+            id=_shown(id),
+        )
+        most = _CHARACTER * max_prompt_chars + _BESIDE_PROMPT
+        if len(serialized) > most:
+            detail = f"prompt: an instruction of {len(serialized)} bytes is longer than the {most} "
+            return Refusal(shown, f"{detail}that can fit the model's context")
+        for name, text in (("id", id), *_texts(reader)):
+            if isinstance(text, int):
+                return Refusal(shown, turns_fault(text) or "")
+            if (position := text.find(b"\0")) >= 0:
+                return Refusal(shown, f"{name}: byte {position} is NUL, where a ROS string ends")
+    except (struct.error, IndexError, AssertionError) as fault:
+        raise ValueError(f"an instruction of {len(serialized)} bytes breaks off") from fault
+    return None
+
+
+def turns_fault(turns: int) -> str | None:
+    """The fault of a conversation of so many earlier turns; None where they are not too many."""
+    if turns <= MOST_TURNS:
+        return None
+    return f"messages: {turns} turns are more than the {MOST_TURNS} that are taken"
+
+
+def _texts(reader: _Reader) -> Iterator[tuple[str, bytes | int]]:
+    """The texts behind the id, in their order; the number of turns instead where it is too big."""
+    yield "system", reader.string()
+    yield "prompt", reader.string()
+    reader.integers("iIiII")  # budget, deadline, max_tokens
+    (turns,) = reader.integers("I")
+    if turns_fault(turns):
+        yield "messages", turns
+        return
+    for number in range(turns):
+        yield f"messages[{number}].role", reader.string()
+        yield f"messages[{number}].content", reader.string()
+    yield "response_schema", reader.string()
+
+
+class _Reader:
+    """Reads fields of four bytes and strings, one after another."""
+
+    def __init__(self, serialized: bytes) -> None:
+        self._order = "<" if serialized[1] & 1 else ">"
+        self._bytes = serialized
+        self._position = _ENCAPSULATION
+
+    def integers(self, kinds: str) -> tuple[int, ...]:
+        """Fields of the ``struct`` module's kinds i and I."""
+        start = self._position + -self._position % 4
+        self._position = start + 4 * len(kinds)
+        return struct.unpack_from(self._order + kinds, self._bytes, start)
+
+    def string(self) -> bytes:
+        """A string's bytes, without the NUL that ends it."""
+        (length,) = self.integers("I")
+        end = self._position + length
+        if end > len(self._bytes):
+            raise IndexError
+        text = self._bytes[self._position : max(end - 1, self._position)]
+        self._position = end
+        return text
+
+
+def _shown(text: bytes) -> str:
+    """A text of others as far as it can be sent on."""
+    return text.replace(b"\0", "\N{REPLACEMENT CHARACTER}".encode()).decode("utf-8", "replace")
