@@ -29,7 +29,7 @@ _ENCAPSULATION = 4
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedBytes:
     """Why an instruction is not taken apart, and what is needed to say so.
 
     Attributes:
@@ -41,7 +41,7 @@ class Refusal:
     detail: str
 
 
-def refusal_of(serialized: bytes, max_prompt_chars: int) -> Refusal | None:
+def refusal_of(serialized: bytes, max_prompt_chars: int) -> RefusedBytes | None:
     """Why these bytes are refused as an instruction; None where they may be deserialized.
 
     Args:
@@ -62,12 +62,14 @@ def refusal_of(serialized: bytes, max_prompt_chars: int) -> Refusal | None:
         most = _CHARACTER * max_prompt_chars + _BESIDE_PROMPT
         if len(serialized) > most:
             detail = f"prompt: an instruction of {len(serialized)} bytes is longer than the {most} "
-            return Refusal(shown, f"{detail}that can fit the model's context")
+            return RefusedBytes(shown, f"{detail}that can fit the model's context")
         for name, text in (("id", id), *_texts(reader)):
             if isinstance(text, int):
-                return Refusal(shown, turns_fault(text) or "")
+                return RefusedBytes(shown, turns_fault(text) or "")
             if (position := text.find(b"\0")) >= 0:
-                return Refusal(shown, f"{name}: byte {position} is NUL, where a ROS string ends")
+                return RefusedBytes(
+                    shown, f"{name}: byte {position} is NUL, where a ROS string ends"
+                )
     except (struct.error, IndexError, AssertionError) as fault:
         raise ValueError(f"an instruction of {len(serialized)} bytes breaks off") from fault
     return None
