@@ -6,6 +6,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STATE := $(CURDIR)/build/state
+KVPRESS := build/kvpress
 
 # The first Python that really runs (a version manager's shim may not) and has a fitting version.
 RUNS = $(shell $(1) -c 'import sys; sys.version_info[:2] in {(3, 11), (3, 12)} and print("$(1)")' 2>/dev/null)
@@ -35,7 +36,7 @@ SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg s
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup tools demo test test-slow soak lint bench rooms clean
+.PHONY: help setup tools demo test test-slow soak lint bench rooms kvpress clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,24 @@ bench: setup ## run the benchmarks
 	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do \
 		echo "== $$script"; $(RUN) PYTHONPATH=benchmarks $(BIN)/python "$$script"; done
 
+# Skipped where it would have to be installed and cannot be.
+kvpress: setup ## compare the eviction methods with NVIDIA's kvpress
+	@if $(MAKE) -q $(KVPRESS)/stamp || $(BIN)/python -m pip download -q --no-deps -d $(STATE) \
+			-c requirements/kvpress.txt kvpress >/dev/null 2>&1; then \
+		$(MAKE) --no-print-directory $(KVPRESS)/stamp && \
+		$(KVPRESS)/bin/python -P -m pytest -q --noconftest -p no:cacheprovider \
+			test/engine/eviction_methods/test_kvpress.py; \
+	else echo "kvpress: skipped, since no package index can be reached"; fi
+
+# kvpress needs an older transformers: an environment of its own, over the packages in .venv.
+$(KVPRESS)/stamp: $(VENV)/requirements.stamp requirements/kvpress.txt
+	@rm -rf $(KVPRESS)
+	$(PYTHON) -m venv $(KVPRESS)
+	@site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -c "$$site" > "$$($(KVPRESS)/bin/python -c "$$site")/timebill_ros.pth"
+	$(KVPRESS)/bin/python -m pip install -q --no-deps -r requirements/kvpress.txt
+	@touch $@
+
 rooms: setup ## count the modules of each room, and what an installation brings
 	@$(BIN)/python test/rooms.py
 
@@ -78,7 +97,7 @@ $(BIN)/python:
 	@$(MAKE) --no-print-directory tools
 	$(PYTHON) -m venv --clear $(VENV)
 
-$(VENV)/requirements.stamp: $(BIN)/python $(wildcard requirements/*.txt)
+$(VENV)/requirements.stamp: $(BIN)/python $(REQUIREMENTS) requirements/versions.txt
 	@echo "Installing ROS 2, torch and the tools into $(VENV): some minutes the first time."
 	$(BIN)/python -m pip install -q $(addprefix -r ,$(REQUIREMENTS))
 	$(BIN)/python -m pip check

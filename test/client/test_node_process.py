@@ -10,52 +10,44 @@ import sys
 import pytest
 import yaml
 
-from timebill_ros.client import node_process
-from timebill_ros.client.node_process import NodeProcess, NodeProcessError
+from timebill_ros.client.node_process import NodeProcess, NodeProcessError, node_command
 from timebill_ros.client.session import free_domain
 
 DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True)"
 
 
-def run_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Have the node's process run this Python code."""
-    command = [sys.executable, "-c", code]
-    monkeypatch.setattr(node_process, "_command", lambda *_: command)
+def running(code: str) -> list[str]:
+    """A command that runs this Python code in the node's place."""
+    return [sys.executable, "-c", code]
 
 
 def test_overrides_keep_their_type() -> None:
     overrides = {"predictor": "none", "model": "1", "threads": 2, "alpha_max": 0.5, "stop": ["a:b"]}
-    command = node_process._command(overrides, "robot", ["-r", "a:=b"])
+    command = node_command(overrides, "robot", ["-r", "a:=b"])
     given = [text.split(":=", 1) for text in command if ":=" in text]
     assert {name: yaml.safe_load(value) for name, value in given[1:-1]} == overrides
     assert given[0] == ["__ns", "/robot"]
     assert command[-2:] == ["-r", "a:=b"]
 
 
-def test_a_process_that_ends_is_reported_with_its_last_lines(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run_instead(monkeypatch, "print('the reason'); raise SystemExit(3)")
+def test_a_process_that_ends_is_reported_with_its_last_lines() -> None:
+    node = NodeProcess(command=running("print('the reason'); raise SystemExit(3)"))
     with pytest.raises(NodeProcessError, match=r"(?s)ended with status 3.*the reason"):
-        NodeProcess().__enter__()
+        node.__enter__()
 
 
-def test_a_process_without_services_is_given_up_and_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run_instead(monkeypatch, f"{DEAF}; time.sleep(60)")
-    monkeypatch.setattr(node_process, "_END_TIMEOUT", 0.5)
+def test_a_process_without_services_is_given_up_and_ended() -> None:
     lines: list[str] = []
-    node = NodeProcess(on_log=lines.append)
+    command = running(f"{DEAF}; time.sleep(60)")
+    node = NodeProcess(command=command, end_timeout=0.5, on_log=lines.append)
     with pytest.raises(NodeProcessError, match="has no lifecycle services after 1 s"):
         node.start(timeout=1.0)
     assert node.stop() == -signal.SIGTERM
     assert lines == ["up"]
 
 
-def test_a_failing_caller_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_instead(monkeypatch, "import time; time.sleep(60)")
-    monkeypatch.setattr(NodeProcess, "_wait", lambda *_: None)
+@pytest.mark.e2e
+def test_a_failing_caller_leaves_no_process() -> None:
     node = NodeProcess()
     with pytest.raises(ZeroDivisionError), node:
         raise ZeroDivisionError

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Self
 
 import pytest
@@ -80,7 +81,7 @@ def test_callbacks_run_while_somebody_waits(alone: Session) -> None:
     assert alone.spin_until(lambda: len(fired) >= 3, 20.0)
 
 
-def test_a_wait_ends_when_its_time_is_over(alone: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now, spun = [0.0], []
 
     def spin_once(timeout_sec: float) -> None:
@@ -88,20 +89,19 @@ def test_a_wait_ends_when_its_time_is_over(alone: Session, monkeypatch: pytest.M
         now[0] += timeout_sec
 
     monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(alone._executor, "spin_once", spin_once)
-    assert not alone.spin_until(lambda: False, 0.05)
+    executor = SimpleNamespace(spin_once=spin_once)
+    assert not session.spin_until(executor, lambda: False, 0.05)
     assert sum(spun) == pytest.approx(0.05)
     assert max(spun) == pytest.approx(0.02)
 
 
 def test_only_a_long_wait_is_told(
-    alone: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    alone: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert alone.wait_for("/llm", lambda: True, 10.0)
-    monkeypatch.setattr(session, "_UNTOLD", 0.05)
-    assert not alone.wait_for("/llm", lambda: False, 0.05)
+    assert not alone.wait_for("/llm", lambda: False, 0.05, untold=0.05)
     assert capsys.readouterr().err == ""
-    assert not alone.wait_for("/llm", lambda: False, 0.15)
+    assert not alone.wait_for("/llm", lambda: False, 0.15, untold=0.05)
     assert capsys.readouterr().err == "waiting for /llm, up to 0.1 s more\n"
 
 

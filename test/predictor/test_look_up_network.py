@@ -53,7 +53,7 @@ def test_surroundings_are_a_convolution(length: int) -> None:
     network, x = LookUpNetwork(Shape(50, 7, 16, hidden=8)), torch.randn(2, length, 8)
     kernel = network.around.T[:, None]
     expected = F.conv1d(F.pad(x.transpose(1, 2), (2, 4)), kernel, groups=8).transpose(1, 2)
-    torch.testing.assert_close(network._surroundings(x), expected)
+    torch.testing.assert_close(network.surroundings_of(x), expected)
 
 
 def test_buckets_near_the_length_gain_by_sharpness(network: LookUpNetwork) -> None:

@@ -136,7 +136,7 @@ def test_of_nothing_a_special_token_is_read(special: dict[str, str], same_as: st
     model = predictor(**special)
     (token,) = bare_tokenizer().convert_tokens_to_ids([same_as])
     with torch.inference_mode():
-        expected = model._model(torch.tensor([[token]])).logits[0].double().softmax(-1)
+        expected = model.model(torch.tensor([[token]])).logits[0].double().softmax(-1)
     assert told(model, "") == pytest.approx(expected.tolist())
     assert told(model, "a", 0) == pytest.approx(expected.tolist())
 
@@ -151,6 +151,6 @@ def test_predicting_takes_the_threads_that_it_is_given(monkeypatch: pytest.Monke
 
 
 def test_a_loaded_model_cannot_be_trained_and_drops_nothing_out(classifier: Path) -> None:
-    model = load(classifier, device="cpu", threads=None)._model
+    model = load(classifier, device="cpu", threads=None).model
     assert not model.training
     assert not any(weight.requires_grad for weight in model.parameters())

@@ -25,9 +25,6 @@ Parameter = str | bool | int | float | list[str]
 
 # Lines of the node's log that an error shows.
 _TAIL_LINES = 15
-# How long the process may take to end after each of SIGINT, SIGTERM and SIGKILL, s. The node
-# announces what is in flight and waits for the engine's present piece of work.
-_END_TIMEOUT = 15.0
 
 
 class NodeProcessError(RuntimeError):
@@ -51,6 +48,8 @@ class NodeProcess:
         namespace: str = "",
         ros_arguments: Sequence[str] = (),
         on_log: Callable[[str], None] | None = None,
+        command: Sequence[str] | None = None,
+        end_timeout: float = 15.0,
     ) -> None:
         """Describe the node; ``start`` or entering the context starts it.
 
@@ -60,10 +59,15 @@ class NodeProcess:
             namespace: of the node, without slashes around it.
             ros_arguments: more arguments after --ros-args, remaps for instance.
             on_log: gets every line of the node's log, on a thread of its own.
+            command: runs this instead; by default the installed node, as ``node_command`` says.
+            end_timeout: s that the process may take to end after each of SIGINT, SIGTERM and
+                SIGKILL. The node announces what is in flight and waits for the engine's present
+                piece of work.
         """
         self.domain = free_domain() if domain is None else domain
         self.name = f"/{namespace}/llm" if namespace else "/llm"
-        self._command = _command(parameters or {}, namespace, ros_arguments)
+        self._command = command or node_command(parameters or {}, namespace, ros_arguments)
+        self._end_timeout = end_timeout
         self._on_log = on_log
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
@@ -148,7 +152,7 @@ class NodeProcess:
     def check_alive(self) -> None:
         """Raise ``NodeProcessError`` if the process has ended by itself."""
         if (status := self.process.poll()) is not None:
-            self._relay.join(_END_TIMEOUT)
+            self._relay.join(self._end_timeout)
             raise self._error(f"ended with status {status}")
 
     def log_tail(self) -> str:
@@ -162,12 +166,12 @@ class NodeProcess:
                 break
             self.process.send_signal(number)
             try:
-                self.process.wait(_END_TIMEOUT)
+                self.process.wait(self._end_timeout)
             except subprocess.TimeoutExpired:
                 continue
         self._session.close()
-        self._relay.join(_END_TIMEOUT)
-        return self.process.wait(_END_TIMEOUT)
+        self._relay.join(self._end_timeout)
+        return self.process.wait(self._end_timeout)
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -199,7 +203,7 @@ class NodeProcess:
         if not ended:
             raise self._error(f"{failing} after {timeout:g} s")
         if not done():
-            self._relay.join(_END_TIMEOUT)
+            self._relay.join(self._end_timeout)
             raise self._error(f"ended with status {self.process.returncode}")
 
     def _error(self, what: str) -> NodeProcessError:
@@ -213,9 +217,10 @@ class NodeProcess:
                 self._on_log(self._tail[-1])
 
 
-def _command(
+def node_command(
     parameters: Mapping[str, Parameter], namespace: str, ros_arguments: Sequence[str]
 ) -> list[str]:
+    """The command line that starts the node with these parameters, each of its own type."""
     # -P: a clone of the package in the working directory must not hide the installed one.
     command = [sys.executable, "-P", "-m", "timebill_ros", "llm_node", "--ros-args"]
     if namespace:

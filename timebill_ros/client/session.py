@@ -17,8 +17,6 @@ from rclpy.signals import SignalHandlerOptions
 
 # How soon a condition is looked at again while no message comes, s.
 _POLL = 0.02
-# How long a person waits without being told what for, s.
-_UNTOLD = 2.0
 
 # RTPS maps domains to UDP ports; above 101 they may meet ports that Linux hands out.
 _PORT_BASE, _PORTS_PER_DOMAIN, _FIRST_UNICAST = 7400, 250, 10
@@ -58,11 +56,13 @@ class Session:
         """See ``spin_until`` below."""
         return spin_until(self._executor, done, timeout)
 
-    def wait_for(self, what: str, done: Callable[[], bool], timeout: float) -> bool:
-        """As ``spin_until``, but no long wait is silent: stderr tells ``what`` is waited for."""
-        if self.spin_until(done, min(timeout, _UNTOLD)):
+    def wait_for(
+        self, what: str, done: Callable[[], bool], timeout: float, *, untold: float = 2.0
+    ) -> bool:
+        """As ``spin_until``, but after ``untold`` s stderr tells ``what`` is waited for."""
+        if self.spin_until(done, min(timeout, untold)):
             return True
-        left = timeout - _UNTOLD
+        left = timeout - untold
         if left <= 0.0:
             return False
         print(f"waiting for {what}, up to {left:.3g} s more", file=sys.stderr, flush=True)

@@ -115,7 +115,7 @@ class LookUpNetwork(nn.Module):
         same &= tail_valid[..., None] == valid[:, None]
         count = same.sum(-1).clamp(max=_MOST_OCCURRENCES) - 1
         places = torch.arange(tail.shape[1] - 1, -1, -1, device=tokens.device)
-        surroundings = self._surroundings(x)
+        surroundings = self.surroundings_of(x)
         found = self.look_up(tail, surroundings, same[:, None])
         tail = tail + found + self.occurrences(count) + self.from_end(places)
         tail = tail + self.within(tail, tail, tail_valid[:, None, None])
@@ -126,7 +126,7 @@ class LookUpNetwork(nn.Module):
         total = ((shares * tail_valid[..., None]).sum(1) + _LEAST_SUM).sqrt()
         return tail[:, -1] + self.total(total), length
 
-    def _surroundings(self, x: Tensor) -> Tensor:
+    def surroundings_of(self, x: Tensor) -> Tensor:
         """The depthwise convolution of ``x`` [batch, length, hidden] over its length.
 
         As a sum of shifted inputs: torch's own convolution keeps a kernel on CPU for every length

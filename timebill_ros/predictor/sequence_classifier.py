@@ -28,6 +28,9 @@ _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 class SequenceClassifierPredictor:
     """A ``LengthPredictor`` with a tokenizer of its own; label i is bucket i + 1.
 
+    Attributes:
+        model: the classifier; it drops nothing out and keeps no gradients.
+
     Args:
         model: the classifier, on the device that it is to run on.
         tokenizer: its tokenizer.
@@ -45,7 +48,7 @@ class SequenceClassifierPredictor:
         threads: int | None,
     ) -> None:
         self.bucket_size = buckets.size
-        self._model = model.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._max_input = max_input
         self._threads = threads
@@ -58,12 +61,12 @@ class SequenceClassifierPredictor:
         if self._threads not in (None, torch.get_num_threads()):
             torch.set_num_threads(self._threads)  # per calling thread
         # The special tokens stand at both ends, so shortening keeps them.
-        bounds = (max_input, self._max_input, positions_of(self._model))
+        bounds = (max_input, self._max_input, positions_of(self.model))
         limits = [limit for limit in bounds if limit is not None]
         limit = min(limits) if limits else None
         tokens = keep_head_and_tail(self._tokenizer.encode(text), limit) or [self._filler()]
-        batch = torch.tensor([tokens], device=self._model.device)
-        logits = self._model(batch, attention_mask=torch.ones_like(batch)).logits
+        batch = torch.tensor([tokens], device=self.model.device)
+        logits = self.model(batch, attention_mask=torch.ones_like(batch)).logits
         return LengthDistribution(logits[0].double().softmax(-1).cpu().numpy(), self.bucket_size)
 
     def _filler(self) -> int:

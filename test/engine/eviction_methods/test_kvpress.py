@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The eviction methods against NVIDIA's kvpress, where it is installed.
 
-kvpress asks for another transformers than this package, so it needs an environment of its own; the
-engine runs there too. From the repository's root:
-
-    python3 -m venv /tmp/kvpress && /tmp/kvpress/bin/pip install kvpress pytest
-    PYTHONPATH=. /tmp/kvpress/bin/python -m pytest --noconftest <this file>
+kvpress asks for another transformers than this package: ``make kvpress`` runs this file in an
+environment of its own, and the engine with it.
 
 kvpress has no like of our random eviction: it draws other numbers.
 """
