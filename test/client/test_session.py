@@ -95,9 +95,7 @@ def test_a_wait_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> N
     assert max(spun) == pytest.approx(0.02)
 
 
-def test_only_a_long_wait_is_told(
-    alone: Session, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_a_long_wait_is_told(alone: Session, capsys: pytest.CaptureFixture[str]) -> None:
     assert alone.wait_for("/llm", lambda: True, 10.0)
     assert not alone.wait_for("/llm", lambda: False, 0.05, untold=0.05)
     assert capsys.readouterr().err == ""

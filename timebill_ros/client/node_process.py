@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -25,6 +26,8 @@ Parameter = str | bool | int | float | list[str]
 
 # Lines of the node's log that an error shows.
 _TAIL_LINES = 15
+# The log is complete when nothing has come for so long, and taken as it is after so long, s.
+_LOG_QUIET, _LOG_DELAY = 0.3, 3.0
 
 
 class NodeProcessError(RuntimeError):
@@ -70,6 +73,7 @@ class NodeProcess:
         self._end_timeout = end_timeout
         self._on_log = on_log
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._news = threading.Event()  # a line came
 
     def start(self, timeout: float = 30.0) -> None:
         """Start the process and wait for its lifecycle services.
@@ -207,12 +211,20 @@ class NodeProcess:
             raise self._error(f"ended with status {self.process.returncode}")
 
     def _error(self, what: str) -> NodeProcessError:
+        self._let_log_arrive()
         return NodeProcessError(f"the node {self.name} {what}; its last lines:\n{self.log_tail()}")
+
+    def _let_log_arrive(self) -> None:
+        """Wait until the log is quiet: the reason comes through a pipe, the answer does not."""
+        end = time.monotonic() + _LOG_DELAY
+        while self._news.wait(_LOG_QUIET) and time.monotonic() < end:
+            self._news.clear()
 
     def _relay_log(self) -> None:
         output = self.process.stdout
         for line in output if output is not None else ():
             self._tail.append(line.rstrip("\n"))
+            self._news.set()
             if self._on_log is not None:
                 self._on_log(self._tail[-1])
 
