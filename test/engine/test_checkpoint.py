@@ -156,3 +156,84 @@ def test_devices_that_cannot_be_used_are_named(folder, device):
 def test_unknown_dtypes_are_named(folder):
     with pytest.raises(SettingError, match="dtype must be one of auto, float32"):
         load_checkpoint(folder, dtype="int8")
+
+
+def change_weights(folder, change):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize("type_", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8])
+def test_weights_of_a_quantised_type_are_refused_by_name(folder, type_):
+    change_weights(folder, lambda weights: weights.update({UP: weights[UP].to(type_)}))
+    with pytest.raises(UnsupportedModel, match=rf"{UP} is of type .*no quantization_config"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["weight_scale", "weight_scale_inv", "input_scale", "qweight", "weight_packed"]
+)
+def test_scales_without_a_quantisation_are_refused_by_name(folder, name):
+    scale = f"model.layers.0.mlp.up_proj.{name}"
+    change_weights(folder, lambda weights: weights.update({scale: torch.ones(1)}))
+    with pytest.raises(UnsupportedModel, match=rf"{scale} belongs to quantised weights"):
+        load_checkpoint(folder)
+
+
+def test_a_tensor_without_a_place_is_told(folder, caplog):
+    change_weights(folder, lambda weights: weights.update({"model.extra": torch.ones(1)}))
+    load_checkpoint(folder)
+    assert "1 tensors have no place in the model: model.extra" in caplog.text
+
+
+def test_weights_of_another_shape_are_named(folder):
+    change_weights(folder, lambda weights: weights.update({UP: torch.ones(3, 64)}))
+    with pytest.raises(BrokenCheckpoint, match=rf"{UP}, \[3, 64\] instead of \[96, 64\]"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("tokenizer_class", ["Qwen2Tokenizer", "LlamaTokenizer", None])
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_a_tokenizer_s_file_decides_and_not_a_class(folder_of, tmp_path, family, tokenizer_class):
+    folder = shutil.copytree(folder_of(family), tmp_path / "model")
+    vocabulary = {
+        "<unk>": 0,
+        "1": 1,
+        "2": 2,
+        "12": 3,
+        "a": 4,
+        "\u2581": 5,
+        "\u2581a": 6,
+        "\u0120": 7,
+    }
+    merging = Tokenizer(models.BPE(vocabulary, [("1", "2"), ("\u2581", "a")], unk_token="<unk>"))
+    merging.save(str(folder / "tokenizer.json"))
+    declared = {"eos_token": "<unk>", "unk_token": "<unk>"}
+    if tokenizer_class:
+        declared["tokenizer_class"] = tokenizer_class
+    (folder / "tokenizer_config.json").write_text(json.dumps(declared))
+    tokenizer = load_checkpoint(folder).tokenizer
+    for text in ("1212", "a", "a12"):
+        assert tokenizer.encode(text, add_special_tokens=False) == merging.encode(text).ids
+
+
+def test_an_end_that_only_the_tokenizer_knows_ends_answers_and_is_told(folder, caplog):
+    caplog.set_level("INFO")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
+    assert load_checkpoint(folder).eos_tokens == {2, 7}
+    assert "</s> ends an answer too" in caplog.text
+
+
+def test_what_a_generation_config_asks_for_and_does_not_get_is_told(folder, caplog):
+    caplog.set_level("INFO")
+    asked = {"repetition_penalty": 1.1, "no_repeat_ngram_size": 0, "do_sample": True, "top_k": 20}
+    (folder / "generation_config.json").write_text(json.dumps(asked))
+    load_checkpoint(folder)
+    assert "asks for what is not applied: repetition_penalty 1.1" in caplog.text
+    assert "asks for sampling (top_k 20)" in caplog.text
+    assert "no_repeat_ngram_size" not in caplog.text

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from transformers import MistralConfig, Qwen2Config
+from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from timebill_ros.engine.compatibility import check_config, max_positions, sliding_window
 
@@ -26,3 +26,7 @@ def test_a_sliding_window_counts_only_where_it_is_used():
     unused = Qwen2Config(use_sliding_window=False)
     unused.sliding_window = 200
     assert sliding_window(unused) is None
+    assert sliding_window(LlamaConfig(sliding_window=200)) is None
+    everywhere_full = Qwen2Config(layer_types=["full_attention"] * 32, use_sliding_window=True)
+    everywhere_full.sliding_window = 200
+    assert sliding_window(everywhere_full) is None

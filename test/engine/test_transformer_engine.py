@@ -4,6 +4,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -318,3 +319,9 @@ def test_a_rehearsed_request_stands_where_its_prefill_would(make_engine, prompt_
     while not fresh.prefill_chunk():
         pass
     assert fresh.response_ids[0] == first
+
+
+def test_a_context_that_no_memory_holds_is_named(checkpoint_of):
+    checkpoint = replace(checkpoint_of("qwen2"), max_positions=10**12)
+    with pytest.raises(SettingError, match=r"max_context must be at most \d+: a token"):
+        TransformerEngine(checkpoint, EngineSettings(max_context=10**12))

@@ -3,27 +3,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.attention import IMPLEMENTATION
 from timebill_ros.engine.compatibility import check_config, max_positions, sliding_window
 from timebill_ros.engine.errors import (
     BrokenCheckpoint,
@@ -33,20 +20,19 @@ from timebill_ros.engine.errors import (
     UnsupportedModel,
 )
 from timebill_ros.engine.hub import hub_folder
+from timebill_ros.engine.tokenizer import eos_tokens, load_tokenizer, tell_generation_config
+from timebill_ros.engine.weights import LOCAL, load_weights, reading
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-_GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Left out, transformers would ask on the terminal whether to run a checkpoint's code.
-LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A loaded causal language model with its tokenizer.
 
-    ``eos_tokens`` are the tokens that end a response (``generation_config`` first, then
-    ``config``); ``max_positions`` is the longest sequence that it can run.
+    ``eos_tokens`` are the tokens that end a response; ``max_positions`` is the longest sequence
+    that it can run.
     """
 
     folder: Path
@@ -101,55 +87,23 @@ def load_checkpoint(
         CheckpointNotFound: no such directory, and no reachable hub id.
         BrokenCheckpoint: a file is missing or damaged.
         NotSafetensors: only pickled weights.
-        UnsupportedModel: not a causal language model with full rotary attention in every layer.
+        UnsupportedModel: not a causal language model with full rotary attention in every layer, or
+            quantised in a way that config.json does not name.
         DeviceUnavailable, SettingError: ``device`` or ``dtype`` is not usable.
     """
     target = usable_device("device", device)
     element = _dtype(dtype, target)
     folder = checkpoint_folder(model, waiting)
     _check_files(folder)
-    with _reading(folder, "config.json"):
+    with reading(folder, "config.json"):
         config = AutoConfig.from_pretrained(folder, **LOCAL)
     check_config(config, folder)
-    with _reading(folder, "the tokenizer"):
+    with reading(folder, "the tokenizer"):
         tokenizer = load_tokenizer(folder)
-    network = _load_model(folder, config, element, target)
-    return Checkpoint(folder, network, tokenizer, _eos_tokens(network), max_positions(config))
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, of the class that it declares.
-
-    AutoTokenizer replaces the generic class by the model type's own for some types, Qwen2 among
-    them, and with it the rules of tokenizer.json by those of Qwen2's own vocabulary.
-    """
-    path = folder / "tokenizer_config.json"
-    declared = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if declared.get("tokenizer_class") in _GENERIC_TOKENIZERS:
-        return PreTrainedTokenizerFast.from_pretrained(folder, **LOCAL)
-    return AutoTokenizer.from_pretrained(folder, **LOCAL)
-
-
-def _load_model(
-    folder: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
-) -> PreTrainedModel:
-    disable_progress_bar()  # a node's log is no terminal
-    with _reading(folder, "the weights"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            attn_implementation=IMPLEMENTATION,
-            output_loading_info=True,
-            **LOCAL,
-        )
-    model, report = loaded
-    # transformers would fill these with random numbers and go on.
-    absent = sorted(report["missing_keys"])
-    if absent:
-        raise BrokenCheckpoint(folder, f"{len(absent)} weights are missing, first {absent[0]}")
-    return model.to(device).eval().requires_grad_(False)
+    network = load_weights(folder, config, element, target)
+    tell_generation_config(folder)
+    ends = eos_tokens(network, tokenizer)
+    return Checkpoint(folder, network, tokenizer, ends, max_positions(config))
 
 
 def usable_device(setting: str, name: str) -> torch.device:
@@ -205,22 +159,3 @@ def _check_files(folder: Path) -> None:
         raise BrokenCheckpoint(folder, "no *.safetensors weights")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise BrokenCheckpoint(folder, f"no tokenizer (none of {', '.join(_TOKENIZERS)})")
-
-
-@contextmanager
-def _reading(folder: Path, what: str) -> Iterator[None]:
-    """Name the checkpoint and the part when transformers cannot read it."""
-    try:
-        yield
-    except Exception as error:  # the libraries below raise many kinds, down to plain Exception
-        reason = str(error).strip().splitlines()
-        detail = f"{type(error).__name__}: {reason[0] if reason else ''}"
-        raise BrokenCheckpoint(folder, f"{what} cannot be read ({detail})") from error
-
-
-def _eos_tokens(model: PreTrainedModel) -> frozenset[int]:
-    for config in (model.generation_config, model.config):
-        eos = getattr(config, "eos_token_id", None)
-        if eos is not None:
-            return frozenset([eos] if isinstance(eos, int) else eos)
-    return frozenset()

@@ -40,8 +40,14 @@ def max_positions(config: PreTrainedConfig) -> int:
 
 
 def sliding_window(config: PreTrainedConfig) -> int | None:
-    """Tokens that the model's attention reaches back, if limited."""
+    """Tokens that the model's attention reaches back, if limited.
+
+    A number that is left over in a configuration limits nothing: where every layer is told to be
+    full attention, or where the model's type knows no window.
+    """
     window = getattr(config, "sliding_window", None)
-    if not getattr(config, "use_sliding_window", True):
+    if not getattr(config, "use_sliding_window", True) or getattr(config, "layer_types", None):
+        return None
+    if not hasattr(type(config)(), "sliding_window"):
         return None
     return None if window is None else int(window)

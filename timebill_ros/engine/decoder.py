@@ -87,9 +87,14 @@ def make_decoder(
     try:
         decoder.prefill(torch.zeros(1, dtype=torch.long, device=model.device), queries)
     except (RuntimeError, TypeError) as error:
-        raise UnsupportedModel(checkpoint.folder, str(error).splitlines()[0]) from error
+        fault = str(error).splitlines()[0]
+        reason = f"{type(model).__name__} does not run over the engine's cache: {fault}"
+        raise UnsupportedModel(checkpoint.folder, reason) from error
     if not queries.complete:
-        reason = "some layers do not attend through transformers' attention interface"
+        reason = (
+            f"some layers of {type(model).__name__} do not attend through transformers' attention "
+            "interface"
+        )
         raise UnsupportedModel(checkpoint.folder, reason)
     cache.reset()
     queries.reset()

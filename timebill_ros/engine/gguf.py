@@ -31,9 +31,9 @@ from transformers import (
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils.logging import disable_progress_bar
 
-from timebill_ros.engine.checkpoint import LOCAL
 from timebill_ros.engine.compatibility import check_config
 from timebill_ros.engine.errors import CheckpointError, GgufRefused
+from timebill_ros.engine.weights import LOCAL
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "phi3")

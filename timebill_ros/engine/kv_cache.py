@@ -33,6 +33,11 @@ class KVCache:
         self.position = 0
         self._filled = False
 
+    @staticmethod
+    def bytes_per_token(shape: AttentionShape) -> int:
+        """Memory of one token's keys and values in all layers."""
+        return 2 * shape.layers * shape.kv_heads * shape.head_dim * shape.dtype.itemsize
+
     @property
     def capacity(self) -> int:
         """Tokens that fit."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -128,6 +129,7 @@ class TransformerEngine:
         self._prompt = torch.empty(0, dtype=torch.long)
         with torch.inference_mode():
             shape = AttentionShape.of(checkpoint.model)
+            _check_memory(shape, max_context)
             self.cache = KVCache(shape, max_context)
             self._queries = QueryWindow(shape, window)
             self.decoder = make_decoder(
@@ -322,6 +324,29 @@ def _require(name: str, value: int, least: int, most: int | None = None) -> None
     if value < least or (most is not None and value > most):
         bound = f">= {least}" if most is None else f"from {least} to {most}"
         raise SettingError(name, value, bound)
+
+
+def _check_memory(shape: AttentionShape, max_context: int) -> None:
+    """Refuse a context whose cache cannot fit: an allocator's error would name no setting."""
+    per_token, free = KVCache.bytes_per_token(shape), free_memory(shape.device)
+    if max_context * per_token > free:
+        bound = (
+            f"at most {free // per_token}: a token takes {per_token / 1e3:.0f} kB of cache, and "
+            f"{free / 1e9:.1f} GB are free"
+        )
+        raise SettingError("max_context", max_context, bound)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return sys.maxsize
+    available = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(next(available, sys.maxsize // 1024)) * 1024
 
 
 def _check_request(

@@ -115,7 +115,8 @@ def _unseen(
 
 def _tokens(predictor: LengthPredictor, model: str, header: PairsHeader) -> Tokens | None:
     """How to get the target's tokens, for a predictor that reads these."""
-    from timebill_ros.engine.checkpoint import checkpoint_folder, load_tokenizer
+    from timebill_ros.engine.checkpoint import checkpoint_folder
+    from timebill_ros.engine.tokenizer import load_tokenizer
     from timebill_ros.predictor.embedded_predictor import EmbeddedPredictor
     from timebill_ros.runtime.loading import model_folder
 
