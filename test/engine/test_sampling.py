@@ -22,6 +22,17 @@ def test_temperature_zero_takes_the_most_likely():
     assert set(draws(Sampling(), 3)) == {0}
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-45, 1e-38, 1e-30, 1e-9])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_a_tiny_temperature_takes_the_most_likely(temperature, scale):
+    assert set(draws(Sampling(temperature=temperature), 3, logits=LOGITS * scale)) == {0}
+
+
+def test_the_coldest_that_is_divided_by_does_not_overflow():
+    logits = torch.tensor([-6e4, 6e4, 5.9e4])
+    assert set(draws(Sampling(temperature=1e-6), 3, logits=logits)) == {1}
+
+
 def test_frequencies_follow_the_probabilities():
     counts = Counter(draws(Sampling(temperature=1.0)))
     for token, share in enumerate([0.5, 0.3, 0.15, 0.05]):

@@ -12,10 +12,10 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.compatibility import check_config, max_positions, sliding_window
+from timebill_ros.engine.device import usable_device
 from timebill_ros.engine.errors import (
     BrokenCheckpoint,
     CheckpointNotFound,
-    DeviceUnavailable,
     NotSafetensors,
     UnsupportedModel,
 )
@@ -104,20 +104,6 @@ def load_checkpoint(
     tell_generation_config(folder)
     ends = eos_tokens(network, tokenizer)
     return Checkpoint(folder, network, tokenizer, ends, max_positions(config))
-
-
-def usable_device(setting: str, name: str) -> torch.device:
-    """The device of that name, which ``setting`` asks for, once something has run on it.
-
-    Raises:
-        DeviceUnavailable: this machine has none such.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise DeviceUnavailable(setting, name, str(error).splitlines()[0]) from error
-    return device
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

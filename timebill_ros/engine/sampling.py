@@ -17,7 +17,8 @@ class Sampling:
     """How response tokens are chosen; the default is greedy.
 
     Args:
-        temperature: 0 takes the most likely token; above, logits are divided by it.
+        temperature: 0 takes the most likely token; above, logits are divided by it. Below a
+            millionth it takes the most likely one too: divided by less, they would overflow.
         top_p: sample from the smallest set of tokens whose probability reaches this, in (0, 1].
         seed: every request draws from this seed anew, so equal requests get equal responses.
     """
@@ -31,6 +32,9 @@ class Sampling:
             raise SettingError("temperature", self.temperature, "finite and >= 0")
         if not 0 < self.top_p <= 1:
             raise SettingError("top_p", self.top_p, "in (0, 1]")
+
+
+_COLDEST = 1e-6  # temperature
 
 
 class Sampler:
@@ -52,7 +56,7 @@ class Sampler:
 
     def pick(self, logits: Tensor) -> int | None:
         """The next token of logits [V]; None if the logits are not finite."""
-        if self._sampling.temperature == 0:
+        if self._sampling.temperature < _COLDEST:
             largest, index = logits.max(-1)  # NaN wins every comparison, so looking here is enough
             value, token = torch.stack((largest.double(), index.double())).tolist()
             return int(token) if math.isfinite(value) else None

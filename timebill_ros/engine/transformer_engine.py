@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -18,6 +15,7 @@ from timebill_ros.engine.attention import AttentionShape, QueryWindow
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
+from timebill_ros.engine.device import device_name, free_memory
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
@@ -337,18 +335,6 @@ def _check_memory(shape: AttentionShape, max_context: int) -> None:
         raise SettingError("max_context", max_context, bound)
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return sys.maxsize
-    available = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    return int(next(available, sys.maxsize // 1024)) * 1024
-
-
 def _check_request(
     prompt_ids: Sequence[int], max_tokens: int, max_context: int, vocabulary: int
 ) -> None:
@@ -360,15 +346,3 @@ def _check_request(
         raise ContextExceeded(len(prompt_ids), max_tokens, max_context)
     if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocabulary:
         raise RequestError(f"prompt tokens must be from 0 to {vocabulary - 1}")
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's or the processor's model, for the same weights run at another pace on another."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.machine())

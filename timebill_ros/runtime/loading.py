@@ -20,8 +20,9 @@ from timebill_ros.budget.fit import (
 )
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, QualityFile, read_quality
-from timebill_ros.engine.checkpoint import load_checkpoint, usable_device
+from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.device import usable_device
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.narrow_weights import WeightKinds
