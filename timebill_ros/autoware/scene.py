@@ -142,12 +142,9 @@ def _fill(name: str, text: str, values: Mapping[str, Any]) -> str:
     """The text with its values; names only, so that a template reaches nothing behind them."""
     try:
         fields = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
-        unknown = fields - values.keys()
-        if unknown:
-            known = ", ".join(values)
-            raise SettingError(name, unknown.pop(), f"made of {known}")
-        return text.format(**values)
-    except SettingError:
-        raise
+        filled = text.format(**values) if fields <= values.keys() else ""
     except (ValueError, KeyError, IndexError) as fault:
         raise SettingError(name, text, f"a format string ({fault})") from None
+    if unknown := fields - values.keys():
+        raise SettingError(name, unknown.pop(), f"made of {', '.join(values)}")
+    return filled

@@ -185,7 +185,7 @@ class Vehicle:
         client: Client,
         request: Any,
         then: Callable[[], None],
-        otherwise: Callable[[Any], bool] = lambda status: False,
+        otherwise: Callable[[Any], bool] | None = None,
     ) -> None:
         """Call a service; ``then`` where it succeeded, otherwise tell what was wrong.
 
@@ -210,7 +210,7 @@ class Vehicle:
             status = future.result().status
             if status.success:
                 then()
-            elif not otherwise(status):
+            elif otherwise is None or not otherwise(status):
                 detail = f"{name}: {status.message} (code {status.code})"
                 self._refused(Refused(Refusal.FAILED, detail))
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for people: thin, over the rooms below."""
+"""Commands for people: , over the rooms below."""

@@ -79,6 +79,15 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
 
 def _misfit(options: argparse.Namespace) -> str | None:
     """What does not go together with what."""
+    return (
+        _node_misfit(options)
+        or (_trace_misfit(options) if options.trace else _bag_misfit(options))
+        or _parameter_misfit(options)
+    )
+
+
+def _node_misfit(options: argparse.Namespace) -> str | None:
+    """What a replay into a node, or one without, has no use for."""
     if options.simulate:
         if options.given_ros_arguments:
             return "--ros-args do not go with --simulate: no node takes part"
@@ -91,18 +100,32 @@ def _misfit(options: argparse.Namespace) -> str | None:
                 return f"--{name.replace('_', '-')} is for --simulate: a node takes its own time"
     if options.start and options.node is not None:
         return "--node names a node that runs already: --start, --params and -p start one"
-    if options.trace:
-        if options.topic:
-            return "--topic is for bags: a trace has no topics"
-        if options.by_stamp:
-            return "--by-stamp is for bags: a trace has one time only"
-        for name in ("lengths", "assume_lengths"):
-            if getattr(options, name) is not None:
-                return f"--{name.replace('_', '-')} is for bags: a trace has its lengths"
-        if options.budget is None and options.budget_per_token is None:
-            return "a trace has no deadlines: give --budget, --budget-per-token or both"
-    elif options.budget is not None or options.budget_per_token is not None:
+    return None
+
+
+def _trace_misfit(options: argparse.Namespace) -> str | None:
+    """What a trace has no use for, or lacks."""
+    if options.topic:
+        return "--topic is for bags: a trace has no topics"
+    if options.by_stamp:
+        return "--by-stamp is for bags: a trace has one time only"
+    for name in ("lengths", "assume_lengths"):
+        if getattr(options, name) is not None:
+            return f"--{name.replace('_', '-')} is for bags: a trace has its lengths"
+    if options.budget is None and options.budget_per_token is None:
+        return "a trace has no deadlines: give --budget, --budget-per-token or both"
+    return None
+
+
+def _bag_misfit(options: argparse.Namespace) -> str | None:
+    """What a bag has no use for."""
+    if options.budget is not None or options.budget_per_token is not None:
         return "--budget and --budget-per-token are for traces: a bag has its deadlines"
+    return None
+
+
+def _parameter_misfit(options: argparse.Namespace) -> str | None:
+    """What is no file of parameters, and no parameter."""
     for path in options.params:
         if not path.is_file():
             return f"--params {path}: there is no such file"
