@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from timebill_ros.budget.time_model import Quadratic
 from timebill_ros.runtime.outcome import Stage
 from timebill_ros.runtime.pace_tracker import PaceTracker
 from timebill_ros.runtime.policy import OverrunPolicy
@@ -46,3 +47,12 @@ def test_a_machine_that_has_become_faster_is_found_out() -> None:
         scene.job(f"{n}", release_ms=100 * n, budget_ms=8, response_tokens=1)
     story = [what for _, what, _ in scene.story()]
     assert story == ["expired"] * 19 + ["response"] * 21
+
+
+def test_a_hopeless_job_costs_no_prediction() -> None:
+    scene = Scene(predictor_time=Quadratic(0.0, 0.0, 0.005))
+    scene.job("hopeless", budget_ms=9)
+    scene.job("behind", release_ms=1)
+    scene.run()
+    assert scene.overrun("hopeless").timing.predict == 0.0
+    assert scene.response("behind").plan.predicted_tokens > 0

@@ -152,18 +152,22 @@ class Execution:
         """Start the predictor, and hand the engine as much of the prompt as the planner wants."""
         prepared, parts = self._prepared, self._parts
         self._checkpoint()
+        # A prompt that cannot be shortened is known to be hopeless before it costs a prediction.
+        if parts.selection is None:
+            self._check_prefill(prepared.request.prompt_tokens)
         request = self._planning.start()
         self._kept = request.prompt_tokens
-        self._predicted_prefill = self._time_model.prefill(request.prompt_tokens)
-        self._check_prefill()
+        if parts.selection is not None:
+            self._check_prefill(request.prompt_tokens)
         parts.engine.begin(request, prepared.max_tokens)
 
-    def _check_prefill(self) -> None:
+    def _check_prefill(self, tokens: int) -> None:
         """Leave the engine to others where prefill alone cannot end by the deadline.
 
         Not under Skip-Next, whose late answers count too.
         """
-        remaining, tokens = self._remaining(), self._kept
+        self._predicted_prefill = self._time_model.prefill(tokens)
+        remaining = self._remaining()
         if self._decided.policy is OverrunPolicy.SKIP_NEXT or self._parts.pace.prefill_fits(
             self._predicted_prefill, remaining
         ):

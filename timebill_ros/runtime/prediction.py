@@ -64,7 +64,7 @@ class JobPrediction:
 
     def within(self, timeout: float) -> LengthDistribution | None:
         """The distribution, waiting at most ``timeout`` s; None where it is late or broken."""
-        if self._pending is None:
+        if self._pending is None or self.fault:
             return None
         try:
             return self._pending.wait(timeout)
