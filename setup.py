@@ -11,7 +11,7 @@ from build_messages import INTERFACES, PACKAGE, BuildMessages  # noqa: E402
 
 SHARE = f"share/{PACKAGE}"
 EXECUTABLES = (
-    *("llm_node", "import-gguf", "profile", "ask", "demo", "replay", "top"),
+    *("llm_node", "import-gguf", "profile", "ask", "demo", "demo-real", "replay", "top"),
     *("bench", "measure-quality", "collect", "train-predictor", "evaluate-predictor"),
     "autoware_adapter",
 )

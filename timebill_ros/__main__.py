@@ -17,6 +17,7 @@ MODULES = {
     "profile": "timebill_ros.cli.profile",
     "ask": "timebill_ros.cli.ask",
     "demo": "timebill_ros.cli.demo",
+    "demo-real": "timebill_ros.cli.demo_real",
     "replay": "timebill_ros.cli.replay",
     "bench": "timebill_ros.bench.command",
     "measure-quality": "timebill_ros.bench.measure_quality",

@@ -14,6 +14,7 @@ import pytest
 
 from test.client.records import ANSWERED, EXPIRED, UNPREDICTED
 from timebill_ros.cli import demo
+from timebill_ros.cli.deadline_run import RunFailed
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError
 from timebill_ros.client.record import Ending, Record
 
@@ -37,7 +38,7 @@ def test_a_run_with_all_kinds_is_good(records: list[Record]) -> None:
     ],
 )
 def test_what_is_missing_or_wrong_is_named(records: list[Record], missing: str) -> None:
-    with pytest.raises(demo.DemoFailed, match=re.escape(missing)):
+    with pytest.raises(RunFailed, match=re.escape(missing)):
         demo.check(records, 0.95)
 
 

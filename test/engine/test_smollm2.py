@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.engine.transformer_engine import EngineSettings
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,8 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def engine(smollm2):
-    return TransformerEngine(load_checkpoint(smollm2), max_context=2048, chunk=128, window=64)
+    settings = EngineSettings(max_context=2048, chunk=128, window=64)
+    return make_engine(load_checkpoint(smollm2), settings)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,9 @@ def stock(smollm2_gguf):
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt[:12])
 def test_greedy_answers_equal_generate_s_on_the_file(prompt, engine, stock):
-    tokens = engine.encode(Conversation("", prompt))
-    engine.begin(tokens, ANSWER)
+    request = engine.prepare(Conversation("", prompt))
+    tokens = list(request.prompt_ids)
+    engine.begin(request, ANSWER)
     while not engine.prefill_chunk():
         pass
     while engine.finish_reason is None:
@@ -56,7 +59,7 @@ def test_greedy_answers_equal_generate_s_on_the_file(prompt, engine, stock):
 
 
 def test_it_answers_sensibly_and_ends(engine):
-    engine.begin(engine.encode(Conversation("", PROMPTS[0])), ANSWER)
+    engine.begin(engine.prepare(Conversation("", PROMPTS[0])), ANSWER)
     while not engine.prefill_chunk():
         pass
     while engine.finish_reason is None:

@@ -4,21 +4,26 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import signal
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timebill_ros.cli.scenario import HEAD_START, Look, Request, draw_tasks, plan_run
+from timebill_ros.cli.deadline_run import (
+    SPARE,
+    NodeLog,
+    RunFailed,
+    print_outcomes,
+    send_in_groups,
+    write_files,
+)
+from timebill_ros.cli.scenario import Look, Request, draw_tasks, plan_run
 from timebill_ros.client.client import InstructionClient, NodeAbsent
-from timebill_ros.client.exchange import Arrival, Exchange
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError
-from timebill_ros.client.record import HEADER, Ending, Record, line, write_csv
+from timebill_ros.client.record import Ending, Record
 from timebill_ros.msg import Instruction
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.node.conversions import duration_msg
@@ -31,12 +36,7 @@ _IDS = "Budgets: c comfortable, t tight (the worst case needs eviction), h hopel
 _OVERRIDES = ("model", "device", "threads", "overrun_policy")
 _UNHURRIED = 600.0  # s; budget of the answers that show how fast this machine is
 _CONFIGURE = 600.0  # s
-_SPARE = 30.0  # s beyond its deadline that a terminal message may take
 _TEXT_WIDTH = 96
-
-
-class DemoFailed(Exception):
-    """The run does not show what it should; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = Path(options.model).name
         _report(run, options.out, f"model {name} on {options.device}, policy {options.policy}")
         check(run.records, settings.alpha_max)
-    except (NodeProcessError, NodeAbsent, DemoFailed, OSError) as failure:
+    except (NodeProcessError, NodeAbsent, RunFailed, OSError) as failure:
         print(f"demo: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -101,7 +101,7 @@ def _run(settings: Settings, seed: int) -> Run:
     """Start the node, have the tasks answered without hurry, then with deadlines."""
     overrides = {name: getattr(settings, name) for name in _OVERRIDES}
     tasks = draw_tasks(seed)
-    with NodeProcess(overrides, on_log=lambda text: print(f"  node | {text}", flush=True)) as node:
+    with NodeProcess(overrides, on_log=NodeLog().add) as node:
         print(f"node {node.name}: process {node.process.pid}, ROS domain {node.domain}")
         node.configure(_CONFIGURE)
         node.activate()
@@ -110,14 +110,14 @@ def _run(settings: Settings, seed: int) -> Run:
             looks = _look(client, tasks)
         groups = plan_run(looks, settings.alpha_max)
         requests = [request for group in groups for request in group]
-        table = _Table({request.id: looks[request.task].prompt_tokens for request in requests})
-        with InstructionClient(
-            server=node.name, domain=node.domain, by_topic=True, on_arrival=table.add
-        ) as client:
-            client.wait_for_node()
-            _send(client, tasks, groups)
+        records = send_in_groups(
+            node,
+            [[_instruction(r.id, tasks[r.task], r.budget) for r in group] for group in groups],
+            {request.id: looks[request.task].prompt_tokens for request in requests},
+            _IDS,
+        )
         node.shutdown()
-    return Run(tasks, requests, sorted(table.records, key=lambda record: record.released))
+    return Run(tasks, requests, records)
 
 
 def _look(client: InstructionClient, tasks: Sequence[Task]) -> list[Look]:
@@ -137,11 +137,11 @@ def _look(client: InstructionClient, tasks: Sequence[Task]) -> list[Look]:
 
 def _unhurried(client: InstructionClient, name: str, task: Task) -> Look:
     exchange = client.send(_instruction(name, task, _UNHURRIED))
-    client.wait_for_all(_UNHURRIED + _SPARE)
+    client.wait_for_all(_UNHURRIED + SPARE)
     record = exchange.record()
     if record is None or record.plan is None or record.ending is not Ending.IN_TIME:
         told = f"{record.ending}: {record.detail}" if record else "nothing was heard of it"
-        raise DemoFailed(f"{task.instruction!r} was not answered without hurry: {told}")
+        raise RunFailed(f"{task.instruction!r} was not answered without hurry: {told}")
     timing = record.timing
     return Look(
         prompt_tokens=record.prompt_tokens,
@@ -153,46 +153,10 @@ def _unhurried(client: InstructionClient, name: str, task: Task) -> Look:
     )
 
 
-def _send(
-    client: InstructionClient, tasks: Sequence[Task], groups: Sequence[Sequence[Request]]
-) -> None:
-    """Send the run group by group, and wait for the end of each."""
-    print(f"\n{sum(map(len, groups))} instructions with deadlines. {_IDS}.\n{HEADER}", flush=True)
-    for group in groups:
-        for position, request in enumerate(group):
-            if position == 1:
-                client.spin(HEAD_START)
-            client.send(_instruction(request.id, tasks[request.task], request.budget))
-        if not client.wait_for_all(max(request.budget for request in group) + _SPARE):
-            silent = [name for name, sent in client.exchanges.items() if not sent.done()]
-            raise DemoFailed(f"nothing was heard of {', '.join(silent)}")
-
-
 def _instruction(name: str, task: Task, budget: float) -> Instruction:
     return Instruction(
         id=name, system=task.system, prompt=task.instruction, budget=duration_msg(budget)
     )
-
-
-class _Table:
-    """Prints a line per ended instruction, as they arrive.
-
-    Attributes:
-        records: the ended instructions so far.
-    """
-
-    def __init__(self, prompt_tokens: dict[str, int]) -> None:
-        self.records: list[Record] = []
-        self._prompt_tokens = prompt_tokens
-
-    def add(self, exchange: Exchange, arrival: Arrival) -> None:
-        """Take a message; only the terminal one makes a line."""
-        if not arrival.terminal:
-            return
-        record = exchange.record(self._prompt_tokens[exchange.instruction.id])
-        if record is not None:
-            self.records.append(record)
-            print(line(record), flush=True)
 
 
 def _report(run: Run, folder: Path, title: str) -> None:
@@ -202,19 +166,10 @@ def _report(run: Run, folder: Path, title: str) -> None:
     if answered:
         shown = max(answered, key=lambda record: record.plan.alpha if record.plan else 0.0)
         _show_answer(run, shown)
-    counts = Counter(record.outcome for record in run.records)
-    print("\noutcomes: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    print_outcomes(run.records)
     correct = sum(run.correct(record) for record in answered)
     print(f"whole answers in time that equal the reference: {correct} of {len(answered)}")
-    write_csv(folder / "demo.csv", run.records)
-    print(f"written: {folder / 'demo.csv'}")
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no picture: matplotlib is not installed", file=sys.stderr)
-        return
-    from timebill_ros.replay.picture import draw_run
-
-    draw_run(folder / "demo.png", run.records, f"{title}.  {_IDS}")
-    print(f"written: {folder / 'demo.png'}")
+    write_files(folder / "demo", run.records, f"{title}.  {_IDS}")
 
 
 def _show_answer(run: Run, record: Record) -> None:
@@ -235,7 +190,7 @@ def check(records: Sequence[Record], alpha_max: float) -> None:
     """All three kinds of outcome, and none that a budget cannot cause.
 
     Raises:
-        DemoFailed: with every kind that is missing and every failure.
+        RunFailed: with every kind that is missing and every failure.
     """
     alphas = [r.plan.alpha for r in records if r.plan and r.ending is Ending.IN_TIME]
     kinds = {
@@ -252,7 +207,7 @@ def check(records: Sequence[Record], alpha_max: float) -> None:
         if not record.ending.missed and record.ending is not Ending.IN_TIME
     ]
     if faults:
-        raise DemoFailed("; ".join(faults))
+        raise RunFailed("; ".join(faults))
 
 
 if __name__ == "__main__":
