@@ -19,6 +19,7 @@ from timebill_ros.engine.profile_visits import (
     Visit,
     WholeVisit,
     chunk_visits,
+    deep_visit,
     step_visits,
     whole_visits,
 )
@@ -108,7 +109,10 @@ class Profiler:
         for done in range(1, _ROUNDS):
             if not self._another_round(done, self._order.sample(visits, len(visits))):
                 break
-        self._progress(1.0, f"profiled in {self._elapsed():.1f} s")
+        full = self._engine.chunk
+        end = max((n + s for s, n in self._times["chunk"] if n == full), default=0)
+        reached = f"chunks of {full} tokens up to {end} of {self._longest}"
+        self._progress(1.0, f"profiled in {self._elapsed():.1f} s, {reached}")
         return ProfilePoints(
             prefill=self._medians("prefill"),
             step=self._medians("step"),
@@ -143,12 +147,17 @@ class Profiler:
             if enough:
                 most = self._cost[chunks[-1]] * chunk.most_work / chunks[-1].most_work
                 if self._elapsed() + most > self._limit:
+                    # What the attention to a long context takes does not follow from short ones.
+                    deep = deep_visit(self._engine.chunk, self._engine.window, self._longest)
+                    self._first_visit(deep)
+                    chunks.append(deep)
                     break
             self._first_visit(chunk)
             chunks.append(chunk)
         wholes: list[WholeVisit] = []
-        for whole in whole_visits(self._engine.chunk, chunks[-1].end):
-            if wholes and self._elapsed() + self._most(whole, chunks) > self._limit:
+        widest = max(chunks, key=lambda chunk: chunk.tokens)
+        for whole in whole_visits(self._engine.chunk, widest.end):
+            if wholes and self._elapsed() + self._most(whole, widest) > self._limit:
                 break
             self._first_visit(whole)
             wholes.append(whole)
@@ -166,9 +175,9 @@ class Profiler:
         affordable = _STEP_SHARE * self._limit / cost if cost > 0.0 else _STEP_LENGTHS
         return max(_FEWEST_LENGTHS, min(_STEP_LENGTHS, int(affordable)))
 
-    def _most(self, whole: WholeVisit, chunks: Sequence[ChunkVisit]) -> float:
-        """Most seconds that a whole prefill should take: no chunk of it more than the last one."""
-        return math.ceil(whole.tokens / self._engine.chunk) * self._cost[chunks[-1]]
+    def _most(self, whole: WholeVisit, widest: ChunkVisit) -> float:
+        """Most seconds that a whole prefill should take: no chunk of it more than the widest."""
+        return math.ceil(whole.tokens / self._engine.chunk) * self._cost[widest]
 
     def _another_round(self, done: int, visits: Sequence[Visit]) -> bool:
         """Visit what still fits the limit; whether everything did."""

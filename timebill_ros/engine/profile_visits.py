@@ -76,6 +76,16 @@ def chunk_visits(chunk: int, window: int, longest: int) -> list[ChunkVisit]:
     ]
 
 
+def deep_visit(chunk: int, window: int, longest: int) -> ChunkVisit:
+    """A chunk at the end of the context that is as narrow as one that is evicted after can be.
+
+    It tells what attending to a long context costs, at an eighth of a full chunk's time.
+    """
+    full = min(chunk, longest)
+    tokens = min(full, max(window, full // 8))
+    return ChunkVisit(longest - tokens, tokens)
+
+
 def step_visits(longest: int, count: int) -> list[StepVisit]:
     """At most ``count`` cache lengths that span the context, ascending."""
     return [StepVisit(cached) for cached in spaced(shortest(longest), longest, count)]
