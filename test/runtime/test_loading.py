@@ -24,6 +24,7 @@ from timebill_ros.budget.quality import (
     QualityPoint,
     write_quality,
 )
+from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import DeviceUnavailable
 from timebill_ros.engine.profile import least_context
@@ -36,6 +37,7 @@ from timebill_ros.runtime.loading import (
     load,
     measured_levers,
     model_folder,
+    unmet_defaults,
 )
 from timebill_ros.runtime.settings import Settings
 
@@ -179,3 +181,15 @@ def test_a_device_that_is_not_there_is_named_with_its_parameter(predictor: Path)
     settings = Settings(predictor=str(predictor), predictor_device="nowhere")
     with pytest.raises(DeviceUnavailable, match="predictor_device 'nowhere' cannot be used"):
         load(settings, lambda share, doing: None)
+
+
+def test_defaults_that_no_plan_can_meet_are_told_with_what_fits() -> None:
+    """10 ms a step and none for the cache: 2 s are 200 steps, and so 201 tokens."""
+    model = TimeModel(a=0.0, b=0.0, c=0.0, p=0.0, q=0.01)
+    assert unmet_defaults(Settings(max_tokens=201, default_budget=2.0), model) == ""
+    told = unmet_defaults(Settings(max_tokens=400, default_budget=2.0), model)
+    assert "max_tokens (400) takes 3.99 s, default_budget is 2 s, in which 201 tokens fit" in told
+    slower = replace(model, q_drawn=0.01)
+    assert unmet_defaults(Settings(max_tokens=201, temperature=1.0), slower) != ""
+    never = replace(model, c=5.0)
+    assert "in which 0 tokens fit" in unmet_defaults(Settings(), never)

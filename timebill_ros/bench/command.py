@@ -25,7 +25,7 @@ from timebill_ros.cli.argument_types import positive_count, positive_seconds
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.training.predictor.assessment import hide_library_bars, track
+from timebill_ros.training.progress import hide_library_bars, track
 
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
     from timebill_ros.bench.outcomes import Ground, Row

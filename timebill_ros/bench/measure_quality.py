@@ -16,7 +16,7 @@ from timebill_ros.budget.errors import ProfileFitError, QualityFileError, Settin
 from timebill_ros.budget.quality import QUALITY_FILE, QualityFile, read_quality, write_quality
 from timebill_ros.cli.node_arguments import take_settings
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.training.predictor.assessment import hide_library_bars
+from timebill_ros.training.progress import hide_library_bars
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for people: , over the rooms below."""
+"""The commands for people: their arguments and what they print."""

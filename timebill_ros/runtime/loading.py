@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from timebill_ros.budget.fit import (
 )
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, QualityFile, read_quality
+from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.device import usable_device
@@ -96,10 +98,33 @@ def load(settings: Settings, progress: Progress) -> Loaded:
         calibration = known_calibration(folder)
         predictor_name = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
     fit = _time_model(engine, predictor, predictor_name, settings, progress)
+    if told := unmet_defaults(settings, fit.model):
+        _LOG.warning("%s", told)
     progress(0.9, "warming up")
     engine.warm_up()
     progress(1.0, f"ready on {engine.device}")
     return Loaded(engine, predictor, fit, calibration, quality, selection)
+
+
+def unmet_defaults(settings: Settings, model: TimeModel) -> str:
+    """What to say where no plan can meet the defaults with this model; empty where one can.
+
+    A prompt of the window alone is the least work that there is: nothing of it is ever evicted.
+    """
+    prompt, longest, budget = settings.window, settings.max_tokens, settings.default_budget
+    model = model.drawn() if settings.temperature > 0.0 else model
+
+    def takes(tokens: int) -> float:
+        return model.prefill(prompt) + model.decode(prompt, tokens)
+
+    if takes(longest) <= budget:
+        return ""
+    fitting = bisect_right(range(1, longest), budget, key=takes)
+    return (
+        f"no plan can promise the defaults: after a prompt of {prompt} tokens an answer of "
+        f"max_tokens ({longest}) takes {takes(longest):.3g} s, default_budget is {budget:g} s, in "
+        f"which {fitting} tokens fit; lower max_tokens or raise default_budget"
+    )
 
 
 def model_folder(settings: Settings) -> str | Path:

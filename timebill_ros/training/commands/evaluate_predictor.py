@@ -17,8 +17,8 @@ from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.checkpoint import other_target, read_config
 from timebill_ros.predictor.errors import EmptySet, LengthsBeyondBuckets, PredictorError
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.training.predictor.assessment import hide_library_bars, track
 from timebill_ros.training.predictor.pairs import Pair, PairsHeader, read_pairs, seen_prompts
+from timebill_ros.training.progress import hide_library_bars, track
 
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
     from timebill_ros.predictor.length_predictor import LengthPredictor

@@ -18,9 +18,9 @@ from timebill_ros.cli.argument_types import positive_count
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import PredictorError
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.training.predictor.assessment import hide_library_bars, track
 from timebill_ros.training.predictor.pairs import PairsHeader, Split, read_pairs, split_pairs
 from timebill_ros.training.predictor.sequence_training import Recipe
+from timebill_ros.training.progress import hide_library_bars, track
 
 _LOG = logging.getLogger(__name__)
 

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from timebill_ros.budget.calibration import Calibration, fit_calibration, pit_share
 from timebill_ros.budget.length import LengthDistribution, bucket_label
@@ -84,23 +82,6 @@ def length_quality(
         mae_of_mean=float(np.abs(lengths - lengths.mean()).mean()),
         mae_of_middle=float(np.abs(error - (size - 1) / 2).mean()),
     )
-
-
-Item = TypeVar("Item")
-
-
-def track(items: Iterable[Item], doing: str) -> Iterable[Item]:
-    """The items, with a bar of how far they are."""
-    bar: Iterable[Item] = tqdm(items, desc=doing, disable=None)
-    return bar
-
-
-def hide_library_bars() -> None:
-    """Have transformers draw no bars into a log."""
-    if not sys.stderr.isatty():
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
 
 
 RISKS = (0.01, 0.05, 0.1, 0.2)

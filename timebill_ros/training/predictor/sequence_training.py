@@ -26,6 +26,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
@@ -44,6 +47,7 @@ from timebill_ros.training.predictor.pairs import (
     check_same,
     write_prompts,
 )
+from timebill_ros.training.progress import Lines
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ def train_classifier(
         args=arguments,
         train_dataset=Examples(split.train, tokenizer, recipe.max_input, buckets.size),
         data_collator=DataCollatorWithPadding(tokenizer),
+        callbacks=[] if sys.stderr.isatty() else [_TellingSteps()],
     )
     trainer.train(resume_from_checkpoint=last_state)
     if trainer.is_world_process_zero():
@@ -216,6 +221,23 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(before)
+
+
+class _TellingSteps(TrainerCallback):
+    """Tells how far training is, where no bar is drawn: its steps may take seconds each."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Begin to count."""
+        self._lines = Lines("training, steps", state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """One more is done."""
+        if state.is_world_process_zero:
+            self._lines.tell(state.global_step)
 
 
 def _arguments(recipe: Recipe, states: Path, save_every: int, use_cpu: bool) -> TrainingArguments:
