@@ -145,7 +145,7 @@ def _attention_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | None,  # noqa: ARG001, transformers passes it by name
     scaling: float | None = None,
     query_window: QueryWindow | None = None,
     **kwargs: Any,

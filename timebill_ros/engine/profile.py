@@ -82,7 +82,7 @@ class Profiler:
         *,
         limit: float,
         structured: Callable[[], Callable[[], object]] | None = None,
-        progress: Progress = lambda share, text: None,
+        progress: Progress = lambda _share, _text: None,
     ) -> None:
         least = least_context(engine.window)
         if engine.max_context < least:

@@ -15,12 +15,12 @@ from timebill_ros.engine.eviction_methods.method import EvictionMethod
 from timebill_ros.engine.eviction_methods.snapkv import SnapKV
 
 EVICTION_METHODS: Mapping[str, Callable[[SnapKV, PreTrainedModel], EvictionMethod]] = {
-    "snapkv": lambda attention, model: attention,
-    "chunkkv": lambda attention, model: ChunkKV(attention),
+    "snapkv": lambda attention, _model: attention,
+    "chunkkv": lambda attention, _model: ChunkKV(attention),
     "criticalkv": lambda attention, model: CriticalKV(output_projections(model), attention),
-    "key_norm": lambda attention, model: KeyNorm(),
-    "streaming_llm": lambda attention, model: StreamingLLM(),
-    "random": lambda attention, model: RandomTokens(),
+    "key_norm": lambda _attention, _model: KeyNorm(),
+    "streaming_llm": lambda _attention, _model: StreamingLLM(),
+    "random": lambda _attention, _model: RandomTokens(),
 }
 """Makes a method, given what scores attention for those that ask for it, and the model."""
 
