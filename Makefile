@@ -39,7 +39,7 @@ SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg s
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup tools demo real test test-slow soak lint bench rooms kvpress clean
+.PHONY: help setup tools demo real test test-slow soak soak-dds fuzz lint bench rooms kvpress clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ test-slow: setup ## run the slow tests
 
 soak: setup ## send a million simulated instructions while parts fail and clocks jump: minutes
 	$(RUN) PYTHONPATH=test $(BIN)/python -m soak.simulated $(SOAK_ARGS)
+
+soak-dds: setup ## send 10,000 instructions over DDS to a node that is disturbed
+	$(RUN) PYTHONPATH=test $(BIN)/python -m soak.over_dds $(SOAK_ARGS)
+
+fuzz: setup ## damage messages, parameters, schemas, bags and checkpoints for ten minutes
+	$(RUN) PYTHONPATH=test $(BIN)/python -m soak.fuzz $(FUZZ_ARGS)
 
 lint: $(VENV)/requirements.stamp ## check style and types
 	$(BIN)/ruff check .
