@@ -137,7 +137,8 @@ def _joined_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -
     within, within_sum = flash(query, key[:, :, past:], value[:, :, past:], 0.0, True, scale=scale)
     before, before_sum = flash(query, key[:, :, :past], value[:, :, :past], 0.0, False, scale=scale)
     share = torch.sigmoid(before_sum - within_sum).to(query.dtype)  # [1, H, n], of the past
-    return within.lerp_(before, share[..., None])
+    joined: Tensor = within.lerp_(before, share[..., None])
+    return joined
 
 
 def _attention_forward(

@@ -48,7 +48,7 @@ class ModuleDecoder:
         first = self._cache.position
         # Explicit, since after an eviction the position is ahead of the cache's length.
         positions = torch.arange(first, first + count, device=tokens.device)
-        logits = self._model(
+        logits: Tensor = self._model(
             input_ids=tokens[None],
             position_ids=positions[None],
             past_key_values=self._past,

@@ -215,7 +215,7 @@ def _check(header: _Header) -> None:
 
 
 def _config(folder: Path, header: _Header) -> PreTrainedConfig:
-    config = AutoConfig.from_pretrained(folder, gguf_file=_ALONE, **LOCAL)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, gguf_file=_ALONE, **LOCAL)
     check_config(config, header.file)
     for bias, tensor in _BIASES.items():
         if hasattr(config, bias):
@@ -274,6 +274,7 @@ def _model(
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=_ALONE, config=config, dtype=dtype, output_loading_info=True, **LOCAL
     )
+    model: PreTrainedModel
     model, report = loaded
     # transformers would fill these with random numbers and go on.
     if absent := sorted(report["missing_keys"]):

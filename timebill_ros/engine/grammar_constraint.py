@@ -45,6 +45,12 @@ class GrammarConstraint:
         self._pieces: list[bytes] = []
         self._bits = allocate_token_bitmask(1, tokens.vocab_size)  # [1, V / 32], a bit per token
 
+    def fresh(self) -> GrammarConstraint:
+        """Another one at the response's beginning; to be taken before this one accepts a token."""
+        return GrammarConstraint(
+            self._check, self._tokens, self._matcher.deep_copy(), self._vocabulary
+        )
+
     def restrict(self, logits: Tensor) -> Tensor:
         """Logits [V] with minus infinity for every token that is not allowed next.
 

@@ -72,7 +72,7 @@ class KVCache:
         ``new`` is [2, KV, n, D]; the result [2, KV, length + n, D] is a view of the buffer. The
         tokens count only once ``advance(n)`` is called, after the last layer.
         """
-        cached = self._of_layer[layer][:, :, : self.length + new.shape[2]]
+        cached: Tensor = self._of_layer[layer][:, :, : self.length + new.shape[2]]
         cached[:, :, self.length :] = new
         return cached
 

@@ -49,7 +49,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """A request that its engine has checked; nothing of it has run.
+    """A request that its engine has checked; nothing of it has run. It may be begun repeatedly.
 
     Attributes:
         prompt_ids: the rendered prompt's tokens, N_x of them. They may be replaced by fewer.

@@ -108,7 +108,7 @@ class _Scratch:
 
     def fits(self, logits: Tensor) -> bool:
         """Whether it was made for logits like these."""
-        return logits.shape == self._index.shape and logits.device == self._index.device
+        return bool(logits.shape == self._index.shape and logits.device == self._index.device)
 
     def softmax(self, logits: Tensor, temperature: float) -> Tensor:
         """The probabilities of logits [V]; valid until the next call."""
@@ -118,7 +118,7 @@ class _Scratch:
     def before(self, token: Tensor) -> Tensor:
         """1 for the tokens before ``token`` [1] in the order of the nucleus, else 0."""
         probability, index = self._probabilities[token], token.float()
-        before, equal, earlier = self._vectors[2:5]
+        before, equal, earlier = self._vectors[2], self._vectors[3], self._vectors[4]
         # Comparisons that write numbers: those that write booleans take four times as long on CPU.
         torch.gt(self._probabilities, probability, out=before)
         torch.eq(self._probabilities, probability, out=equal)

@@ -221,7 +221,7 @@ class _Walk:
         if not allowed:
             self.fault = "an answer can come to where nothing may follow; simplify it"
             return None
-        ends = [token for token in (self._tokens.eos_token, *enders) if token in allowed]
+        ends: list[int] = [token for token in (self._tokens.eos_token, *enders) if token in allowed]
         if ends and self._chance.random() < 0.5:
             return ends[0]
         plain = [t for t in allowed if t == self._tokens.eos_token or (32 <= t < 127 and t != 92)]

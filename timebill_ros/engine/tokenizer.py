@@ -42,9 +42,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     AutoTokenizer takes the class of the model's type instead, whose rules replace those of the
     file: digits one by one for Qwen2, a blank before the text for Llama.
     """
-    if (folder / "tokenizer.json").is_file():
-        return PreTrainedTokenizerFast.from_pretrained(folder, **LOCAL)
-    return AutoTokenizer.from_pretrained(folder, **LOCAL)
+    from_file = (folder / "tokenizer.json").is_file()
+    kind = PreTrainedTokenizerFast if from_file else AutoTokenizer
+    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, **LOCAL)
+    return tokenizer
 
 
 def eos_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

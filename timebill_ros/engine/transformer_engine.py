@@ -177,6 +177,8 @@ class TransformerEngine:
         _check_request(prompt_ids, max_tokens, self.max_context, self.vocabulary)
         if not isinstance(constraint, GrammarConstraint | None):
             raise EngineMisuse("the request was prepared by another engine")
+        if constraint is not None:
+            constraint = constraint.fresh()  # so that the request may be begun again
         self._bind_thread()
         self._prompt = torch.tensor(prompt_ids, device=self.device)
         self._response.begin(max_tokens, constraint, ignore_eos=ignore_eos)

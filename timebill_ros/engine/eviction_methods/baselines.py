@@ -44,7 +44,8 @@ class KeyNorm(EvictionMethod):
     def scores(self, prompt: LayerPrompt) -> Tensor:
         """The keys' Euclidean norm, negative, [KV, N_x - w]; rotation does not change it."""
         keys = prompt.keys[:, : prompt.evictable]
-        return -torch.linalg.vector_norm(keys, dim=-1, dtype=torch.float32)
+        norms: Tensor = torch.linalg.vector_norm(keys, dim=-1, dtype=torch.float32)
+        return norms.neg()
 
 
 @dataclass(frozen=True)
