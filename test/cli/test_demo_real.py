@@ -128,6 +128,6 @@ def test_a_real_model_answers_over_dds_and_leaves_its_files(smollm2: Path, tmp_p
     assert all(done.stdout.count(f"\n{row['id']} ") >= 2 for row in rows)
     answers = {row["id"]: row["text"] for row in rows if row["outcome"] == "in time"}
     assert "Paris" in answers["u01"]
-    assert "Rome" in answers["u13"]
+    assert "Tokyo" in answers["u13"]
     assert max(int(row["prompt_tokens"]) for row in rows) > 1500
     assert (tmp_path / "real.png").stat().st_size > 0

@@ -99,7 +99,7 @@ INSTRUCTIONS = (
     RealInstruction("Which rule did robot 7 break?", 48, BudgetRule.TIGHT, _BOTH),
     RealInstruction("Which rule did robot 7 keep?", 48, BudgetRule.HOPELESS, _BOTH),
     RealInstruction("Summarize the log above.", 96, BudgetRule.COMFORTABLE, _LOG),
-    RealInstruction("What is the capital of Italy?", 32, BudgetRule.UNHURRIED),
+    RealInstruction("What is the capital of Japan?", 32, BudgetRule.UNHURRIED),
 )
 # How many of the last ones are sent together, so that they wait for each other.
 TOGETHER = 2
