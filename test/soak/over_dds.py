@@ -93,7 +93,15 @@ class Soak:
         )
         for kind, topic in ((Response, "response"), (Overrun, "overrun")):
             ros.create_subscription(kind, f"{node.name}/output/{topic}", self._heard, OUTCOME_QOS)
-        self._goals = ActionClient(ros, Instruct, f"{node.name}/instruct")
+        # By default ten answers are kept: of a burst's, those that come before the client looks.
+        self._goals = ActionClient(
+            ros,
+            Instruct,
+            f"{node.name}/instruct",
+            goal_service_qos_profile=INSTRUCTION_QOS,
+            result_service_qos_profile=INSTRUCTION_QOS,
+            cancel_service_qos_profile=INSTRUCTION_QOS,
+        )
         self._change = ros.create_client(ChangeState, f"{node.name}/change_state")
         self._set = ros.create_client(SetParameters, f"{node.name}/set_parameters")
         self.serve()
@@ -257,13 +265,16 @@ def run(first_seed: int, instructions: int) -> list[str]:
         NodeProcess({**_SETTINGS, "profile_cache": profiles}) as node,
     ):
         soak = Soak(node)
-        seed = first_seed
+        seed, told = first_seed, 0
         try:
             for seed in range(first_seed, first_seed + rounds):
                 started = time.monotonic()
                 soak.round(seed)
                 held = ", ".join(f"{k} {v:.0f}" for k, v in held_by(node.process.pid).items())
                 print(f"seed {seed}: {time.monotonic() - started:.1f} s; {held}", flush=True)
+                for violation in soak.violations[told:]:
+                    print(violation, flush=True)
+                told = len(soak.violations)
         except KeyboardInterrupt:
             print(f"go on with --first-seed {seed}", file=sys.stderr)
         finally:

@@ -123,7 +123,14 @@ class Goals:
         self._watch = watch
         self._topic = node.resolve_topic_name(f"{server}/input/instruction")
         self._action = ActionClient(
-            node, Instruct, f"{server}/instruct", callback_group=callback_group
+            node,
+            Instruct,
+            f"{server}/instruct",
+            callback_group=callback_group,
+            # By default ten answers are kept: of a burst's, those that come before we look.
+            goal_service_qos_profile=_QOS,
+            result_service_qos_profile=_QOS,
+            cancel_service_qos_profile=_QOS,
         )
         # None until the node has taken the goal.
         self._handles: dict[str, ClientGoalHandle | None] = {}
