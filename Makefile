@@ -39,10 +39,10 @@ SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg s
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup tools demo real test test-slow soak soak-dds fuzz lint bench rooms kvpress clean
+.PHONY: help setup tools demo real test test-slow soak soak-dds fuzz lint bench bench-quick rooms kvpress clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/package.stamp ## create .venv with ROS 2, torch and this package
 
@@ -97,6 +97,11 @@ $(KVPRESS)/stamp: $(VENV)/requirements.stamp requirements/kvpress.txt
 
 rooms: setup ## count the modules of each room, and what an installation brings
 	@$(BIN)/python test/rooms.py
+
+bench-quick: setup ## compare the planners on a few short prompts; results in out/bench-quick
+	@rm -rf out/bench-quick
+	$(RUN) $(BIN)/timebill_ros bench --out out/bench-quick --jobs 8 --prompt-tokens 512 1024 \
+		--shares 1 0.5 0.25 --alphas 0 0.5 0.95 --alphas-selected 0 0.95 --profile-seconds 10
 
 clean: ## remove what was built and written, but not .venv
 	rm -rf build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

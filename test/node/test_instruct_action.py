@@ -147,7 +147,7 @@ def test_a_goal_is_answered_and_its_outcome_is_on_the_topic_too(
     client.ended(goal)
     assert (goal.status, goal.result.error_code) == (SUCCEEDED, Instruct.Result.NONE)
     assert goal.result.response.text
-    assert goal.result.response.plan.planner == "timebill"
+    assert goal.result.response.plan.planner == "expected"
     bench.until(lambda: bench.terminal() == ["a"])
     assert bench.responses == [goal.result.response]
     assert goal.results == 1

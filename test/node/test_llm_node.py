@@ -26,7 +26,7 @@ def test_an_active_node_answers_with_plan_and_timing(bench: Bench) -> None:
     response = bench.responses[0]
     assert response.text
     assert response.header.stamp.sec > 0
-    assert response.plan.planner == "timebill"
+    assert response.plan.planner == "expected"
     assert response.plan.prompt_tokens > 0
     assert response.plan.predicted_tokens > 0
     assert response.timing.total.sec * 10**9 + response.timing.total.nanosec > 0

@@ -139,7 +139,7 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
     from timebill_ros.bench.outcomes import Ground
     from timebill_ros.bench.pictures import draw_budgets, draw_pessimism
     from timebill_ros.bench.report import tables, write_means, write_rows
-    from timebill_ros.replay.time_models import load_time_model
+    from timebill_ros.replay.simulated import load_time_model
 
     header, done, loaded = answered(cases_of(options), settings, options)
     if options.time_model is not None:
@@ -252,7 +252,7 @@ def add_workload(parser: argparse.ArgumentParser) -> None:
         *("--alphas-selected",),
         type=float,
         nargs="+",
-        default=[0.0, 0.95],
+        default=list(ALPHAS),
         help="eviction ratios after a selection; a plan between them has the higher one's answer",
     )
     add_parameters(parser, PARAMETERS)

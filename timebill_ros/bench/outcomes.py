@@ -36,6 +36,8 @@ from timebill_ros.runtime.simulation import (
 )
 
 _NO_LIMIT = 2**31
+# s; virtual time is whole nanoseconds, rounded step by step.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def _best(model: TimeModel, budget: float, selects: bool, row: Row, case: Answer
     possible = [
         answer
         for answer in case.answers
-        if (selects or answer.share == 1.0) and _time(model, case, answer) <= budget
+        if (selects or answer.share == 1.0) and _time(model, case, answer) <= budget + _ROUNDING
     ]
     if not possible:
         return row

@@ -38,7 +38,7 @@ class Settings:
     predictor_device: str = "cpu"
     predictor_threads: int = 1
     predictor_grace: float = 0.05
-    planner: str = "timebill"
+    planner: str = "expected"
     alpha_max: float = 0.95
     pessimism: float = 5.0
     risk: float = 0.0

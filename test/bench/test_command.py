@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way with the embedded model, on as little as possible."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from timebill_ros.bench import command, measure_quality
+from timebill_ros.budget.quality import (
+    QualityCurve,
+    QualityFile,
+    QualityPoint,
+    read_quality,
+    write_quality,
+)
+
+SMALL = (
+    *("--jobs", "3", "--prompt-tokens", "512", "600", "--max-context", "1024"),
+    *("--shares", "1", "0.5", "--alphas", "0", "0.5", "--alphas-selected", "0"),
+    *("--profile-seconds", "1"),
+)
+TIMES = {"a": 0.0, "b": 1e-5, "c": 1e-3, "p": 1e-7, "q": 5e-4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    times = folder / "times.json"
+    times.write_text(json.dumps(TIMES))
+    cache = ("--profile-cache", str(folder / "cache"))
+    return ["--out", str(folder / "run"), *SMALL, *cache, *more]
+
+
+def compared(folder: Path, *more: str) -> list[str]:
+    return arguments(folder, "--time-model", str(folder / "times.json"), *more)
+
+
+def test_a_run_writes_rows_tables_and_pictures(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = ("--methods", "vanilla", "timebill-k1", "expected", "hindsight")
+    assert command.main(compared(folder, *methods)) == 0
+    assert "| expected, both levers |" in capsys.readouterr().out
+    run = folder / "run"
+    assert {path.name for path in run.iterdir()} == {
+        *("answers.jsonl", "rows.csv", "means.csv", "tables.md"),
+        *("budgets.png", "pessimism.png"),
+    }
+    with (run / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    # 4 methods, 2 policies, 6 budgets, 3 jobs.
+    assert len(rows) == 4 * 2 * 6 * 3
+    best = {(r["policy"], r["budget"], r["case"]): float(r["score"]) for r in rows[-36:]}
+    for row in rows:
+        assert float(row["score"]) <= best[row["policy"], row["budget"], row["case"]]
+
+
+def test_a_second_run_answers_nothing_again(folder: Path) -> None:
+    answers = folder / "run" / "answers.jsonl"
+    before = answers.read_bytes()
+    assert command.main(compared(folder, "--methods", "vanilla")) == 0
+    assert answers.read_bytes() == before
+
+
+def test_a_run_of_another_workload_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(compared(folder, "--seeds", "7", "--methods", "vanilla")) == 1
+    assert "is of another run: workload was" in capsys.readouterr().err
+
+
+def test_a_budget_below_every_prefill_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(compared(folder, "--budgets", "0.0001", "--methods", "vanilla")) == 1
+    assert "0.0001 s is below every prefill" in capsys.readouterr().err
+
+
+def test_a_file_without_references_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Why?", "reference": "", "metric": "f1"}\n')
+    assert command.main(compared(folder, "--workload", str(prompts))) == 1
+    assert "prompts.jsonl:1: 'reference' is empty" in capsys.readouterr().err
+
+
+def test_quality_is_measured_beside_the_curves_that_there_are(folder: Path) -> None:
+    path = folder / "quality.json"
+    curve = QualityCurve((QualityPoint(0.0, 1.0, 0.0, 0.0),))
+    write_quality(path, QualityFile({"random": curve}))
+    folder = folder / "quality"
+    folder.mkdir()
+    assert measure_quality.main(arguments(folder, "--json", str(path))) == 0
+    quality = read_quality(path)
+    assert set(quality.eviction) == {"random", "snapkv"}
+    assert [point.dropped for point in quality.eviction["snapkv"].points] == [0.0, 0.5]
+    assert [point.dropped for point in quality.selection["lexical"].points] == [0.0, 0.5]
