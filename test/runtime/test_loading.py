@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -193,3 +194,35 @@ def test_defaults_that_no_plan_can_meet_are_told_with_what_fits() -> None:
     assert unmet_defaults(Settings(max_tokens=201, temperature=1.0), slower) != ""
     never = replace(model, c=5.0)
     assert "in which 0 tokens fit" in unmet_defaults(Settings(), never)
+
+
+def test_a_load_waits_until_one_that_was_given_up_has_ended() -> None:
+    class GivenUpError(Exception):
+        pass
+
+    begun, ends, told = threading.Event(), threading.Event(), []
+
+    def first(_share: float, _doing: str) -> None:
+        begun.set()
+        ends.wait()
+        raise GivenUpError
+
+    def second(_share: float, doing: str) -> None:
+        told.append(doing.split()[0])
+        if told == ["waiting"]:
+            ends.set()
+        elif told[-1] == "loading":
+            raise GivenUpError
+
+    def given_up() -> None:
+        with pytest.raises(GivenUpError):
+            load(Settings(), first)
+
+    thread = threading.Thread(target=given_up)
+    thread.start()
+    begun.wait()
+    with pytest.raises(GivenUpError):
+        load(Settings(), second)
+    thread.join()
+    assert told[0] == "waiting"
+    assert told[-1] == "loading"

@@ -6,8 +6,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +55,10 @@ _EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 # Long enough that a chat template's own tokens do not count.
 _WORDS = "The robot took the blue box to the third shelf and reported what it saw on its way. " * 32
 
+_ONE_LOAD = threading.Lock()
+# How often a load that waits for another one tells so, s.
+_ONE_LOAD_POLL = 0.1
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -72,12 +78,31 @@ class Loaded:
 def load(settings: Settings, progress: Progress) -> Loaded:
     """Load the model and the predictor, measure or recall the time model, warm up.
 
-    To be called on the thread that the engine is to run on.
+    To be called on the thread that the engine is to run on. One at a time loads in a process, for
+    transformers builds models under global state: a load that was given up, but has not ended yet,
+    would leave weights out of the next one.
 
     Raises:
         SettingError, EngineError, PredictorError, QualityFileError: what cannot be worked with, by
             name.
+        Exception: whatever ``progress`` raised.
     """
+    with _alone(progress):
+        return _load(settings, progress)
+
+
+@contextmanager
+def _alone(progress: Progress) -> Iterator[None]:
+    """Wait until no other thread loads, telling ``progress`` so, and keep others from it."""
+    while not _ONE_LOAD.acquire(timeout=_ONE_LOAD_POLL):
+        progress(0.0, "waiting until a start that was given up has ended")
+    try:
+        yield
+    finally:
+        _ONE_LOAD.release()
+
+
+def _load(settings: Settings, progress: Progress) -> Loaded:
     progress(0.0, f"loading the model {settings.model!r}")
     checkpoint = load_checkpoint(
         model_folder(settings),
