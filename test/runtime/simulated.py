@@ -14,9 +14,8 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Outcome, Overrun, Response
-from timebill_ros.runtime.pace_tracker import PaceTracker
-from timebill_ros.runtime.partial import Observer
+from timebill_ros.runtime.outcome import Observer, Outcome, Overrun, Response
+from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.prompt_selection import PromptSelection
@@ -30,7 +29,6 @@ from timebill_ros.runtime.simulation import (
     VirtualClock,
     simulate,
 )
-from timebill_ros.runtime.slowdown import Slowdown
 
 MS = 1_000_000
 

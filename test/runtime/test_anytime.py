@@ -12,8 +12,7 @@ import pytest
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage
-from timebill_ros.runtime.partial import Partial
+from timebill_ros.runtime.outcome import Overrun, Partial, Reason, Response, Stage
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.simulation import ScaledClock
 

@@ -8,10 +8,9 @@ from dataclasses import replace
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.runtime.health import Level, Report
+from timebill_ros.runtime.health import Level, PredictionHealth, Report
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing
-from timebill_ros.runtime.prediction_health import PredictionHealth
 from timebill_ros.runtime.settings import Settings
 
 JOB = Job("a", Conversation("", "stop"), 0, 10)

@@ -23,9 +23,17 @@ from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
+from timebill_ros.runtime.outcome import (
+    Observer,
+    Outcome,
+    Overrun,
+    Partial,
+    Periodically,
+    Reason,
+    Response,
+    Stage,
+)
 from timebill_ros.runtime.pace_tracker import PaceTracker
-from timebill_ros.runtime.partial import Observer, Partial, Periodically
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server

@@ -15,8 +15,7 @@ from timebill_ros.node.job_context import Caller, JobContext, context_of
 from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing
-from timebill_ros.runtime.partial import Partial
+from timebill_ros.runtime.outcome import Overrun, Partial, Reason, Response, Stage, Timing
 
 FINISH_REASONS = {
     FinishReason.EOS: msg.Response.EOS,

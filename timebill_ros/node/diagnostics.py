@@ -15,13 +15,13 @@ from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.health import (
     DeadlineHealth,
     Level,
+    PredictionHealth,
     Report,
     memory_now,
     memory_report,
     queue_report,
 )
 from timebill_ros.runtime.outcome import Outcome
-from timebill_ros.runtime.prediction_health import PredictionHealth
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.settings import Settings
 

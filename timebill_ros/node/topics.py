@@ -19,10 +19,9 @@ from timebill_ros.node.job_context import context_of
 from timebill_ros.node.managed_node import ManagedNode
 from timebill_ros.runtime.clock import MonotonicClock
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Outcome
+from timebill_ros.runtime.outcome import Observer, Outcome, Periodically
+from timebill_ros.runtime.outcome import Partial as PartialResponse
 from timebill_ros.runtime.outcome import Response as ResponseOutcome
-from timebill_ros.runtime.partial import Observer, Periodically
-from timebill_ros.runtime.partial import Partial as PartialResponse
 from timebill_ros.runtime.settings import Settings
 
 # Single events that nobody repeats: reliable; volatile, as an answer to a node that is gone helps

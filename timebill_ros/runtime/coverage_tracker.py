@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the risks of predicted lengths right while people ask other things."""
+"""What the latest responses tell of lengths: how to correct predictions, what to do without one."""
 
 from __future__ import annotations
 
@@ -96,3 +96,35 @@ def evenly_spread(count: int) -> list[float]:
     """i / (count + 1) for i = 1..count, so ordered that any run of them is evenly spread too."""
     ranks = np.argsort(np.argsort([pit_share(number) for number in range(count)])) + 1
     return [float(predicted) for predicted in ranks / (count + 1.0)]
+
+
+_BUCKETS = 50
+
+
+class RecentLengths:
+    """The lengths of the latest responses, as a distribution. May be used from any thread."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        """Nothing was seen yet: every length is as likely as any other."""
+        self._lock = threading.Lock()
+        self._seen: deque[tuple[int, bool]] = deque(maxlen=window)
+
+    def observe(self, response_tokens: int, *, complete: bool) -> None:
+        """Take in a response; one that was cut off is longer, by nobody knows how much."""
+        with self._lock:
+            self._seen.append((response_tokens, complete))
+
+    def distribution(self, max_tokens: int) -> LengthDistribution:
+        """Lengths up to N_max, which counts as one response of any length beside those seen."""
+        size = max(1, -(-max_tokens // _BUCKETS))
+        buckets = -(-max_tokens // size)
+        weights = np.full(buckets, 1.0 / buckets)
+        with self._lock:
+            seen = list(self._seen)
+        for tokens, complete in seen:
+            bucket = min(buckets, -(-tokens // size)) - 1
+            if complete:
+                weights[bucket] += 1.0
+            else:
+                weights[bucket:] += 1.0 / (buckets - bucket)
+        return LengthDistribution(weights / weights.sum(), size)

@@ -9,13 +9,21 @@ from collections.abc import Callable
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.runtime.clock import seconds
-from timebill_ros.runtime.outcome import JobStopped, Outcome, Overrun, Reason, Response, Stage
-from timebill_ros.runtime.partial import Observer, Partial
+from timebill_ros.runtime.outcome import (
+    JobStopped,
+    Observer,
+    Outcome,
+    Overrun,
+    Partial,
+    Reason,
+    Response,
+    Stage,
+    Timeline,
+)
 from timebill_ros.runtime.planning import JobPlanning
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.preparation import PreparedJob
 from timebill_ros.runtime.server_parts import ServerParts
-from timebill_ros.runtime.timeline import Timeline
 
 _LOG = logging.getLogger(__name__)
 

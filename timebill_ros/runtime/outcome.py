@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a job ended: a response, or an overrun with its reason."""
+"""What comes of a job: its response as it grows, its one outcome, and the times of its stages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.runtime.clock import NS_PER_S, Clock, seconds
 from timebill_ros.runtime.job import Job
 
 
@@ -148,3 +150,110 @@ class JobStopped(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+@dataclass(frozen=True)
+class Partial:
+    """How far a response has come.
+
+    Attributes:
+        text: all of it so far, whole characters only.
+        response_tokens: tokens so far.
+        alpha: share of the prompt's cache that was evicted.
+        slack: deadline minus now, s on the deadlines' clock.
+    """
+
+    job: Job
+    text: str
+    response_tokens: int
+    alpha: float
+    slack: float
+
+
+Observer = Callable[[Callable[[], Partial]], None]
+"""Called between decoding steps, on the engine's thread; looks at the response if it wants to."""
+
+
+class Periodically:
+    """An observer that looks at the first token, and then at most every ``period`` s.
+
+    Between two looks it costs one reading of the clock.
+    """
+
+    def __init__(self, show: Callable[[Partial], None], period: float, stopwatch: Clock) -> None:
+        """Hand what it sees to ``show``."""
+        self._show = show
+        self._period_ns = round(period * NS_PER_S)
+        self._stopwatch = stopwatch
+        self._next_ns: int | None = None
+
+    def __call__(self, look: Callable[[], Partial]) -> None:
+        """Look and show, if it is time."""
+        now_ns = self._stopwatch.now_ns()
+        if self._next_ns is None or now_ns >= self._next_ns:
+            self._next_ns = now_ns + self._period_ns
+            self._show(look())
+
+
+class Timeline:
+    """The instants of one request's stages, from the end of its queueing on.
+
+    Queueing, the total and the slack are of the deadline's clock, which may be simulated; stages
+    are measured with the stopwatch.
+    """
+
+    def __init__(self, job: Job, clock: Clock, stopwatch: Clock) -> None:
+        """The job is about to start."""
+        self._job = job
+        self._clock = clock
+        self._stopwatch = stopwatch
+        self._queued = seconds(clock.now_ns() - job.release_ns)
+        self._started_ns = stopwatch.now_ns()
+        self._prefilled_ns: int | None = None
+        self._planned_ns: int | None = None
+        self._evicted_ns: int | None = None
+
+    def prefilled(self) -> None:
+        """Prefill ends now."""
+        self._prefilled_ns = self._stopwatch.now_ns()
+
+    def planned(self) -> None:
+        """The plan is made; eviction may begin now."""
+        self._planned_ns = self._evicted_ns = self._stopwatch.now_ns()
+
+    def evicted(self) -> None:
+        """Eviction ends now."""
+        self._evicted_ns = self._stopwatch.now_ns()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since execution started."""
+        return seconds(self._stopwatch.now_ns() - self._started_ns)
+
+    @property
+    def since_plan(self) -> float:
+        """Seconds of eviction and decoding; 0 before there is a plan."""
+        return self._between(self._planned_ns, None)
+
+    def timing(self, predict: float) -> Timing:
+        """Seconds per stage up to now; the stage under way counts as far as it has come.
+
+        ``predict`` is what the length predictor took, s, which ran beside prefill.
+        """
+        clock_ns = self._clock.now_ns()
+        return Timing(
+            queued=self._queued,
+            predict=predict,
+            prefill=self._between(self._started_ns, self._prefilled_ns),
+            evict=self._between(self._planned_ns, self._evicted_ns),
+            decode=self._between(self._evicted_ns, None),
+            total=seconds(clock_ns - self._job.release_ns),
+            slack=seconds(self._job.deadline_ns - clock_ns),
+        )
+
+    def _between(self, start_ns: int | None, end_ns: int | None) -> float:
+        """Seconds between two instants; up to now where the later one has not come."""
+        if start_ns is None:
+            return 0.0
+        end_ns = self._stopwatch.now_ns() if end_ns is None else end_ns
+        return seconds(end_ns - start_ns)

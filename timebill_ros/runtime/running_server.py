@@ -14,9 +14,8 @@ from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.loading import Loaded, load
-from timebill_ros.runtime.outcome import Outcome
-from timebill_ros.runtime.pace_tracker import PaceTracker
-from timebill_ros.runtime.partial import Observer
+from timebill_ros.runtime.outcome import Observer, Outcome
+from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.prediction import ThreadedPredictor
 from timebill_ros.runtime.preparation import Preparation
@@ -24,7 +23,6 @@ from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.serving_threads import ServingThreads
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.runtime.slowdown import Slowdown
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,8 +10,15 @@ from collections.abc import Callable, Iterable
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.execution import Execution
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import JobStopped, Outcome, Overrun, Reason, Stage, Timing
-from timebill_ros.runtime.partial import Observer
+from timebill_ros.runtime.outcome import (
+    JobStopped,
+    Observer,
+    Outcome,
+    Overrun,
+    Reason,
+    Stage,
+    Timing,
+)
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.preparation import Prepare, PreparedJob
 from timebill_ros.runtime.queue import DeadlineQueue

@@ -9,12 +9,10 @@ from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import Engine
 from timebill_ros.runtime.clock import Clock
-from timebill_ros.runtime.coverage_tracker import CoverageTracker
-from timebill_ros.runtime.pace_tracker import PaceTracker
+from timebill_ros.runtime.coverage_tracker import CoverageTracker, RecentLengths
+from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.prediction import PredictionService
 from timebill_ros.runtime.prompt_selection import PromptSelection
-from timebill_ros.runtime.recent_lengths import RecentLengths
-from timebill_ros.runtime.slowdown import Slowdown
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 import pytest
 
 from timebill_ros.budget.planners import FixedPlanner
+from timebill_ros.engine.conversation import Conversation
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.partial import Observer, Partial, Periodically
+from timebill_ros.runtime.outcome import Observer, Partial, Periodically, Timeline, Timing
+from timebill_ros.runtime.simulation import VirtualClock
 
 from .simulated import SLOW_PREFILL, Scene
 
@@ -71,3 +73,51 @@ def test_an_observer_that_fails_sees_no_more_and_costs_the_job_nothing(
     assert scene.story() == [("a", "response", 20.0)]
     assert shown == [1]
     assert "could not be shown" in caplog.text
+
+
+MS = 1_000_000
+
+
+def test_stages_follow_each_other_and_add_up() -> None:
+    clock = VirtualClock()
+    job = Job("a", Conversation("", "stop"), 0, 100 * MS)
+    clock.advance(5 * MS)
+    timeline = Timeline(job, clock, clock)
+    clock.advance(20 * MS)
+    assert timeline.spent == 0.02
+    assert timeline.since_plan == 0.0
+    assert timeline.timing(0.0) == Timing(queued=0.005, prefill=0.02, total=0.025, slack=0.075)
+    timeline.prefilled()
+    clock.advance(1 * MS)
+    timeline.planned()
+    clock.advance(2 * MS)
+    timeline.evicted()
+    clock.advance(30 * MS)
+    assert timeline.since_plan == 0.032
+    timing = timeline.timing(0.004)
+    assert timing == Timing(
+        queued=0.005,
+        predict=0.004,
+        prefill=0.02,
+        evict=0.002,
+        decode=0.03,
+        total=0.058,
+        slack=0.042,
+    )
+
+
+def test_a_stage_under_way_counts_as_far_as_it_has_come() -> None:
+    clock = VirtualClock()
+    timeline = Timeline(Job("a", Conversation("", "stop"), 0, 10 * MS), clock, clock)
+    timeline.prefilled()
+    timeline.planned()
+    clock.advance(7 * MS)
+    assert timeline.timing(0.0).decode == 0.007
+
+
+def test_a_stage_that_ended_at_instant_0_has_ended() -> None:
+    clock = VirtualClock()
+    timeline = Timeline(Job("a", Conversation("", "stop"), 0, 10 * MS), clock, clock)
+    timeline.prefilled()
+    clock.advance(7 * MS)
+    assert timeline.timing(0.0).prefill == 0.0
