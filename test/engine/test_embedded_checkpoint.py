@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 import timebill_ros.embedded
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.lean_decoder import LeanDecoder
+from timebill_ros.engine.decoder import LeanDecoder
 from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.workload.tasks import Family, sample_task
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.errors import NonFiniteLogits, SchemaViolated
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.engine.response import Response
+from timebill_ros.engine.response import ResponseSoFar
 from timebill_ros.engine.sampling import Sampling
 
 EOS, PAD = 2, 0
@@ -48,9 +48,9 @@ class Feed:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, stop: tuple[str, ...] = ()) -> None:
         self.tokenizer = tokenizer
-        self.response = Response(tokenizer, GREEDY, stop, (EOS, PAD))
+        self.response = ResponseSoFar(tokenizer, GREEDY, stop, (EOS, PAD))
 
-    def begin(self, max_tokens: int, held: Held | None = None, **more: Any) -> Response:
+    def begin(self, max_tokens: int, held: Held | None = None, **more: Any) -> ResponseSoFar:
         self.response.begin(max_tokens, held, **more)  # type: ignore[arg-type]
         return self.response
 

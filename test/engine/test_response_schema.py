@@ -12,8 +12,8 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.errors import SchemaRefused
+from timebill_ros.engine.json_schema import MOST_SCHEMA_CHARS
 from timebill_ros.engine.response_schema import ResponseSchemas
-from timebill_ros.engine.schema_check import MOST_SCHEMA_CHARS
 from timebill_ros.training.embedded.batches import build_tokenizer
 
 from .conftest import COMMON, EOS, byte_tokenizer

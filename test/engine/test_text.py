@@ -9,7 +9,7 @@ from tokenizers.decoders import ByteLevel
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from timebill_ros.engine.text import ResponseText
+from timebill_ros.engine.response import ResponseText
 from timebill_ros.training.embedded.batches import build_tokenizer
 
 

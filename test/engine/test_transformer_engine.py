@@ -11,7 +11,7 @@ import torch
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.decoder import ModuleDecoder
+from timebill_ros.engine.decoder import LeanDecoder, ModuleDecoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
@@ -21,7 +21,6 @@ from timebill_ros.engine.errors import (
     RequestError,
     UnsupportedModel,
 )
-from timebill_ros.engine.lean_decoder import LeanDecoder
 from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine

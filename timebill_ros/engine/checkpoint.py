@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.compatibility import check_config, max_positions, sliding_window
 from timebill_ros.engine.device import usable_device
 from timebill_ros.engine.errors import (
     BrokenCheckpoint,
@@ -145,3 +145,47 @@ def _check_files(folder: Path) -> None:
         raise BrokenCheckpoint(folder, "no *.safetensors weights")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise BrokenCheckpoint(folder, f"no tokenizer (none of {', '.join(_TOKENIZERS)})")
+
+
+def check_config(config: PreTrainedConfig, model: object) -> None:
+    """Raise ``UnsupportedModel`` unless every layer is full rotary attention of a causal LM."""
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    architectures = config.architectures or [str(causal)]
+    if causal not in architectures:
+        kind = config.model_type if causal is None else architectures[0]
+        raise UnsupportedModel(model, f"{kind} is not a causal language model")
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(model, "it is an encoder-decoder")
+    other = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if other:
+        kinds = ", ".join(sorted(other))
+        raise UnsupportedModel(model, f"it has {kinds} layers; only full_attention is supported")
+    rope = getattr(config, "rope_parameters", None)
+    if not rope or "rope_type" not in rope:
+        raise UnsupportedModel(model, "its positions are not rotary (no rope_parameters)")
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """Tokens that the model can hold in one cache.
+
+    LongRoPE changes every frequency where a sequence grows past its original length; the keys
+    cached before would no longer match, so that length is the limit.
+    """
+    rope = config.rope_parameters
+    if rope["rope_type"] == "longrope":
+        return int(rope["original_max_position_embeddings"])
+    return int(config.max_position_embeddings)
+
+
+def sliding_window(config: PreTrainedConfig) -> int | None:
+    """Tokens that the model's attention reaches back, if limited.
+
+    A number that is left over in a configuration limits nothing: where every layer is told to be
+    full attention, or where the model's type knows no window.
+    """
+    window = getattr(config, "sliding_window", None)
+    if not getattr(config, "use_sliding_window", True) or getattr(config, "layer_types", None):
+        return None
+    if not hasattr(type(config)(), "sliding_window"):
+        return None
+    return None if window is None else int(window)

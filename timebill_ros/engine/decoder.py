@@ -6,15 +6,21 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from timebill_ros.engine.attention import QueryWindow
+from timebill_ros.engine.attention import QueryWindow, grouped_attention
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.errors import UnsupportedModel
 from timebill_ros.engine.kv_cache import KVCache, transformers_view
-from timebill_ros.engine.lean_decoder import LeanDecoder
-from timebill_ros.engine.lean_weights import supports
+from timebill_ros.engine.lean_weights import (
+    FullProjection,
+    MakeProjection,
+    layer_weights,
+    rotary_tables,
+    supports,
+)
 from timebill_ros.engine.narrow_weights import WeightKinds, check_kinds
 
 
@@ -29,6 +35,99 @@ class Decoder(Protocol):
 
     def step(self, token: int) -> Tensor:
         """Run one response token; logits [V]."""
+
+
+class LeanDecoder:
+    """The decoder family that most models share, over plain tensors: where ``supports`` is true.
+
+    RMSNorm, grouped-query attention with rotary positions, SwiGLU: Llama, Mistral, Qwen2, Qwen3,
+    Phi-3. Decoding is the hot loop, and for small models the modules' overhead (wrappers, keyword
+    arguments, a cache that grows by concatenation) costs more than their arithmetic. Prefill and
+    step are the same mathematics; the step is written for one token, since there every kernel
+    launch and every view shows.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        cache: KVCache,
+        make: MakeProjection = FullProjection,
+        make_head: MakeProjection | None = None,
+    ) -> None:
+        """``make`` decides how weights are kept, ``make_head`` of the head, if not the same."""
+        config, decoder = model.config, model.model
+        self._cache = cache
+        self._heads: int = config.num_attention_heads
+        self._kv_heads: int = config.num_key_value_heads
+        self._head_dim: int = decoder.layers[0].self_attn.head_dim
+        self._scale: float = decoder.layers[0].self_attn.scaling
+        self._eps: float = config.rms_norm_eps
+        self._embedding = decoder.embed_tokens.weight.detach()
+        self._norm = decoder.norm.weight.detach()
+        self._head = (make_head or make)(model.lm_head.weight.detach(), None)
+        self._layers = [layer_weights(x, self._heads, self._kv_heads, make) for x in decoder.layers]
+        self._cos, self._sin = rotary_tables(model, cache.capacity)
+        self._rotary_dim = self._cos.shape[-1]
+
+    def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
+        """See ``Decoder.prefill``."""
+        cache, heads, count = self._cache, self._heads, len(tokens)
+        x = F.embedding(tokens, self._embedding)  # [n, h]
+        cos = self._cos[cache.position : cache.position + count, None]
+        sin = self._sin[cache.position : cache.position + count, None]
+        for index, layer in enumerate(self._layers):
+            y = F.rms_norm(x, layer.input_norm.shape, layer.input_norm, self._eps)
+            qkv = layer.qkv(y).view(count, -1, self._head_dim)
+            self._rotate(qkv[:, : heads + self._kv_heads], cos, sin, layer.qk_norm)
+            new = qkv[:, heads:].view(count, 2, self._kv_heads, self._head_dim)
+            key, value = cache.append(index, new.permute(1, 2, 0, 3)).split(1)
+            query = qkv[:, :heads].transpose(0, 1)  # [H, n, D]
+            if queries is not None:
+                queries.record(index, query, self._scale)
+            out = grouped_attention(query[None], key, value, self._scale)
+            out = out[0].transpose(0, 1).reshape(count, -1)
+            x += layer.out(out)
+            y = F.rms_norm(x, layer.mlp_norm.shape, layer.mlp_norm, self._eps)
+            gate, up = layer.gate_up(y).chunk(2, dim=-1)
+            x += layer.down(F.silu(gate).mul_(up))
+        cache.advance(count)
+        return self._head(_rms_norm(x[-1], self._norm, self._eps))
+
+    def step(self, token: int) -> Tensor:
+        """See ``Decoder.step``."""
+        cache, heads, kv_heads, head_dim = self._cache, self._heads, self._kv_heads, self._head_dim
+        x = self._embedding[token].clone()  # [h]
+        cos, sin = self._cos[cache.position], self._sin[cache.position]
+        for index, layer in enumerate(self._layers):
+            y = _rms_norm(x, layer.input_norm, self._eps)
+            qkv = layer.qkv(y).view(-1, head_dim)
+            self._rotate(qkv[: heads + kv_heads], cos, sin, layer.qk_norm)
+            cached = cache.append(index, qkv[heads:].view(2, kv_heads, 1, head_dim))
+            query = qkv[:heads].view(1, heads, 1, head_dim)
+            out = grouped_attention(query, cached[:1], cached[1:], self._scale)
+            layer.out.add_to(x, out.view(-1))
+            y = _rms_norm(x, layer.mlp_norm, self._eps)
+            gate, up = layer.gate_up(y).chunk(2)
+            layer.down.add_to(x, F.silu(gate).mul_(up))
+        cache.advance(1)
+        return self._head(_rms_norm(x, self._norm, self._eps))
+
+    def _rotate(self, qk: Tensor, cos: Tensor, sin: Tensor, norm: Tensor | None) -> None:
+        """Normalise (Qwen3) and rotate queries and keys [..., H + KV, D] in place."""
+        if norm is not None:
+            qk.copy_(F.rms_norm(qk, qk.shape[-1:], None, self._eps).mul_(norm))
+        # Phi-3 may rotate only a part of each head.
+        rotary = qk if self._rotary_dim == self._head_dim else qk[..., : self._rotary_dim]
+        rolled = rotary.roll(self._rotary_dim // 2, dims=-1)
+        rotary.mul_(cos).addcmul_(rolled, sin)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm of one vector [h]."""
+    if x.dtype == torch.float32 and x.device.type == "cpu":
+        # torch 2.13 composes rms_norm of six kernels on CPU; this takes half its time.
+        return (x * weight).mul_((x.dot(x).item() / x.numel() + eps) ** -0.5)
+    return F.rms_norm(x, weight.shape, weight, eps)
 
 
 class ModuleDecoder:

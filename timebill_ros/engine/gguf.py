@@ -31,7 +31,7 @@ from transformers import (
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils.logging import disable_progress_bar
 
-from timebill_ros.engine.compatibility import check_config
+from timebill_ros.engine.checkpoint import check_config
 from timebill_ros.engine.errors import CheckpointError, GgufRefused
 from timebill_ros.engine.weights import LOCAL
 

@@ -6,16 +6,119 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import llguidance.hf
+import numpy as np
+import torch
 from llguidance import LLMatcher, LLTokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from timebill_ros.engine.errors import SchemaRefused
-from timebill_ros.engine.grammar_constraint import GrammarConstraint
-from timebill_ros.engine.schema_check import SchemaCheck, read_schema
-from timebill_ros.engine.schema_grammar import compile_grammar
-from timebill_ros.engine.schema_process import SchemaProcess
+from timebill_ros.engine.complete_prefix import Closing, closings
+from timebill_ros.engine.errors import GrammarExhausted, SchemaRefused, SchemaViolated
+from timebill_ros.engine.json_schema import SchemaCheck, compile_grammar, fault_of, read_schema
+from timebill_ros.engine.schema_faults import SchemaProcess
+
+# A string is free text where it may go on with any word; names and choices are not.
+_ANY_WORDS = (b" a", b" z", b" 7")
+# Ways to close that are tried: what cannot be closed is known within a millisecond or two. One
+# unfinished element of a list has about as many as members.
+_MOST_TRIES = 64
+
+
+class GrammarConstraint:
+    """Allows at each step only the tokens that the grammar can still complete.
+
+    The end-of-sequence tokens are allowed where the grammar is satisfied, and nowhere else.
+
+    Args:
+        check: says whether a text satisfies the schema; the grammar alone is not trusted.
+        tokens: the model's tokenizer as bytes.
+        matcher: the grammar at the response's beginning; this response's own.
+        vocabulary: width of the logits.
+    """
+
+    def __init__(
+        self, check: SchemaCheck, tokens: LLTokenizer, matcher: LLMatcher, vocabulary: int
+    ) -> None:
+        self._check = check
+        self._tokens = tokens
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._pieces: list[bytes] = []
+        self._bits = allocate_token_bitmask(1, tokens.vocab_size)  # [1, V / 32], a bit per token
+
+    def fresh(self) -> GrammarConstraint:
+        """Another one at the response's beginning; to be taken before this one accepts a token."""
+        return GrammarConstraint(
+            self._check, self._tokens, self._matcher.deep_copy(), self._vocabulary
+        )
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        """Logits [V] with minus infinity for every token that is not allowed next.
+
+        Raises:
+            GrammarExhausted: the grammar grew beyond its bounds.
+        """
+        fill_next_token_bitmask(self._matcher, self._bits)
+        if self._matcher.is_error():
+            raise GrammarExhausted(fault_of(self._matcher))
+        bits = np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary, bitorder="little")
+        allowed = torch.from_numpy(bits).view(torch.bool).to(logits.device)
+        return torch.where(allowed, logits, float("-inf"))  # on CPU faster than masked_fill
+
+    def accept(self, token: int) -> None:
+        """Go on behind ``token``, which ``restrict`` allowed.
+
+        Raises:
+            GrammarExhausted: the grammar grew beyond its bounds.
+        """
+        if not self._matcher.consume_token(token):
+            raise GrammarExhausted(fault_of(self._matcher))
+        self._pieces.append(self._tokens.decode_bytes([token]))
+
+    def confirm(self, text: str) -> None:
+        """Raise ``SchemaViolated`` unless ``text``, the ended response, satisfies the schema."""
+        if violation := self._check.violation(text):
+            raise SchemaViolated(violation)
+
+    def closed(self) -> str:
+        """The longest valid JSON text that the response so far can be cut and closed to.
+
+        Nothing that was not generated is filled in but quotes and brackets; "" where no such text
+        satisfies the schema, or only one from much further back. The response can go on afterwards.
+        """
+        pieces = list(self._pieces)
+        text = b"".join(pieces)
+        matcher = self._matcher.deep_copy()
+        length = len(text)
+        for closing in islice(closings(text), _MOST_TRIES):
+            # Back to the last token boundary in what is kept.
+            while length > closing.kept:
+                length -= len(pieces.pop())
+                matcher.rollback(1)
+            if self._satisfied(matcher, text[length : closing.kept], closing):
+                closed = (text[: closing.kept] + closing.closers).decode().lstrip()
+                if not self._check.violation(closed):
+                    return closed
+        return ""
+
+    def _satisfied(self, matcher: LLMatcher, rest: bytes, closing: Closing) -> bool:
+        """Whether the schema allows what is kept, of which ``rest`` is not consumed yet, closed."""
+        if closing.prose and not all(self._fits(matcher, rest + word) for word in _ANY_WORDS):
+            return False
+        ending = rest + closing.closers
+        if not ending:  # a grammar that is satisfied for good takes no token to try
+            return matcher.is_accepting()
+        return self._fits(matcher, ending, self._tokens.eos_token)
+
+    def _fits(self, matcher: LLMatcher, text: bytes, *end: int) -> bool:
+        """Whether ``text``, and an ``end`` token behind it, may come next."""
+        tokens = [*self._tokens.tokenize_bytes(text), *end]
+        return matcher.validate_tokens(tokens) == len(tokens)
+
 
 _KEPT_SCHEMAS = 16
 _KEPT_FAULTS = 64  # so that a refused schema costs nothing when it comes again

@@ -25,16 +25,14 @@ from timebill_ros.engine.errors import (
 from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.fingerprint import checkpoint_digest
-from timebill_ros.engine.grammar_constraint import GrammarConstraint
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.narrow_weights import WeightKinds
 from timebill_ros.engine.profile import Profiler
-from timebill_ros.engine.profile_drawing import time_drawing
-from timebill_ros.engine.profile_structured import structured_answer
+from timebill_ros.engine.profile_choices import structured_answer, time_drawing
 from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest, Progress
-from timebill_ros.engine.response import Response
-from timebill_ros.engine.response_schema import ResponseSchemas
+from timebill_ros.engine.response import ResponseSoFar
+from timebill_ros.engine.response_schema import GrammarConstraint, ResponseSchemas
 from timebill_ros.engine.sampling import Sampling
 
 _WARM_UP_STEPS = 8
@@ -118,7 +116,7 @@ class TransformerEngine:
         self.sampling = settings.sampling
         self.stop = settings.stop
         tokenizer, eos_tokens = checkpoint.tokenizer, checkpoint.eos_tokens
-        self._response = Response(tokenizer, self.sampling, self.stop, eos_tokens)
+        self._response = ResponseSoFar(tokenizer, self.sampling, self.stop, eos_tokens)
         self.vocabulary = int(checkpoint.model.config.vocab_size)
         self.schemas = ResponseSchemas(tokenizer, self.vocabulary, eos_tokens)
         self.capabilities = Capabilities(
@@ -251,7 +249,7 @@ class TransformerEngine:
         return self._response.text
 
     def complete_prefix(self) -> str:
-        """What of an unfinished response can stand for itself, see ``Response``."""
+        """What of an unfinished response can stand for itself, see ``ResponseSoFar``."""
         return self._response.complete_prefix()
 
     def abort(self) -> None:
@@ -292,7 +290,7 @@ class TransformerEngine:
         structured = partial(structured_answer, self) if self.capabilities.structured else None
         profiler = Profiler(self, limit=limit, structured=structured, progress=progress)
         checkpoint, own = self._checkpoint, self._response
-        self._response = Response(checkpoint.tokenizer, Sampling(), (), checkpoint.eos_tokens)
+        self._response = ResponseSoFar(checkpoint.tokenizer, Sampling(), (), checkpoint.eos_tokens)
         try:
             points = profiler.measure()
         finally:

@@ -30,12 +30,12 @@ from timebill_ros.engine.device import usable_device
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.fingerprint import checkpoint_digest
 from timebill_ros.engine.narrow_weights import WeightKinds
+from timebill_ros.engine.profile import profile_predictor
 from timebill_ros.engine.profile_cache import (
     PredictorProfile,
     describe_environment,
     recall_or_measure,
 )
-from timebill_ros.engine.profile_predictor import profile_predictor
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
 from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.transformer_engine import EngineSettings

@@ -23,10 +23,10 @@ from transformers import (
 )
 
 from timebill_ros.engine.attention import AttentionShape, QueryWindow
+from timebill_ros.engine.decoder import LeanDecoder
 from timebill_ros.engine.eviction import PromptEviction
 from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.lean_decoder import LeanDecoder
 
 kvpress = pytest.importorskip("kvpress", reason="kvpress needs an environment of its own")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.engine.schema_check import SchemaCheck
+from timebill_ros.engine.json_schema import SchemaCheck
 
 COUNT = {"type": "integer", "minimum": 1}
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
