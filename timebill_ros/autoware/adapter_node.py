@@ -16,9 +16,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
-from timebill_ros.autoware.adapter_parameters import declared_goals, declared_settings, is_pose
 from timebill_ros.autoware.command import Command, NotACommand, Stop, Vocabulary
 from timebill_ros.autoware.refusal import Refusal, Refused, check_timely, overrun_refusal
+from timebill_ros.autoware.settings import declared_goals, declared_settings, is_pose
 from timebill_ros.autoware.surroundings import Surroundings
 from timebill_ros.autoware.vehicle import Vehicle
 from timebill_ros.msg import Instruction, Overrun, Response

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapter's parameters: what a user reads about each, and what the adapter works with.
+"""The adapter's parameters: what a user reads about each, declaring them, and their values.
 
 ``python -m timebill_ros.autoware.settings`` prints them as a table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Any
+
+from rclpy.exceptions import ParameterUninitializedException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from timebill_ros.autoware.scene import SceneTemplate
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.node.parameter_specs import Range, Spec
 from timebill_ros.node.parameter_table import parameter_table
+from timebill_ros.node.parameters import parameter_descriptor
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,57 @@ SPECS: dict[str, Spec] = {
     "ego_lane": Spec("The vehicle's own lane, from which the others are counted.", Range(0, 100)),
     "lanes": Spec("Number of lanes that there are words for.", Range(1, 101)),
 }
+
+
+# (x, y, z) in m and yaw in rad.
+GoalPose = tuple[float, float, float, float]
+
+_POSES = "pose."
+
+
+def declared_settings(node: Node) -> AdapterSettings:
+    """Declare every parameter with its description and range, and read it.
+
+    Raises:
+        SettingError: a value that cannot be worked with, by name.
+        rclpy.exceptions.InvalidParameterException: a value of another type or out of its range.
+    """
+    values: dict[str, Any] = {}
+    for field in fields(AdapterSettings):
+        default = getattr(DEFAULTS, field.name)
+        # An empty list has no type of its own in ROS, a list of one empty string has.
+        value = list(default) or [""] if isinstance(default, tuple) else default
+        descriptor = parameter_descriptor(field.name, SPECS[field.name], value)
+        given = node.declare_parameter(field.name, value, descriptor).value
+        values[field.name] = tuple(filter(None, given)) if isinstance(default, tuple) else given
+    return AdapterSettings(**values)
+
+
+def declared_goals(node: Node, names: Iterable[str]) -> dict[str, GoalPose]:
+    """The pose of each goal.
+
+    Raises:
+        SettingError: a goal has no pose, or one that is not four numbers.
+    """
+    poses = {}
+    for name in names:
+        parameter = f"{_POSES}{name}"
+        node.declare_parameter(parameter, Parameter.Type.DOUBLE_ARRAY)
+        try:
+            given = list(node.get_parameter(parameter).value)
+        except ParameterUninitializedException:
+            given = []
+        if len(given) != 4:
+            bound = "x, y, z in m and yaw in rad, as four doubles, because goals names it"
+            raise SettingError(parameter, given, bound)
+        x, y, z, yaw = given
+        poses[name] = (x, y, z, yaw)
+    return poses
+
+
+def is_pose(parameter: str) -> bool:
+    """Whether it is a goal's pose."""
+    return parameter.startswith(_POSES)
 
 
 if __name__ == "__main__":

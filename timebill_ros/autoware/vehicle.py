@@ -19,15 +19,13 @@ from rclpy.timer import Timer
 from timebill_ros.autoware.command import ChangeGoal, Command, Resume, Stop, VelocityLimit
 from timebill_ros.autoware.interfaces import ad_api, planning
 from timebill_ros.autoware.refusal import Refusal, Refused
+from timebill_ros.autoware.settings import GoalPose
 from timebill_ros.autoware.surroundings import STATE_QOS
 
 # Time between two attempts to stop while Autoware is between two modes, s.
 _RETRY = 0.2
 # Autoware keeps one velocity limit for each sender.
 _SENDER = "timebill_ros"
-
-# (x, y, z) in m and yaw in rad.
-GoalPose = tuple[float, float, float, float]
 
 
 class Vehicle:
