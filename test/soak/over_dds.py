@@ -2,8 +2,9 @@
 """Soak over DDS: exactly one terminal message for each of 10,000 instructions to a real node.
 
 Each round is drawn from a seed of its own: instructions by topic and as goals, good and bad ones,
-cancels, clients that vanish, parameters and transitions that do and do not fit, and now and then a
-signal that ends the node. A violation is reported with its round's seed, and ``--first-seed SEED
+cancels, clients that vanish, parameters and transitions that do and do not fit, prompts at which
+the predictor raises, the logits are NaN or memory runs out, and now and then a signal that ends
+the node. A violation is reported with its round's seed, and ``--first-seed SEED
 --instructions 1`` runs that round again; a run that was ended says from which seed to go on.
 
 A signal may come before the node has read an instruction: of such a round, at most one terminal
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lifecycle_msgs.msg import Transition
@@ -29,12 +30,16 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 
 from timebill_ros.action import Instruct
-from timebill_ros.client.node_process import NodeProcess
+from timebill_ros.client.node_process import NodeProcess, node_command
 from timebill_ros.client.session import Session
 from timebill_ros.msg import ChatMessage, Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.node.topics import INSTRUCTION_QOS, OUTCOME_QOS
 
+# A file, not a package's: the node is started by path, in a process that has no test on its path.
+FAULTY_NODE = Path(__file__).with_name("faulty_node.py")
+# Words of prompts, as the faulty node knows them; what it fails with cannot be answered.
+PREDICTOR_FAULT, ENGINE_FAULTS = "predictorfault", ("nanfault", "memoryfault")
 ROUND = 50  # instructions
 PATIENCE = 120.0  # s
 # Rounds in which memory, descriptors and threads settle, and what may be added after them: Python
@@ -66,6 +71,8 @@ def draw_instruction(rng: random.Random, id: str) -> Instruction:
         message.response_schema = rng.choice(
             ('{"type": "integer"}', '{"type": ', '{"type": "strin"}', '{"enum": ["go", "stop"]}')
         )
+    elif odd < 0.2:
+        message.prompt = f"stop {rng.choice((PREDICTOR_FAULT, *ENGINE_FAULTS))}"
     return message
 
 
@@ -84,6 +91,7 @@ class Soak:
         self._node = node
         self._terminal: Counter[str] = Counter()
         self._results: Counter[str] = Counter()
+        self._doomed: set[str] = set()  # the engine fails at them
         self._first: dict[str, float] | None = None
         self._rounds = 0
         self._session = Session("soak", node.domain)
@@ -118,6 +126,7 @@ class Soak:
         rng = random.Random(seed)
         self._terminal.clear()
         self._results.clear()
+        self._doomed.clear()
         goals: set[str] = set()
         ids = [f"{seed}-{number}" for number in range(ROUND)]
         disturbance = rng.choice(("none", "parameters", "inactive", "vanish", "signal", "none"))
@@ -130,7 +139,7 @@ class Soak:
                 goals.add(id)
                 self._send_goal(rng, id)
             elif not (disturbance == "signal" and number >= ROUND // 2):
-                self._publisher.publish(draw_instruction(rng, id))
+                self._publisher.publish(self._draw(rng, id))
         if disturbance == "signal":
             self._end_by_signal(rng)
         else:
@@ -150,6 +159,13 @@ class Soak:
         """Leave the domain."""
         self._goals.destroy()
         self._session.close()
+
+    def _draw(self, rng: random.Random, id: str) -> Instruction:
+        """An instruction; noted where the engine is to fail at it."""
+        instruction = draw_instruction(rng, id)
+        if any(fault in instruction.prompt for fault in ENGINE_FAULTS):
+            self._doomed.add(id)
+        return instruction
 
     def _ended(self, ids: list[str], goals: set[str]) -> bool:
         """Whether every instruction and goal of the round has been heard of."""
@@ -179,7 +195,7 @@ class Soak:
 
     def _send_goal(self, rng: random.Random, id: str) -> None:
         """Send a goal, cancel it perhaps, and count its results."""
-        instruction, cancels = draw_instruction(rng, id), rng.random() < 0.3
+        instruction, cancels = self._draw(rng, id), rng.random() < 0.3
 
         def accepted(sent: object) -> None:
             handle = sent.result()
@@ -229,6 +245,13 @@ class Soak:
         self._terminal[message.id] += 1
         kind = "answered" if isinstance(message, Response) else f"overrun {message.reason}"
         self.counts[kind] += 1
+        if isinstance(message, Response) and message.id in self._doomed:
+            self.violations.append(f"{message.id} was answered although the engine failed")
+        if isinstance(message, Overrun) and message.reason == Overrun.FAILED:
+            self.counts["failed: " + message.detail.split(":")[0]] += 1
+            # A schema that its few tokens cannot satisfy is no fault of a part.
+            if message.id not in self._doomed and not message.detail.startswith("max_tokens"):
+                self.violations.append(f"{message.id} failed: {message.detail}")
 
     def _connected(self) -> bool:
         ros, name = self._session.node, self._node.name
@@ -257,12 +280,19 @@ def held_by(pid: int) -> dict[str, float]:
     }
 
 
+def _command(settings: Mapping[str, str | int | float]) -> list[str]:
+    """The node's command line with the faulty node's file in the place of the package's module."""
+    command = node_command(settings, "", ())
+    module = command.index("-m")
+    return [*command[:module], str(FAULTY_NODE), *command[module + 3 :]]
+
+
 def run(first_seed: int, instructions: int) -> list[str]:
     """Run rounds until so many instructions were sent; what broke the contract."""
     rounds = -(-instructions // ROUND)
     with (
         tempfile.TemporaryDirectory() as profiles,
-        NodeProcess({**_SETTINGS, "profile_cache": profiles}) as node,
+        NodeProcess(command=_command({**_SETTINGS, "profile_cache": profiles})) as node,
     ):
         soak = Soak(node)
         seed, told = first_seed, 0
