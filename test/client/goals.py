@@ -20,6 +20,8 @@ class StandIn:
     rejected.
     """
 
+    goal_lease = 0.0
+
     def __init__(self, domain: int) -> None:
         self.instructions: list[Instruction] = []
         self._callers: dict[str, Caller] = {}

@@ -9,18 +9,24 @@ from uuid import UUID
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from timebill_ros.action import Instruct
 from timebill_ros.msg import Overrun, Partial, Response
+from timebill_ros.node.goal_lease import GoalLease
 from timebill_ros.node.instruction_service import InstructionService
 from timebill_ros.node.topics import INSTRUCTION_QOS
+from timebill_ros.runtime.clock import MonotonicClock
 from timebill_ros.runtime.job import Job
 
 # How long a client may take to ask for a result, s; until then the server keeps goal and result.
 _RESULT_TIMEOUT = 10
 _UNCONFIGURED = "the node is not configured"
 _WITHDRAWN = "the client canceled the goal"
+# How often the goals' leases are looked at, s.
+_LEASE_PERIOD = 0.25
 
 
 class InstructAction:
@@ -43,6 +49,9 @@ class InstructAction:
         self._node = node
         self._service: InstructionService | None = None
         self._goals: dict[bytes, _Goal] = {}
+        self._lease = GoalLease(self._listeners, MonotonicClock())
+        self._clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(_LEASE_PERIOD, self._end_forsaken, clock=self._clock)
         self._server = ActionServer(
             node,
             Instruct,
@@ -72,12 +81,14 @@ class InstructAction:
 
     def destroy(self) -> None:
         """Take no goals any more; what is pending gets no result."""
+        self._node.destroy_timer(self._timer)
         self._server.destroy()
 
     def _accepted(self, handle: ServerGoalHandle) -> None:
         """Note the goal and pass its instruction on; an outcome may be there before this ends."""
         key = _key(handle)
-        goal = self._goals[key] = _Goal(self._node, handle, lambda: self._goals.pop(key, None))
+        goal = self._goals[key] = _Goal(self._node, handle, lambda: self._forget(key))
+        self._lease.begin(key)
         instruction = handle.request.instruction
         name = instruction.id or str(UUID(bytes=key))
         if self._service is None:
@@ -103,6 +114,27 @@ class InstructAction:
             and self._service.cancel(goal.job, _WITHDRAWN)
         )
         return CancelResponse.ACCEPT if canceled else CancelResponse.REJECT
+
+    def _forget(self, key: bytes) -> None:
+        """The goal has its result."""
+        self._goals.pop(key, None)
+        self._lease.end(key)
+
+    def _listeners(self) -> int:
+        """Subscriptions to the feedback: one per client that the middleware knows of."""
+        name = self._node.resolve_topic_name("~/instruct/_action/feedback")
+        return self._node.count_subscribers(name)
+
+    def _end_forsaken(self) -> None:
+        """Withdraw the jobs of goals whose clients are gone."""
+        if self._service is None:
+            return
+        lease = self._service.goal_lease
+        for key in self._lease.take_run_out(lease):
+            goal = self._goals.get(key)
+            if goal is not None and goal.job is not None:
+                detail = f"goal_lease: nobody has listened to the action for {lease:g} s"
+                self._service.cancel(goal.job, detail)
 
 
 class _Goal:

@@ -108,6 +108,11 @@ class InstructionService:
         """Where the model runs, for people."""
         return self._running.device
 
+    @property
+    def goal_lease(self) -> float:
+        """How long goals go on although nobody listens to the action, s; 0 for ever."""
+        return self._settings.goal_lease
+
     def reports(self) -> Reports:
         """How the service does, by subject."""
         return self._setup.outcomes.health.reports(self._running.server, self._settings)

@@ -180,6 +180,12 @@ SPECS: dict[str, Spec] = {
         "Longest budget that is not rejected as absurd, s.", Range(1e-3, _DAY), live=True
     ),
     "queue_capacity": Spec("Instructions that may wait; one more is rejected.", Range(1, 100_000)),
+    "goal_lease": Spec(
+        "How long goals go on although nobody subscribes to the action's feedback any more, s; "
+        "then they are canceled. 0: to their end.",
+        Range(0.0, _DAY),
+        live=True,
+    ),
     "profile_cache": Spec(
         "Directory of measured time models; empty: timebill_ros in the ROS home directory."
     ),

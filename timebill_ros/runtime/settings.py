@@ -49,6 +49,7 @@ class Settings:
     default_budget: float = 2.0
     max_budget: float = 3600.0
     queue_capacity: int = 16
+    goal_lease: float = 5.0
     profile_cache: str = ""
     profile_seconds: float = 60.0
     publish_partial: bool = False

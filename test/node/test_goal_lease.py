@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which goals' clients count as gone, by a count and a clock that the test sets."""
+
+from __future__ import annotations
+
+from timebill_ros.node.goal_lease import GoalLease
+from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.simulation import VirtualClock
+
+LEASE = 5.0
+
+
+class Watched:
+    """A lease, the number of listeners, and the time."""
+
+    def __init__(self) -> None:
+        self.listeners = 0
+        self.clock = VirtualClock()
+        self.lease = GoalLease(lambda: self.listeners, self.clock)
+
+    def after(self, seconds: float) -> list[bytes]:
+        """What has run out so much later."""
+        self.clock.advance(round(seconds * NS_PER_S))
+        return self.lease.take_run_out(LEASE)
+
+
+def test_a_goal_runs_out_once_nobody_has_listened_for_the_lease() -> None:
+    watched = Watched()
+    watched.listeners = 1
+    watched.lease.begin(b"a")
+    assert watched.after(60.0) == []
+    watched.listeners = 0
+    assert watched.after(4.9) == []
+    assert watched.after(0.1) == [b"a"]
+    assert watched.after(60.0) == []
+
+
+def test_a_goal_that_overtakes_the_news_of_its_client_has_a_lease_of_its_own() -> None:
+    watched = Watched()
+    watched.lease.begin(b"a")
+    assert watched.after(3.0) == []
+    watched.lease.begin(b"b")
+    assert watched.after(2.0) == [b"a"]
+    assert watched.after(2.9) == []
+    assert watched.after(0.1) == [b"b"]
+
+
+def test_a_listener_that_comes_back_renews_the_lease() -> None:
+    watched = Watched()
+    watched.lease.begin(b"a")
+    assert watched.after(4.0) == []
+    watched.listeners = 1
+    assert watched.after(0.5) == []
+    watched.listeners = 0
+    assert watched.after(4.9) == []
+    assert watched.after(0.1) == [b"a"]
+
+
+def test_goals_of_one_client_go_on_while_another_one_listens() -> None:
+    watched = Watched()
+    watched.listeners = 2
+    watched.lease.begin(b"a")
+    watched.listeners = 1
+    assert watched.after(60.0) == []
+
+
+def test_what_has_ended_does_not_run_out() -> None:
+    watched = Watched()
+    watched.lease.begin(b"a")
+    watched.lease.end(b"a")
+    watched.lease.end(b"a")
+    assert watched.after(60.0) == []
+
+
+def test_no_lease_is_no_end() -> None:
+    watched = Watched()
+    watched.lease.begin(b"a")
+    watched.clock.advance(60 * NS_PER_S)
+    assert watched.lease.take_run_out(0.0) == []
+    assert watched.after(4.9) == []  # switched on, it counts from then
+    assert watched.after(0.1) == [b"a"]
