@@ -120,7 +120,7 @@ def test_a_nul_is_marked_where_a_string_would_end() -> None:
     answer = Response(JOB, "do\0not", FinishReason.EOS, False, 20, PLAN, 0.125, Timing())
     assert response_msg(answer).text == "do\ufffdnot"
     killed = Overrun(JOB, Reason.KILLED, Stage.DECODE, "a\0b", Timing(), "c\0d")
-    assert overrun_msg(killed).detail == "a\ufffdb"
+    assert overrun_msg(killed).detail == r"a\x00b"
     assert overrun_msg(killed).partial_text == "c\ufffdd"
 
 
@@ -187,3 +187,8 @@ def test_every_member_has_a_constant_of_its_own_that_is_not_the_unset_zero(
     assert set(table) == set(enum)
     assert len(set(table.values())) == len(table)
     assert 0 not in table.values()
+
+
+def test_a_detail_is_one_harmless_line() -> None:
+    failed = Overrun(JOB, Reason.FAILED, Stage.DECODE, "a\x1b[2J\n[FATAL] b", Timing())
+    assert overrun_msg(failed).detail == r"a\x1b[2J\n[FATAL] b"

@@ -25,6 +25,7 @@ from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, nanoseconds
 from timebill_ros.node.diagnostics import TOPIC, status_name
 from timebill_ros.node.topics import INSTRUCTION_QOS, OUTCOME_QOS
+from timebill_ros.runtime.harmless import harmless_line
 
 # A reason for refusing is logged at most this often, s; the diagnostics count all.
 _WARN_PERIOD = 1.0
@@ -144,7 +145,7 @@ class AutowareAdapter(Node):
         """Count and warn; nothing else happens."""
         self._counts[refused.refusal] += 1
         about = f"{id}: " if id else ""
-        self._news = f"{about}{refused.refusal}: {refused.detail}"
+        self._news = harmless_line(f"{about}{refused.refusal}: {refused.detail}")
         now = self._steady.now().nanoseconds
         last = self._warned.get(refused.refusal)
         if last is None or now - last >= _WARN_PERIOD * 1e9:
@@ -153,7 +154,7 @@ class AutowareAdapter(Node):
 
     def _count_done(self, command: Command) -> None:
         self._counts["done"] += 1
-        self.get_logger().info(f"carried out: {command}")
+        self.get_logger().info(f"carried out: {harmless_line(str(command))}")
 
     def _tell(self) -> None:
         """Publish diagnostics: WARN where something was refused since the last message."""

@@ -20,7 +20,7 @@ from timebill_ros.client.record import Ending, Planned, Record
 from timebill_ros.msg import ChatMessage, Instruction
 from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
 from timebill_ros.node.conversions import duration_msg
-from timebill_ros.runtime.harmless import harmless_text
+from timebill_ros.runtime.harmless import harmless_line, harmless_text
 from timebill_ros.runtime.settings import Settings
 
 # How long a late answer, or the news that there is none, may take beyond the deadline, s.
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     exchange.cancel()
                     client.wait_for(exchange, timeout=_CANCELING)
     except NodeAbsent as absent:
-        print(f"ask: {absent}", file=sys.stderr)
+        print(f"ask: {harmless_text(str(absent))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -134,7 +134,7 @@ def _tell(exchange: Exchange, printed: GrowingText) -> int:
         return 1
     printed.end(record.text)
     if record.detail:
-        print(f"{record.ending}: {record.detail}", file=sys.stderr)
+        print(f"{record.ending}: {harmless_line(record.detail)}", file=sys.stderr)
     print(account(record), file=sys.stderr)
     return 0 if record.ending is Ending.IN_TIME else 1
 

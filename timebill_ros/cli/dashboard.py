@@ -12,6 +12,7 @@ from rich.text import Text
 
 from timebill_ros.client.record import Ending, Record
 from timebill_ros.node.diagnostics import status_name
+from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.runtime.health import (
     MISS_RATIO,
     OUTCOMES,
@@ -28,6 +29,7 @@ _LEVELS = {
     DiagnosticStatus.ERROR: ("error", "bold red"),
     DiagnosticStatus.STALE: ("stale", "dim"),
 }
+_NO_LEVEL = ("?", "bold red")
 _SUBJECTS = ("state", "deadlines", "queue", "prediction", "memory")
 _NOTHING = "-"
 
@@ -75,10 +77,10 @@ class Dashboard:
         for heading in ("subject", "level", "figures", "why"):
             table.add_column(heading, ratio=3 if heading in ("figures", "why") else None)
         for subject, status in self._statuses.items():
-            name, style = _LEVELS[status.level]
+            name, style = _LEVELS.get(status.level, _NO_LEVEL)
             values = {value.key: value.value for value in status.values}
-            figures = Text(_figures(subject, values, status.hardware_id))
-            table.add_row(subject, Text(name, style=style), figures, Text(status.message))
+            figures = _shown(_figures(subject, values, status.hardware_id))
+            table.add_row(subject, Text(name, style=style), figures, _shown(status.message))
         return table
 
     def _outcome_table(self) -> Table:
@@ -102,6 +104,11 @@ class Dashboard:
         if not self.outcomes:
             table.add_row(Text("none since this began to watch", style="dim"))
         return table
+
+
+def _shown(text: str) -> Text:
+    """What others have written, in a cell of its own; anybody may publish in a node's name."""
+    return Text(harmless_line(text))
 
 
 def _figures(subject: str, values: dict[str, str], hardware_id: str) -> str:
@@ -133,4 +140,4 @@ def _row(record: Record) -> list[Text]:
         f"{record.execution:.3f}" if record.execution and plan else _NOTHING,
         f"{record.timing.slack:+.3f}",
     ]
-    return [Text(record.id), Text(record.outcome, style=style), *map(Text, cells)]
+    return [_shown(record.id), Text(record.outcome, style=style), *map(Text, cells)]

@@ -17,6 +17,7 @@ from timebill_ros.client.record import HEADER, Record, line, write_csv
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import nanoseconds
 from timebill_ros.runtime.clock import seconds
+from timebill_ros.runtime.harmless import harmless_line
 
 SPARE = 30.0  # s beyond its deadline that a terminal message may take
 
@@ -34,7 +35,7 @@ class NodeLog:
     def add(self, text: str) -> None:
         """Take a line."""
         if text != self._last:
-            print(f"  node | {text}", flush=True)
+            print(f"  node | {harmless_line(text)}", flush=True)
         self._last = text
 
 

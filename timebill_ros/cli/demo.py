@@ -27,6 +27,7 @@ from timebill_ros.client.record import Ending, Record
 from timebill_ros.msg import Instruction
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.node.conversions import duration_msg
+from timebill_ros.runtime.harmless import harmless_line, harmless_text
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.workload.metrics import exact_match
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(run, options.out, f"model {name} on {options.device}, policy {options.policy}")
         check(run.records, settings.alpha_max)
     except (NodeProcessError, NodeAbsent, RunFailed, OSError) as failure:
-        print(f"demo: {failure}", file=sys.stderr)
+        print(f"demo: {harmless_text(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -177,13 +178,17 @@ def _show_answer(run: Run, record: Record) -> None:
     alpha = record.plan.alpha if record.plan else 0.0
     correct = run.correct(record)
     equal = "equals" if correct else "differs from"
-    print(f"\n{record.id}, alpha {alpha:.2f}, the answer {equal} the reference:")
+    print(f"\n{harmless_line(record.id)}, alpha {alpha:.2f}, the answer {equal} the reference:")
     texts = {"instruction": task.instruction, "answer": record.text}
     if not correct:
         texts["reference"] = task.reference
     for name, text in texts.items():
         first = f"  {name:12}"
-        print(textwrap.fill(text, _TEXT_WIDTH, initial_indent=first, subsequent_indent=" " * 14))
+        print(
+            textwrap.fill(
+                harmless_text(text), _TEXT_WIDTH, initial_indent=first, subsequent_indent=" " * 14
+            )
+        )
 
 
 def check(records: Sequence[Record], alpha_max: float) -> None:

@@ -40,7 +40,7 @@ from timebill_ros.node.command_line import command_parser
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.replay.simulated import load_time_model, recalled_profile
-from timebill_ros.runtime.harmless import harmless_text
+from timebill_ros.runtime.harmless import harmless_line, harmless_text
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_files(options.out / "real", records, title)
         check(records)
     except (NodeProcessError, NodeAbsent, BadInput, RunFailed, OSError) as failure:
-        print(f"demo-real: {failure}", file=sys.stderr)
+        print(f"demo-real: {harmless_text(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -190,7 +190,7 @@ def _show_answer(record: Record, instruction: RealInstruction) -> None:
     about = f" (after {len(instruction.document):,} characters)" if instruction.document else ""
     text = harmless_text(record.text)
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
-    print(f"\n{record.id}, {record.outcome}{about}:")
+    print(f"\n{harmless_line(record.id)}, {record.outcome}{about}:")
     for name, said in (("instruction", instruction.prompt), ("answer", shown or "-")):
         first = f"  {name:12}"
         print(textwrap.fill(said, _TEXT_WIDTH, initial_indent=first, subsequent_indent=" " * 14))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timebill_ros.node.command_line import command_parser
+from timebill_ros.runtime.harmless import harmless_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         made = import_gguf(gguf_file(options.source), folder, options.dtype)
     except (CheckpointError, OSError) as failure:
-        print(f"import-gguf: {failure}", file=sys.stderr)
+        print(f"import-gguf: {harmless_text(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -19,6 +19,7 @@ from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.engine.thread_waiting import wait_passively
 from timebill_ros.node.command_line import command_parser
+from timebill_ros.runtime.harmless import harmless_text
 from timebill_ros.runtime.settings import Settings
 
 # Those of the node's parameters that a profile depends on.
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if save is not None:
             save.write_text(json.dumps(asdict(fit.model), indent=1) + "\n", encoding="utf-8")
     except (SettingError, ProfileFitError, EngineError, PredictorError, OSError) as failure:
-        print(f"profile: {failure}", file=sys.stderr)
+        print(f"profile: {harmless_text(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -42,6 +42,7 @@ from timebill_ros.replay.simulated import (
     replay_simulated,
 )
 from timebill_ros.replay.trace import Budget, read_lengths, read_trace
+from timebill_ros.runtime.harmless import harmless_line, harmless_text
 
 _CONFIGURE = 600.0  # s
 
@@ -54,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _replay(options)
     except BadInput as fault:
-        print(f"replay: {fault}", file=sys.stderr)
+        print(f"replay: {harmless_text(str(fault))}", file=sys.stderr)
         return fault.exit_status
     except (NodeAbsent, NodeProcessError, OSError) as failure:
-        print(f"replay: {failure}", file=sys.stderr)
+        print(f"replay: {harmless_text(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -76,7 +77,7 @@ def _replay(options: argparse.Namespace) -> int:
     failures = [f"fault: {fault}" for fault in outcomes.faults]
     failures += [told for e in options.expect if (told := e.failure(figures)) is not None]
     for told in failures:
-        print(f"replay: {told}", file=sys.stderr)
+        print(f"replay: {harmless_text(told)}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -90,7 +91,7 @@ def _read(options: argparse.Namespace) -> tuple[list[Recorded], StoragePlugin]:
         )
     bag = Bag(options.recording, options.topic, by_stamp=options.by_stamp)
     for note in bag.notes:
-        print(f"replay: note: {note}", file=sys.stderr)
+        print(f"replay: note: {harmless_text(note)}", file=sys.stderr)
     recorded = bag.recorded
     if options.lengths is not None:
         recorded = with_lengths(recorded, _lengths_of(options.lengths))
@@ -144,7 +145,7 @@ def _node(options: argparse.Namespace) -> Iterator[tuple[int | None, Heartbeat]]
     with NodeProcess(
         {"use_sim_time": True} if options.clock else {},
         ros_arguments=[*options.ros_arguments, *options.given_ros_arguments],
-        on_log=lambda text: print(f"  node | {text}", file=sys.stderr, flush=True),
+        on_log=lambda text: print(f"  node | {harmless_line(text)}", file=sys.stderr, flush=True),
     ) as node:
         node.configure(_CONFIGURE)
         node.activate()

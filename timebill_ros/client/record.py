@@ -12,6 +12,7 @@ from pathlib import Path
 from timebill_ros import msg
 from timebill_ros.node.conversions import REASONS, nanoseconds
 from timebill_ros.runtime.clock import seconds
+from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.runtime.outcome import Outcome, Response, Timing
 
 
@@ -158,6 +159,9 @@ def record_of_outcome(outcome: Outcome, prompt_tokens: int) -> Record:
     )
 
 
+# Longest id that a table shows, characters; those of this package are UUIDs at most.
+_ID_WIDTH = 40
+
 HEADER = (
     f"{'':6}{'prompt':>8}{'budget':>9}{'length':>12}{'':>7}{'time':>16}{'slack':>9}\n"
     f"{'id':6}{'tokens':>8}{'s':>9}{'pred.':>7}{'act.':>5}{'alpha':>7}{'pred. s':>9}{'act. s':>7}"
@@ -173,8 +177,9 @@ def line(record: Record) -> str:
     predicted_time = f"{plan.predicted_time:.3f}" if plan else "-"
     actual = str(record.response_tokens) if record.response_tokens else "-"
     execution = f"{record.execution:.3f}" if record.execution else "-"
+    id = harmless_line(record.id, _ID_WIDTH)
     return (
-        f"{record.id:6}{record.prompt_tokens:>8}{record.budget:>9.3f}{predicted:>7}{actual:>5}"
+        f"{id:6}{record.prompt_tokens:>8}{record.budget:>9.3f}{predicted:>7}{actual:>5}"
         f"{alpha:>7}{predicted_time:>9}{execution:>7}{record.timing.slack:>+9.3f}  {record.outcome}"
     )
 

@@ -14,6 +14,7 @@ from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.node.job_context import Caller, JobContext, context_of
 from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Partial, Reason, Response, Stage, Timing
 
@@ -136,7 +137,7 @@ def overrun_msg(overrun: Overrun) -> msg.Overrun:
         id=sendable(overrun.job.id),
         reason=REASONS[overrun.reason],
         stage=STAGES[overrun.stage],
-        detail=sendable(overrun.detail),
+        detail=harmless_line(overrun.detail),
         partial_text=sendable(overrun.partial_text),
         response_tokens=overrun.response_tokens,
         plan=plan_msg(overrun.plan, overrun.predicted_prefill),

@@ -12,6 +12,7 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.runtime.health import (
     DeadlineHealth,
     Level,
@@ -152,9 +153,12 @@ class Diagnostics:
         return DiagnosticStatus(
             level=_LEVELS[report.level],
             name=status_name(self._node.get_fully_qualified_name(), subject),
-            message=report.message,
+            message=harmless_line(report.message),
             hardware_id=self._hardware_id,
-            values=[KeyValue(key=key, value=value) for key, value in report.values.items()],
+            values=[
+                KeyValue(key=key, value=harmless_line(value))
+                for key, value in report.values.items()
+            ],
         )
 
 

@@ -61,7 +61,7 @@ class GuardedExecutor(SingleThreadedExecutor):
         if (fault := task.exception()) is not None:
             what = "" if entity is None else f" of {_name(entity)}"
             get_logger("timebill_ros.executor").error(
-                f"a callback{what} failed: {harmless_line(_told(fault))}",
+                f"a callback{what} failed: {_told(fault)}",
                 throttle_duration_sec=_REPORT_PERIOD,
             )
 
@@ -87,7 +87,7 @@ def _guard(callback: Callable[..., Any], name: str, node: Node) -> Callable[...,
             return await answered if inspect.isawaitable(answered) else answered
         except Exception as fault:
             node.get_logger().error(
-                f"a request to {name} was refused: {harmless_line(_told(fault))}",
+                f"a request to {name} was refused: {_told(fault)}",
                 throttle_duration_sec=_REPORT_PERIOD,
             )
             refusal = type(response)()
@@ -108,7 +108,8 @@ def _guard_set_parameters(
         for parameter in request.parameters:
             single = await one(SetParameters.Request(parameters=[parameter]), type(response)())
             if not single.results:
-                reason = f"{parameter.name}: its type, {parameter.value.type}, or value is none"
+                told = harmless_line(parameter.name)
+                reason = f"{told}: its type, {parameter.value.type}, or value is none"
                 single.results = [SetParametersResult(successful=False, reason=reason)]
             response.results.append(single.results[0])
         return response
@@ -117,7 +118,7 @@ def _guard_set_parameters(
 
 
 def _told(fault: BaseException) -> str:
-    return f"{type(fault).__name__}: {fault}"
+    return harmless_line(f"{type(fault).__name__}: {fault}")
 
 
 def _name(entity: object) -> str:

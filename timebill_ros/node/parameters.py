@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
+from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.runtime.policy import decisions
 from timebill_ros.runtime.settings import Settings
 
@@ -61,7 +62,9 @@ class Parameters:
         """
         for name in sorted(self._node._parameter_overrides):
             if not (self._node.has_parameter(name) or name.startswith("qos_overrides.")):
-                self._node.get_logger().warning(f"parameter {name}: there is none, it is ignored")
+                self._node.get_logger().warning(
+                    f"parameter {harmless_line(name)}: there is none, it is ignored"
+                )
 
     def read(self) -> Settings:
         """The parameters as they are now.
