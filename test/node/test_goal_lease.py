@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from timebill_ros.msg import Overrun
 from timebill_ros.node.goal_lease import GoalLease
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.simulation import VirtualClock
+
+from .bench import Bench
+from .test_instruct_action import HELD, Client, Hold, report
 
 LEASE = 5.0
 
@@ -79,3 +83,20 @@ def test_no_lease_is_no_end() -> None:
     assert watched.lease.take_run_out(0.0) == []
     assert watched.after(4.9) == []  # switched on, it counts from then
     assert watched.after(0.1) == [b"a"]
+
+
+def test_goals_whose_client_is_gone_are_canceled(bench: Bench) -> None:
+    hold = Hold(bench.active(goal_lease=0.01))
+    client = Client(bench)
+    client.send("runs", **report())
+    bench.until(lambda: hold.steps == HELD)
+    client.send("waits")
+    assert bench.terminal() == []
+    client.close()
+    bench.until(lambda: bench.terminal() == ["waits"])
+    hold.let_go()
+    bench.until(lambda: bench.terminal() == ["waits", "runs"])
+    for overrun in bench.overruns:
+        assert overrun.reason == Overrun.CANCELED
+        assert overrun.detail == "goal_lease: nobody has listened to the action for 0.01 s"
+    bench.until(lambda: bench.nodes[0].goals_pending == 0)

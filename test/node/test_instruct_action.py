@@ -198,23 +198,6 @@ def test_a_queued_goal_is_gone_at_once(bench: Bench, client: Client) -> None:
     assert running.status == SUCCEEDED
 
 
-def test_goals_whose_client_is_gone_are_canceled(bench: Bench) -> None:
-    hold = Hold(bench.active(goal_lease=0.01))
-    client = Client(bench)
-    client.send("runs", **report())
-    bench.until(lambda: hold.steps == HELD)
-    client.send("waits")
-    assert bench.terminal() == []
-    client.close()
-    bench.until(lambda: bench.terminal() == ["waits"])
-    hold.let_go()
-    bench.until(lambda: bench.terminal() == ["waits", "runs"])
-    for overrun in bench.overruns:
-        assert overrun.reason == Overrun.CANCELED
-        assert overrun.detail == "goal_lease: nobody has listened to the action for 0.01 s"
-    bench.until(lambda: bench.nodes[0].goals_pending == 0)
-
-
 def test_a_goal_that_has_ended_cannot_be_canceled(bench: Bench, client: Client) -> None:
     bench.active()
     goal = client.send("a")
