@@ -65,8 +65,9 @@ def test_one_node_goes_on_while_the_other_is_taken_down(pair: tuple[Subject, Sub
                 to_right.send(long_answer("i0")),
                 *(to_right.send(ask(f"i{n}")) for n in (1, 2)),
             ]
+            # Its answers come to their end by themselves: how many wait is a matter of speed.
+            on_right.see(decoding="i0")
             on_left.see(decoding="i0", waiting=3)
-            on_right.see(decoding="i0", waiting=2)
         left.unload()
         assert to_left.wait_for_all(PATIENCE)
         assert to_right.wait_for_all(PATIENCE)
