@@ -47,7 +47,7 @@ ROOMS = {
     },
     "bench": {
         *("budget", "engine", "predictor", "selection", "runtime", "workload"),
-        *("cli", "replay", "training"),
+        *("node", "cli", "replay", "training"),
     },
 }
 ROS_ROOMS = {"node", "client", "autoware", "replay", "cli", "training", "bench"}

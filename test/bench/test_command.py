@@ -39,7 +39,8 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 
 def compared(folder: Path, *more: str) -> list[str]:
-    return arguments(folder, "--time-model", str(folder / "times.json"), *more)
+    ratios = ("--alphas", "0", "0.95", "--alphas-selected", "0", "0.95")
+    return arguments(folder, "--time-model", str(folder / "times.json"), *ratios, *more)
 
 
 def test_a_run_writes_rows_tables_and_pictures(
@@ -74,6 +75,14 @@ def test_a_run_of_another_workload_is_refused(
 ) -> None:
     assert command.main(compared(folder, "--seeds", "7", "--methods", "vanilla")) == 1
     assert "is of another run: workload was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--alphas", "--alphas-selected"])
+def test_ratios_that_plans_may_pass_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert command.main(compared(folder, option, "0", "0.9")) == 1
+    assert f"{option}: the largest, 0.9, is below alpha_max 0.95" in capsys.readouterr().err
 
 
 def test_a_budget_below_every_prefill_is_refused(

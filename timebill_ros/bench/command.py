@@ -23,6 +23,7 @@ from timebill_ros.budget.quality import QUALITY_FILE, read_quality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.cli.argument_types import positive_count, positive_seconds
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
+from timebill_ros.node.command_line import command_parser
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars, track
@@ -53,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from timebill_ros.predictor.errors import PredictorError
 
     try:
+        for option, ratios in (
+            ("--alphas", options.alphas),
+            ("--alphas-selected", options.alphas_selected),
+        ):
+            _check_reach(option, ratios, settings.alpha_max)
         tables = _compare(options, settings)
     except (
         BenchError,
@@ -69,6 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(tables)
     return 0
+
+
+def _check_reach(option: str, ratios: Sequence[float], alpha_max: float) -> None:
+    """Refuse ratios that plans may pass: their answers would be those of a larger cache.
+
+    Raises:
+        BenchError: names the option and the bound.
+    """
+    if max(ratios) < alpha_max:
+        raise BenchError(
+            f"{option}: the largest, {max(ratios):g}, is below alpha_max {alpha_max:g}, up to "
+            "which plans evict"
+        )
 
 
 def cases_of(options: argparse.Namespace) -> list[Case]:
@@ -259,9 +278,7 @@ def add_workload(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Run again, it goes on where it stopped."
-    )
+    parser = command_parser("bench", __doc__, epilog="Run again, it goes on where it stopped.")
     add_workload(parser)
     parser.add_argument(
         "--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD"

@@ -15,6 +15,7 @@ from timebill_ros.bench.errors import BenchError
 from timebill_ros.budget.errors import ProfileFitError, QualityFileError, SettingError
 from timebill_ros.budget.quality import QUALITY_FILE, QualityFile, read_quality, write_quality
 from timebill_ros.cli.node_arguments import take_settings
+from timebill_ros.node.command_line import command_parser
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars
 
@@ -69,8 +70,8 @@ def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Run again, it goes on where it stopped."
+    parser = command_parser(
+        "measure-quality", __doc__, epilog="Run again, it goes on where it stopped."
     )
     add_workload(parser)
     parser.add_argument(
