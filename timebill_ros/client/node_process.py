@@ -75,7 +75,7 @@ class NodeProcess:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._news = threading.Event()  # a line came
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = 120.0) -> None:
         """Start the process and wait for its lifecycle services.
 
         Raises:
