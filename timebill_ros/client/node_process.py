@@ -19,6 +19,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy import parameter
 from rclpy.client import Client
+from rclpy.task import Future
 
 from timebill_ros.client.session import Session, free_domain
 
@@ -28,6 +29,8 @@ Parameter = str | bool | int | float | list[str]
 _TAIL_LINES = 15
 # The log is complete when nothing has come for so long, and taken as it is after so long, s.
 _LOG_QUIET, _LOG_DELAY = 0.3, 3.0
+# How long an answer about the state is waited for before it is asked for again, s.
+_ASK_AGAIN = 2.0
 
 
 class NodeProcessError(RuntimeError):
@@ -138,7 +141,20 @@ class NodeProcess:
         Raises:
             NodeProcessError: no answer within ``timeout`` s.
         """
-        label: str = self._call(self._get, GetState.Request(), timeout).current_state.label
+        asked: list[Future] = []
+        ask_at = time.monotonic()
+
+        def answered() -> bool:
+            # Asked again: DDS drops an answer to a client that the node has not discovered yet.
+            nonlocal ask_at
+            if time.monotonic() >= ask_at:
+                asked.append(self._get.call_async(GetState.Request()))
+                ask_at += _ASK_AGAIN
+            return any(future.done() for future in asked)
+
+        self._wait(f"did not answer {self._get.srv_name}", answered, timeout)
+        first = next(future for future in asked if future.done())
+        label: str = first.result().current_state.label
         return label
 
     def set_parameters(self, values: Mapping[str, Parameter], timeout: float = 10.0) -> None:
