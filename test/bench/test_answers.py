@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.bench.answers import AnswerFile, missing
-from timebill_ros.bench.errors import OtherRun
+from timebill_ros.bench.cases import OtherRun
 
 from .made_up import CASES
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.bench.cases import digest, embedded_cases, last_number, read_cases
-from timebill_ros.bench.errors import BadWorkload
+from timebill_ros.bench.cases import BadWorkload, digest, embedded_cases, last_number, read_cases
 
 LINE = {"id": "a", "prompt": "How many?", "reference": "There are 2.", "metric": "last_number"}
 

@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from timebill_ros.bench.curves import eviction_curve, selection_curve
+from timebill_ros.bench.measure_quality import eviction_curve, selection_curve
 from timebill_ros.bench.outcomes import Row
-from timebill_ros.bench.pictures import draw_budgets, draw_pessimism
-from timebill_ros.bench.report import Results, tables, write_means, write_rows
+from timebill_ros.bench.report import (
+    Results,
+    draw_budgets,
+    draw_pessimism,
+    tables,
+    write_means,
+    write_rows,
+)
 
 from .made_up import CASES, SHARES
 

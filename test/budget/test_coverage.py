@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.budget.coverage import Coverage, Observation, observed_coverage
+from timebill_ros.budget.risk import Coverage, Observation, observed_coverage
 
 
 def complete(*predicted: float) -> list[Observation]:

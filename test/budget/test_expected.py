@@ -11,14 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.budget.coverage import Coverage, Observation, observed_coverage
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.budget.eviction_ratio import minimal_alpha
 from timebill_ros.budget.expected import ALPHAS, SHARES, ExpectedPlanner
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.plan import Situation, kept_tokens
+from timebill_ros.budget.plan import Situation, kept_tokens, minimal_alpha
 from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
-from timebill_ros.budget.risk import LengthRisk
+from timebill_ros.budget.risk import Coverage, LengthRisk, Observation, observed_coverage
 from timebill_ros.budget.time_model import TimeModel
 
 from .situations import MODEL, situation

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from timebill_ros.budget.coverage import Observation, observed_coverage
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import (
     FixedPlanner,
@@ -16,7 +15,7 @@ from timebill_ros.budget.planners import (
     make_planner,
     minimal_alpha,
 )
-from timebill_ros.budget.risk import LengthRisk
+from timebill_ros.budget.risk import LengthRisk, Observation, observed_coverage
 from timebill_ros.budget.time_model import TimeModel
 
 from .situations import MODEL, situation

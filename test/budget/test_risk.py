@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timebill_ros.budget.calibration import Calibration
-from timebill_ros.budget.coverage import Coverage, Observation, observed_coverage
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.risk import LengthRisk
+from timebill_ros.budget.risk import Coverage, LengthRisk, Observation, observed_coverage
 
 LENGTHS = LengthDistribution(np.array([0.5, 0.4, 0.1]), 10)
 # Twice as many responses are longer as predicted.

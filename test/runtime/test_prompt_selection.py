@@ -18,7 +18,7 @@ from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.runtime.outcome import Response
 from timebill_ros.runtime.prompt_selection import ConversationSelection
 from timebill_ros.runtime.simulation import SimulatedRequest
-from timebill_ros.selection.lexical import Lexical
+from timebill_ros.selection.methods import Lexical
 from timebill_ros.selection.selector import Selector
 
 from .simulated import Scene

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.selection.by_name import SELECTION_METHODS, make_selection_method
-from timebill_ros.selection.lexical import Lexical
+from timebill_ros.selection.methods import SELECTION_METHODS, Lexical, make_selection_method
 
 PASSAGES = ["the car waits", "the bus goes", "the car and the car", "nothing"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.selection.passages import split
+from timebill_ros.selection.selector import split
 
 
 @given(st.text(alphabet="ab .;\n", max_size=400))

@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.selection.blind import RandomPassages, Recent
-from timebill_ros.selection.lexical import Lexical
-from timebill_ros.selection.passages import split
-from timebill_ros.selection.selector import Selector
+from timebill_ros.selection.methods import Lexical, RandomPassages, Recent
+from timebill_ros.selection.selector import Selector, split
 
 SCENE = "".join(f"o{i} s{i} car d4 v5 h6 l7 ; " for i in range(50))
 ASK = "report o17 and o31 please"

@@ -12,12 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
-from timebill_ros.bench.errors import BadWorkload
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.workload.metrics import token_f1
 from timebill_ros.workload.score import METRICS as METRICS_OF_FAMILIES
 from timebill_ros.workload.score import edit_similarity, rouge_l
 from timebill_ros.workload.tasks import sample_family, sample_task
+
+
+class BenchError(ValueError):
+    """A comparison that cannot be made as asked; says why."""
+
+
+class BadWorkload(BenchError):
+    """A file of prompts that cannot be scored."""
+
+
+class OtherRun(BenchError):
+    """A folder whose answers are of another model, workload or version."""
+
 
 Metric = Callable[[str, str], float]
 

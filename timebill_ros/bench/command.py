@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timebill_ros.bench.answers import AnsweredCase, AnswerFile, missing
-from timebill_ros.bench.cases import Case, digest, embedded_cases, read_cases
-from timebill_ros.bench.errors import BenchError
+from timebill_ros.bench.cases import BenchError, Case, digest, embedded_cases, read_cases
 from timebill_ros.bench.methods import METHODS
 from timebill_ros.budget.errors import ProfileFitError, SettingError
 from timebill_ros.budget.expected import ALPHAS, SHARES
@@ -109,12 +108,12 @@ def answered(
     Raises:
         BenchError: the folder holds another run, or no case can be answered.
     """
-    from timebill_ros.bench.answering import Answering, Levers
+    from timebill_ros.bench.answers import Answering, Levers
     from timebill_ros.engine.errors import RequestError
     from timebill_ros.engine.profile_cache import describe_environment
     from timebill_ros.engine.transformer_engine import TransformerEngine
     from timebill_ros.runtime.loading import load
-    from timebill_ros.selection.by_name import make_selection_method
+    from timebill_ros.selection.methods import make_selection_method
     from timebill_ros.selection.selector import Selector
 
     method = make_selection_method(options.select_by)
@@ -156,8 +155,13 @@ def answered(
 
 def _compare(options: argparse.Namespace, settings: Settings) -> str:
     from timebill_ros.bench.outcomes import Ground
-    from timebill_ros.bench.pictures import draw_budgets, draw_pessimism
-    from timebill_ros.bench.report import tables, write_means, write_rows
+    from timebill_ros.bench.report import (
+        draw_budgets,
+        draw_pessimism,
+        tables,
+        write_means,
+        write_rows,
+    )
     from timebill_ros.replay.simulated import load_time_model
 
     header, done, loaded = answered(cases_of(options), settings, options)

@@ -5,19 +5,77 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from timebill_ros.bench.answers import Answer, AnsweredCase
+from timebill_ros.bench.cases import BenchError
 from timebill_ros.bench.command import PARAMETERS, add_workload, answered, cases_of
-from timebill_ros.bench.curves import eviction_curve, selection_curve, table
-from timebill_ros.bench.errors import BenchError
 from timebill_ros.budget.errors import ProfileFitError, QualityFileError, SettingError
-from timebill_ros.budget.quality import QUALITY_FILE, QualityFile, read_quality, write_quality
+from timebill_ros.budget.quality import (
+    QUALITY_FILE,
+    QualityCurve,
+    QualityFile,
+    QualityPoint,
+    read_quality,
+    write_quality,
+)
 from timebill_ros.cli.node_arguments import take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars
+
+
+def eviction_curve(cases: Sequence[AnsweredCase], alphas: Sequence[float]) -> QualityCurve:
+    """Q(alpha) with the whole prompt prefilled; of ratios that the window allowed."""
+    points = []
+    for alpha in sorted(alphas):
+        answers = [
+            case.after(1.0, math.floor((1.0 - alpha) * case.whole.prompt_tokens + 1e-6))
+            for case in cases
+        ]
+        points.append(_point(alpha, answers))
+    return QualityCurve(tuple(points))
+
+
+def selection_curve(cases: Sequence[AnsweredCase], shares: Sequence[float]) -> QualityCurve:
+    """Q(rho) without eviction, over 1 - rho."""
+    points = []
+    for share in sorted(shares, reverse=True):
+        answers = [max(case.of_share(share), key=_kept) for case in cases]
+        points.append(_point(round(1.0 - share, 6), answers))
+    return QualityCurve(tuple(points))
+
+
+def table(curve: QualityCurve, lever: str) -> Iterator[str]:
+    """Markdown, a line for each point."""
+    yield f"| {lever} drops | score | ran to the cap |"
+    yield "|---|---|---|"
+    for point in curve.points:
+        yield (
+            f"| {point.dropped:g} | {point.score:.1f} ± {point.standard_error:.1f} "
+            f"| {point.ran_to_cap:.1%} |"
+        )
+
+
+def _point(dropped: float, answers: Sequence[Answer]) -> QualityPoint:
+    scores = np.array([answer.score for answer in answers])
+    error = scores.std(ddof=1) / math.sqrt(scores.size) if scores.size > 1 else 0.0
+    ran = np.mean([not answer.ended for answer in answers])
+    return QualityPoint(
+        dropped,
+        score=round(float(scores.mean()), 3),
+        standard_error=round(float(error), 3),
+        ran_to_cap=round(float(ran), 4),
+    )
+
+
+def _kept(answer: Answer) -> int:
+    return answer.kept_tokens
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

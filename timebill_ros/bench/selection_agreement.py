@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.prompt import PromptEncoder
-from timebill_ros.selection.by_name import SELECTION_METHODS, make_selection_method
+from timebill_ros.selection.methods import SELECTION_METHODS, make_selection_method
 from timebill_ros.selection.selector import Selector
 
 _RESAMPLES = 2000

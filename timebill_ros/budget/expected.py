@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.budget.eviction_ratio import minimal_alpha
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.plan import Eviction, Plan, Situation, measured_score
+from timebill_ros.budget.plan import Eviction, Plan, Situation, measured_score, minimal_alpha
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.budget.eviction_ratio import minimal_alpha
 from timebill_ros.budget.expected import ExpectedPlanner
-from timebill_ros.budget.plan import Plan, Situation, plan_with
+from timebill_ros.budget.plan import Plan, Situation, minimal_alpha, plan_with
 from timebill_ros.budget.time_model import TimeModel
 
 PLANNERS = ("expected", "timebill", "fixed", "vanilla")

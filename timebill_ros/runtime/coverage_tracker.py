@@ -10,9 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from timebill_ros.budget.calibration import Calibration, pit_share
-from timebill_ros.budget.coverage import Observation, observed_coverage
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.risk import HEAVY_EVICTION, LengthRisk
+from timebill_ros.budget.risk import HEAVY_EVICTION, LengthRisk, Observation, observed_coverage
 
 # Latest responses that count. So many after a change of the workload, only the new one counts.
 WINDOW = 200

@@ -45,7 +45,7 @@ from timebill_ros.predictor.load import load_predictor
 from timebill_ros.runtime.predictor_match import mismatches
 from timebill_ros.runtime.prompt_selection import ConversationSelection
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.selection.by_name import make_selection_method
+from timebill_ros.selection.methods import make_selection_method
 from timebill_ros.selection.selector import Selector
 
 _LOG = logging.getLogger(__name__)

@@ -1,18 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passages that share rare words with the instruction: BM25."""
+"""The selection methods: each says which passages of a prompt matter to its instruction."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timebill_ros.selection.method import SelectionMethod
+from timebill_ros.budget.errors import SettingError
+
+
+class SelectionMethod(Protocol):
+    """Says which passages of a prompt matter to its instruction."""
+
+    def scores(self, passages: Sequence[str], instruction: str) -> NDArray[np.float64]:
+        """Score every passage, shape [len(passages)]; the higher the better.
+
+        Passages of equal scores are kept from the end, which is what a text without an instruction
+        is usually about.
+        """
+
+
+class Recent(SelectionMethod):
+    """The end of the prompt: does not look at the instruction, as a floor under the others."""
+
+    def scores(self, passages: Sequence[str], instruction: str) -> NDArray[np.float64]:
+        """All the same, so that the last ones stay."""
+        return np.zeros(len(passages))
+
+
+class RandomPassages(SelectionMethod):
+    """Any passages, the same ones for the same number of them."""
+
+    def scores(self, passages: Sequence[str], instruction: str) -> NDArray[np.float64]:
+        """Drawn from a fixed seed."""
+        return np.random.default_rng(0).random(len(passages))
+
 
 _WORD = re.compile(r"\w+")
 
@@ -56,3 +85,21 @@ class Lexical(SelectionMethod):
             times = np.fromiter(counts.values(), dtype=np.float64, count=having)
             scores[places] += rarity * times * (self.k1 + 1.0) / (times + saturation[places])
         return scores
+
+
+SELECTION_METHODS: Mapping[str, Callable[[], SelectionMethod]] = {
+    "lexical": Lexical,
+    "recent": Recent,
+    "random": RandomPassages,
+}
+
+
+def make_selection_method(name: str) -> SelectionMethod:
+    """The method of that name.
+
+    Raises:
+        SettingError: no such method.
+    """
+    if name not in SELECTION_METHODS:
+        raise SettingError("selection", name, f"one of {', '.join(SELECTION_METHODS)}")
+    return SELECTION_METHODS[name]()
