@@ -57,7 +57,7 @@ def main() -> None:
 
 def child(threads: int, way: str) -> tuple[float, float]:
     """Median steps alone and beside others, ms, of a process that waits in this way."""
-    command = [sys.executable, "-P", *sys.argv, "--threads", str(threads)]
+    command = [sys.executable, *sys.argv, "--threads", str(threads)]
     environment = {**os.environ, **_WAYS[way], _CHILD: "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     alone, beside = map(float, done.stdout.split())
