@@ -67,7 +67,8 @@ def child(threads: int, way: str) -> tuple[float, float]:
 def measure(arguments: argparse.Namespace) -> None:
     """Print the two medians, in ms."""
     from timebill_ros.engine.checkpoint import load_checkpoint
-    from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+    from timebill_ros.engine.settings import EngineSettings
+    from timebill_ros.engine.transformer_engine import TransformerEngine
     from timebill_ros.runtime.loading import model_folder
     from timebill_ros.runtime.settings import Settings
 

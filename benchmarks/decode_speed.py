@@ -30,7 +30,8 @@ from transformers import (
 
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.protocol import PreparedRequest
-from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 

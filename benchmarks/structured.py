@@ -24,9 +24,10 @@ from timebill_ros.budget.fit import fit_time_model
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.profile import Profiler
-from timebill_ros.engine.profile_choices import structured_answer
+from timebill_ros.engine.profile_work import structured_answer
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.workload.metrics import exact_match

@@ -16,19 +16,17 @@ from pathlib import Path
 
 from machine import heading
 
-from timebill_ros.engine.thread_waiting import wait_passively
+from timebill_ros.runtime.serving_threads import wait_passively
 
 wait_passively()  # before torch is imported
 
 import torch  # noqa: E402
 
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from timebill_ros.engine.narrow_weights import KINDS, WeightKinds  # noqa: E402
+from timebill_ros.engine.projection import KINDS, WeightKinds  # noqa: E402
 from timebill_ros.engine.protocol import PreparedRequest  # noqa: E402
-from timebill_ros.engine.transformer_engine import (  # noqa: E402
-    EngineSettings,
-    TransformerEngine,
-)
+from timebill_ros.engine.settings import EngineSettings  # noqa: E402
+from timebill_ros.engine.transformer_engine import TransformerEngine  # noqa: E402
 from timebill_ros.runtime.loading import model_folder  # noqa: E402
 from timebill_ros.runtime.settings import Settings  # noqa: E402
 

@@ -28,7 +28,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
-from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())

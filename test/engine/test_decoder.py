@@ -9,15 +9,15 @@ import torch.nn.functional as F
 
 from timebill_ros.engine.attention import AttentionShape
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.decoder import LeanDecoder, ModuleDecoder
-from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.lean_weights import (
-    FullProjection,
-    Projection,
+from timebill_ros.engine.decoder import (
+    LeanDecoder,
+    ModuleDecoder,
     layer_weights,
     rotary_tables,
     supports,
 )
+from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.projection import FullProjection, Projection
 
 
 def logits_of(decoder_type, model, prompt, *projection):

@@ -9,9 +9,10 @@ from transformers import DynamicCache
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
+from timebill_ros.engine.eviction import EVICTION_METHODS
 from timebill_ros.engine.protocol import PreparedRequest
-from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
 
 from .conftest import COMMON, MAX_CONTEXT
 from .eviction_methods.defined import KERNEL, attention_scores, dense_layers, kept_positions

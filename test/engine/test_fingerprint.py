@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.engine.fingerprint import checkpoint_digest, target_fingerprint
+from timebill_ros.engine.checkpoint import checkpoint_digest, target_fingerprint
 
 
 @pytest.fixture

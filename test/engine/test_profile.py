@@ -9,7 +9,7 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import fit_predictor, fit_time_model
 from timebill_ros.engine import profile as module
 from timebill_ros.engine.profile import Profiler, least_context, profile_predictor
-from timebill_ros.engine.profile_visits import chunk_visits
+from timebill_ros.engine.profile_work import chunk_visits
 from timebill_ros.engine.sampling import Sampling
 
 NEVER_LATE = 1e9  # s

@@ -17,7 +17,8 @@ from timebill_ros.engine.profile_cache import (
     recall_or_measure,
 )
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
 
 ENVIRONMENT = {"checkpoint": "abc", "device": "some CPU", "threads": 2}
 POINTS = ProfilePoints(

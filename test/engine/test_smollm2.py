@@ -13,7 +13,7 @@ from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.engine.transformer_engine import EngineSettings
+from timebill_ros.engine.settings import EngineSettings
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from timebill_ros.engine.thread_waiting import wait_passively
+from timebill_ros.runtime.serving_threads import wait_passively
 
 PASSIVE = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 

@@ -23,7 +23,8 @@ from timebill_ros.engine.errors import (
 )
 from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
 
 
 def prefill(engine, prompt, max_tokens, **options):

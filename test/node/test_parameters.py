@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message, serialize_message
 
-from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
+from timebill_ros.engine.eviction import EVICTION_METHODS
 from timebill_ros.node.parameter_specs import SPECS, Range, Spec
 from timebill_ros.node.parameters import Parameters, parameter_descriptor
 from timebill_ros.runtime.settings import Settings

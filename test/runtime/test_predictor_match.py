@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
-from timebill_ros.engine.fingerprint import target_fingerprint
+from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint, target_fingerprint
 from timebill_ros.runtime import loading
 from timebill_ros.runtime.loading import load, model_folder
 from timebill_ros.runtime.predictor_match import mismatches

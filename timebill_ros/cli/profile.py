@@ -17,9 +17,9 @@ from timebill_ros.budget.errors import ProfileFitError, SettingError
 from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
-from timebill_ros.engine.thread_waiting import wait_passively
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.runtime.harmless import harmless_text
+from timebill_ros.runtime.serving_threads import wait_passively
 from timebill_ros.runtime.settings import Settings
 
 # Those of the node's parameters that a profile depends on.

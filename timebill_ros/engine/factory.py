@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from timebill_ros.engine.checkpoint import Checkpoint
+from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
+from timebill_ros.engine.decoder import supports
 from timebill_ros.engine.device import device_name
-from timebill_ros.engine.fingerprint import checkpoint_digest
-from timebill_ros.engine.lean_weights import supports
 from timebill_ros.engine.protocol import MeasurableEngine
+from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.speed_choice import (
     SpeedChoice,
     measure_speeds,
@@ -20,7 +20,7 @@ from timebill_ros.engine.speed_choice import (
     thread_numbers,
     usable_cores,
 )
-from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+from timebill_ros.engine.transformer_engine import TransformerEngine
 
 _SMALL_MODEL = 50_000_000  # weights
 _FORMAT = 1  # of what a choice depends on

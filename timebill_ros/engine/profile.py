@@ -13,7 +13,7 @@ from typing import Protocol
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import ChunkMeasurement, Measurement, ProfilePoints
-from timebill_ros.engine.profile_visits import (
+from timebill_ros.engine.profile_work import (
     ChunkVisit,
     StepVisit,
     Visit,

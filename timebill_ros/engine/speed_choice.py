@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from timebill_ros.engine.kept_file import DAMAGED, Environment, kept_path, read_kept, write_kept
-from timebill_ros.engine.lean_weights import Projection
-from timebill_ros.engine.narrow_weights import WeightKinds
+from timebill_ros.engine.profile_cache import DAMAGED, Environment, kept_path, read_kept, write_kept
+from timebill_ros.engine.projection import Projection, WeightKinds
 
 _LOG = logging.getLogger(__name__)
 

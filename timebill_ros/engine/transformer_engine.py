@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
 from timebill_ros.engine.attention import AttentionShape, QueryWindow
-from timebill_ros.engine.checkpoint import Checkpoint
+from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.device import device_name, free_memory
@@ -22,52 +22,19 @@ from timebill_ros.engine.errors import (
     PromptEmpty,
     RequestError,
 )
-from timebill_ros.engine.eviction import PromptEviction
-from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
-from timebill_ros.engine.fingerprint import checkpoint_digest
+from timebill_ros.engine.eviction import PromptEviction, make_eviction_method
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.narrow_weights import WeightKinds
 from timebill_ros.engine.profile import Profiler
-from timebill_ros.engine.profile_choices import structured_answer, time_drawing
+from timebill_ros.engine.profile_work import structured_answer, time_drawing
+from timebill_ros.engine.projection import WeightKinds
 from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest, Progress
 from timebill_ros.engine.response import ResponseSoFar
 from timebill_ros.engine.response_schema import GrammarConstraint, ResponseSchemas
 from timebill_ros.engine.sampling import Sampling
+from timebill_ros.engine.settings import EngineSettings
 
 _WARM_UP_STEPS = 8
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What can be chosen of an engine.
-
-    Attributes:
-        max_context: prompt and response tokens that fit together.
-        window: observation window, the last prompt tokens that are never evicted; it should cover
-            the instruction at the prompt's end.
-        eviction_method: which tokens stay, by name; see ``eviction_methods.by_name``.
-        kernel: width of the pooling that smooths attention scores, odd.
-        chunk: prompt tokens per ``prefill_chunk``: how soon a deadline can stop prefill.
-        threads: CPU threads of one operation.
-        sampling: how tokens are chosen, greedily by default. The checkpoint's own sampling defaults
-            do not apply.
-        stop: strings that end the response and are no part of its text.
-        lean: use the lean decoder where it supports the model, else the modules' own forward.
-        weights: how those of linear layers are kept, for prefill and for steps; as the checkpoint
-            has them by default. None, for the fastest, is for ``make_engine`` alone.
-    """
-
-    max_context: int
-    window: int = 16
-    eviction_method: str = "snapkv"
-    kernel: int = 5
-    chunk: int = 512
-    threads: int = 1
-    sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
-    lean: bool = True
-    weights: WeightKinds | None = field(default_factory=WeightKinds)
 
 
 class TransformerEngine:
@@ -95,12 +62,8 @@ class TransformerEngine:
 
     def __init__(self, checkpoint: Checkpoint, settings: EngineSettings) -> None:
         max_context, window = settings.max_context, settings.window
+        settings.check()
         checkpoint.check_context(max_context)
-        _require("chunk", settings.chunk, 1)
-        _require("window", window, 1, settings.chunk)
-        _require("threads", settings.threads, 1)
-        if "" in settings.stop:
-            raise SettingError("stop", list(settings.stop), "without empty strings")
         method = make_eviction_method(
             settings.eviction_method, kernel=settings.kernel, model=checkpoint.model
         )
@@ -316,12 +279,6 @@ class TransformerEngine:
         # set anywhere when it first uses torch, and only its own calls change it from then on.
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
-
-
-def _require(name: str, value: int, least: int, most: int | None = None) -> None:
-    if value < least or (most is not None and value > most):
-        bound = f">= {least}" if most is None else f"from {least} to {most}"
-        raise SettingError(name, value, bound)
 
 
 def _check_memory(shape: AttentionShape, max_context: int) -> None:

@@ -13,8 +13,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from timebill_ros.engine.thread_waiting import wait_passively
 from timebill_ros.node.command_line import command_parser
+from timebill_ros.runtime.serving_threads import wait_passively
 
 if TYPE_CHECKING:
     from timebill_ros.node.guard import GuardedExecutor

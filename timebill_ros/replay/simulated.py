@@ -79,7 +79,7 @@ def recalled_profile(settings: Settings) -> Path:
         BadInput: there is none; the message says where it was looked for, and how to get one.
     """
     # To know the model by its content pulls in torch.
-    from timebill_ros.engine.fingerprint import checkpoint_digest
+    from timebill_ros.engine.checkpoint import checkpoint_digest
     from timebill_ros.runtime.loading import model_folder, profile_folder
 
     folder, model = profile_folder(settings), Path(model_folder(settings))

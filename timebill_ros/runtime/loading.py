@@ -24,21 +24,20 @@ from timebill_ros.budget.fit import (
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, QualityFile, read_quality
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.checkpoint import checkpoint_digest, load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.device import usable_device
 from timebill_ros.engine.factory import make_engine
-from timebill_ros.engine.fingerprint import checkpoint_digest
-from timebill_ros.engine.narrow_weights import WeightKinds
 from timebill_ros.engine.profile import profile_predictor
 from timebill_ros.engine.profile_cache import (
     PredictorProfile,
     describe_environment,
     recall_or_measure,
 )
+from timebill_ros.engine.projection import WeightKinds
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.transformer_engine import EngineSettings
+from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.predictor.checkpoint import read_calibration
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.load import load_predictor

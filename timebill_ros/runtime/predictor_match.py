@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from timebill_ros.engine.checkpoint import Checkpoint
-from timebill_ros.engine.fingerprint import target_fingerprint
+from timebill_ros.engine.checkpoint import Checkpoint, target_fingerprint
 from timebill_ros.predictor.checkpoint import other_target, read_config
 from timebill_ros.runtime.settings import Settings
 

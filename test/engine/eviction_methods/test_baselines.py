@@ -4,8 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from timebill_ros.engine.eviction_methods.baselines import StreamingLLM
-from timebill_ros.engine.eviction_methods.method import LayerPrompt
+from timebill_ros.engine.eviction_methods.method import LayerPrompt, StreamingLLM
 
 
 @pytest.mark.parametrize(

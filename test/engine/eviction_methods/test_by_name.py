@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS, make_eviction_method
+from timebill_ros.engine.eviction import EVICTION_METHODS, make_eviction_method
 from timebill_ros.engine.eviction_methods.snapkv import SnapKV
 
 

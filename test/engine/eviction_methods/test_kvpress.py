@@ -24,8 +24,7 @@ from transformers import (
 
 from timebill_ros.engine.attention import AttentionShape, QueryWindow
 from timebill_ros.engine.decoder import LeanDecoder
-from timebill_ros.engine.eviction import PromptEviction
-from timebill_ros.engine.eviction_methods.by_name import make_eviction_method
+from timebill_ros.engine.eviction import PromptEviction, make_eviction_method
 from timebill_ros.engine.kv_cache import KVCache
 
 kvpress = pytest.importorskip("kvpress", reason="kvpress needs an environment of its own")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS, make_eviction_method
+from timebill_ros.engine.eviction import EVICTION_METHODS, make_eviction_method
 from timebill_ros.engine.eviction_methods.method import LayerPrompt, keep_highest
 
 LAYERS, HEADS, KV_HEADS, DIM = 2, 6, 2, 4

@@ -12,7 +12,8 @@ import pytest
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.errors import BadLine, HeaderUnusable, SettingsDiffer
 from timebill_ros.training.collection.collect import Fate, begin_or_go_on, collect, describe_target
 from timebill_ros.training.collection.prompts import Prompt

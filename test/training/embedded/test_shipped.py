@@ -13,9 +13,9 @@ import pytest
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from timebill_ros.budget.quality import read_quality
+from timebill_ros.engine.checkpoint import target_fingerprint
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
-from timebill_ros.engine.fingerprint import target_fingerprint
+from timebill_ros.engine.eviction import EVICTION_METHODS
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.load import load_predictor

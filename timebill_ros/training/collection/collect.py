@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
-from timebill_ros.engine.checkpoint import Checkpoint
+from timebill_ros.engine.checkpoint import Checkpoint, target_fingerprint
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import ContextExceeded, PromptTooLong, RequestError
-from timebill_ros.engine.fingerprint import target_fingerprint
 from timebill_ros.engine.protocol import Engine
-from timebill_ros.engine.transformer_engine import EngineSettings
+from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.predictor.errors import HeaderUnusable
 from timebill_ros.training.collection.prompts import Prompt
 from timebill_ros.training.predictor.pairs import (

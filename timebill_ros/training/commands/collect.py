@@ -18,10 +18,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.cli.argument_types import positive_count
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
-from timebill_ros.engine.thread_waiting import wait_passively
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import EmptySet, PairsError
 from timebill_ros.replay.recording import BadInput
+from timebill_ros.runtime.serving_threads import wait_passively
 from timebill_ros.runtime.settings import Settings
 
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> None:
     import torch
 
-    from timebill_ros.engine.fingerprint import target_fingerprint
+    from timebill_ros.engine.checkpoint import target_fingerprint
     from timebill_ros.training.predictor.sequence_training import train_classifier
 
     if options.threads:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from timebill_ros.engine.eviction_methods.by_name import EVICTION_METHODS
+from timebill_ros.engine.eviction import EVICTION_METHODS
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.training.embedded.generation import (

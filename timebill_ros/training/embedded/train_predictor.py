@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from timebill_ros.budget.calibration import Calibration, fit_calibration
-from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
-from timebill_ros.engine.fingerprint import target_fingerprint
+from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint, target_fingerprint
 from timebill_ros.predictor.checkpoint import Buckets, write_calibration
 from timebill_ros.predictor.embedded_predictor import EmbeddedPredictor, LookUpNetwork, Shape, save
 from timebill_ros.predictor.length_predictor import LengthPredictor

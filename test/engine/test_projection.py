@@ -6,7 +6,7 @@ import torch
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.narrow_weights import KINDS, SplitProjection, WeightKinds
+from timebill_ros.engine.projection import KINDS, SplitProjection, WeightKinds
 from timebill_ros.engine.protocol import PreparedRequest
 
 # Relative error of a product: of rounding weights, and the input to bfloat16.
@@ -129,7 +129,8 @@ def test_what_cannot_be_is_refused_by_name(make_engine, settings, message):
 
 
 def test_no_weights_wider_than_the_activations(folder_of):
-    from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
+    from timebill_ros.engine.settings import EngineSettings
+    from timebill_ros.engine.transformer_engine import TransformerEngine
 
     narrow = load_checkpoint(folder_of("qwen2"), dtype="bfloat16")
     settings = EngineSettings(max_context=64, weights=WeightKinds("float32", "float32"))
