@@ -93,3 +93,4 @@ def test_a_drawn_token_takes_longer_and_prefill_draws_the_first() -> None:
     model = TimeModel(a=0.0, b=0.0, c=1e-3, p=0.0, q=2e-3, q_drawn=1e-4)
     assert model.drawn().prefill(10) == pytest.approx(1.1e-3)
     assert model.drawn().decode(10, 11) == pytest.approx(10 * 2.1e-3)
+    assert model.drawn().drawn() == model.drawn()

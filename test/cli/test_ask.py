@@ -106,6 +106,36 @@ def test_a_schema_is_read_from_its_file(stand_in: tuple[StandIn, int], tmp_path:
 
 
 @pytest.mark.e2e
+def test_sampling_is_sent_where_it_is_asked_for(stand_in: tuple[StandIn, int]) -> None:
+    options = ["--temperature", "0.75", "--top-p", "0.875", "--seed", "3", "--stop", "END"]
+    run_ask(stand_in[1], "go", *options, "--stop", "\n")
+    run_ask(stand_in[1], "go", "--stop", "")
+    run_ask(stand_in[1], "go")
+    sent = [
+        (list(each.temperature), list(each.top_p), list(each.seed), each.stop)
+        for each in stand_in[0].instructions
+    ]
+    assert sent == [([0.75], [0.875], [3], ["END", "\n"]), ([], [], [], [""]), ([], [], [], [])]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fault"),
+    [
+        ("--temperature", "nan", "temperature: nan is not from 0 to 10"),
+        ("--top-p", "0", "top_p: 0 is not above 0"),
+        ("--seed", "-1", "seed: -1 is not from 0"),
+        ("--stop", "x" * 257, "stop[0]: 257 characters"),
+    ],
+)
+def test_a_sampling_that_no_node_takes_is_refused_before_it_is_sent(
+    option: str, value: str, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        ask.main(["go", f"{option}={value}"])
+    assert fault in capsys.readouterr().err
+
+
+@pytest.mark.e2e
 def test_a_node_whose_action_was_remapped_is_reached(stand_in: tuple[StandIn, int]) -> None:
     """The stand-in is at its own names: the command is told of others, and where they lead."""
     rules = ["-r", "/other/instruct:=/llm/instruct"]

@@ -11,6 +11,7 @@ import pytest
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import Engine, FinishReason, PreparedRequest
+from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.runtime.simulation import SimulatedEngine, SimulatedRequest, VirtualClock
 
 from .conftest import MAX_CONTEXT
@@ -116,6 +117,18 @@ def test_a_request_may_be_begun_again_and_again(engine: Engine) -> None:
         decode(engine)
         texts.append(engine.text())
     assert len(set(texts)) == 1
+
+
+def test_a_request_s_sampling_is_accepted_and_repeats(engine: Engine) -> None:
+    own = SamplingOverride(temperature=0.8, top_p=0.9, seed=3, stop=("END",))
+    request = engine.prepare(Conversation("", PROMPT), "", own)
+    texts = []
+    for _ in range(2):
+        prefill(engine, request)
+        decode(engine)
+        texts.append(engine.text())
+    assert texts[0] == texts[1]
+    assert engine.response_tokens == MOST
 
 
 def test_another_may_be_prepared_while_one_runs(engine: Engine) -> None:

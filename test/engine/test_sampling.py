@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.sampling import Sampler, Sampling
+from timebill_ros.engine.sampling_override import SamplingOverride
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 
@@ -111,3 +114,50 @@ def test_logits_that_forbid_every_token_give_none(temperature):
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(SettingError, match=name):
         Sampling(**{name: value})
+
+
+def answer(engine, *, ignore_eos=False, **asked):
+    """The text that the engine answers with when a request sets this of its sampling."""
+    request = engine.prepare(Conversation("", "go left"), "", SamplingOverride(**asked))
+    engine.begin(request, 24, ignore_eos=ignore_eos)
+    while not engine.prefill_chunk():
+        pass
+    while engine.finish_reason is None:
+        engine.step()
+    return engine.text()
+
+
+def drawn(engine, **asked):
+    """The tokens of such an answer of a fixed length."""
+    answer(engine, ignore_eos=True, **asked)
+    return list(engine.response_ids)
+
+
+def test_a_response_repeats_with_its_seed(make_engine):
+    engine = make_engine(sampling=Sampling(temperature=1.0, seed=3))
+    first = drawn(engine)
+    assert drawn(engine) == first
+    assert drawn(make_engine(sampling=Sampling(temperature=1.0, seed=4))) != first
+
+
+def test_a_request_s_own_sampling_wins_and_is_forgotten_with_it(make_engine):
+    greedy, drawing = make_engine(), make_engine(sampling=Sampling(temperature=1.0, seed=3))
+    plain, chosen = drawn(greedy), drawn(drawing)
+    assert plain != chosen
+    assert drawn(greedy, temperature=1.0, seed=3) == chosen
+    assert drawn(greedy) == plain
+    assert drawn(drawing, seed=4) != chosen
+    assert drawn(drawing, temperature=0.0) == plain
+    assert drawn(drawing, top_p=1e-9) == plain  # the likeliest token alone
+    assert drawn(drawing) == chosen
+
+
+def test_a_request_s_own_stop_strings_stand_in_the_engine_s_place(make_engine):
+    whole = answer(make_engine())
+    first, other = whole[len(whole) // 4], whole[-1]
+    engine = make_engine(stop=(first,))
+    assert answer(engine) == whole[: whole.index(first)]
+    assert answer(engine, stop=()) == whole
+    assert answer(engine, stop=(other,)) == whole[: whole.index(other)]
+    assert engine.finish_reason is FinishReason.STOP
+    assert answer(engine) == whole[: whole.index(first)]

@@ -22,7 +22,6 @@ from timebill_ros.engine.errors import (
     UnsupportedModel,
 )
 from timebill_ros.engine.protocol import FinishReason, PreparedRequest
-from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 
@@ -136,15 +135,6 @@ def test_a_stop_string_ends_the_response(make_engine, prompt_of):
     assert engine.finish_reason is FinishReason.STOP
     assert engine.text() == whole[: whole.index(stop)]
     assert engine.response_tokens < plain.response_tokens
-
-
-def test_sampling_repeats_with_its_seed(make_engine, prompt_of):
-    prompt = prompt_of(40)
-    engine = make_engine(sampling=Sampling(temperature=1.0, seed=3))
-    first = respond(engine, prompt, 12, ignore_eos=True)
-    assert respond(engine, prompt, 12, ignore_eos=True) == first
-    other = make_engine(sampling=Sampling(temperature=1.0, seed=4))
-    assert respond(other, prompt, 12, ignore_eos=True) != first
 
 
 def test_requests_do_not_see_each_other(make_engine, prompt_of):

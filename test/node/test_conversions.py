@@ -11,6 +11,7 @@ from timebill_ros import msg
 from timebill_ros.budget.plan import Eviction, Plan
 from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 from timebill_ros.node.conversions import (
     FINISH_REASONS,
     REASONS,
@@ -20,6 +21,7 @@ from timebill_ros.node.conversions import (
     nanoseconds,
     overrun_msg,
     response_msg,
+    sampling_fields,
     time_msg,
 )
 from timebill_ros.node.job_context import JobContext
@@ -114,6 +116,23 @@ def test_only_what_the_deadline_ended_is_truncated(finish: FinishReason) -> None
 def test_the_schema_comes_along() -> None:
     message = msg.Instruction(prompt="stop", response_schema='{"type": "integer"}')
     assert job_of(message).response_schema == '{"type": "integer"}'
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        NOTHING_SET,
+        SamplingOverride(temperature=0.0, seed=0),
+        SamplingOverride(0.75, 0.875, 2**31 - 1, ("END", "\n")),
+        SamplingOverride(stop=()),
+    ],
+)
+def test_sampling_comes_along_and_what_is_empty_is_unset(sampling: SamplingOverride) -> None:
+    assert job_of(msg.Instruction(prompt="stop", **sampling_fields(sampling))).sampling == sampling
+
+
+def test_an_instruction_sets_nothing_of_its_sampling_by_itself() -> None:
+    assert job_of(msg.Instruction(prompt="stop")).sampling == NOTHING_SET
 
 
 def test_a_nul_is_marked_where_a_string_would_end() -> None:

@@ -220,6 +220,10 @@ def test_a_goal_without_an_id_is_named_by_its_own(bench: Bench, client: Client) 
         ({"budget": duration_msg(-1.0)}, "budget: -1.000 s is negative"),
         ({"messages": [ChatMessage(role="judge", content="so")]}, "messages[0].role: 'judge' is"),
         ({"max_tokens": 2**32 - 1}, "max_tokens: "),
+        ({"temperature": [11.0]}, "temperature: 11 is not from 0 to 10"),
+        ({"top_p": [0.0]}, "top_p: 0 is not above 0"),
+        ({"seed": [2**31]}, "seed: 2147483648 is not"),
+        ({"stop": ["x" * 257]}, "stop[0]: 257 characters"),
     ],
 )
 def test_a_malformed_goal_is_aborted_and_says_why(

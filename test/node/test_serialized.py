@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
@@ -61,6 +63,36 @@ def test_a_nul_is_refused_by_its_field(name: str) -> None:
     assert detail == f"{name}: byte 4 is NUL, where a ROS string ends"
 
 
+def test_sampling_passes_whatever_stands_before_it() -> None:
+    for length in range(9):
+        sampled = {"temperature": [0.7], "top_p": [0.9], "seed": [3], "stop": ["x" * length] * 16}
+        for left_out in (None, *sampled):
+            fields = {name: value for name, value in sampled.items() if name != left_out}
+            assert refused(instruction(**fields)) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "field"),
+    [
+        ((17, 0, 0, 0), "stop: 17 values are more than the 16"),
+        ((0, 2, 0, 0), "seed: 2 values are more than the 1"),
+        ((0, 0, 2, 0), "temperature: 2 values are more than the 1"),
+        ((0, 0, 0, 2**32 - 1), "top_p: 4294967295 values are more than the 1"),
+    ],
+)
+def test_too_many_values_are_refused_by_their_number(counts: tuple[int, ...], field: str) -> None:
+    raw = serialize_message(instruction(response_schema="abc"))
+    raw = raw[: raw.index(b"abc\0") + 4]
+    refusal = refusal_of(raw + struct.pack("<4I", *counts), ROOM)
+    assert refusal is not None
+    assert refusal.detail.startswith(field)
+
+
+def test_a_nul_in_a_stop_string_is_refused_by_its_number() -> None:
+    detail = refused(instruction(stop=["x", MARK]), by=b"\0abcd")
+    assert detail == "stop[1]: byte 0 is NUL, where a ROS string ends"
+
+
 @pytest.mark.parametrize(("role", "content"), [(MARK, "x"), ("user", MARK)])
 def test_a_nul_in_a_turn_is_refused_by_the_turn(role: str, content: str) -> None:
     spoken = [ChatMessage(role="user", content="x"), ChatMessage(role=role, content=content)]
@@ -78,7 +110,8 @@ def test_an_id_with_a_nul_is_told_with_a_mark_in_its_place() -> None:
 
 
 def test_what_breaks_off_anywhere_is_no_instruction() -> None:
-    raw = serialize_message(instruction(messages=[ChatMessage(role="user", content="go")]))
+    said = [ChatMessage(role="user", content="go")]
+    raw = serialize_message(instruction(messages=said, stop=["x"], seed=[1], top_p=[0.5]))
     for length in range(len(raw) - 4):  # a writer may pad the end
         with pytest.raises(ValueError, match="breaks off"):
             refusal_of(raw[:length], ROOM)

@@ -118,10 +118,10 @@ def test_fields_that_an_older_version_lacks_are_not_set(tmp_path: Path) -> None:
 
 
 def test_fields_that_only_a_newer_version_has_are_left_out(tmp_path: Path) -> None:
-    definition = "string id\nstring prompt\nfloat64 temperature"
-    values = {"id": "a", "prompt": "stop", "temperature": 0.5}
+    definition = "string id\nstring prompt\nfloat64 mood"
+    values = {"id": "a", "prompt": "stop", "mood": 0.5}
     bag = Bag(other_version(tmp_path / "bag", definition, **values))
-    assert any("unknown fields temperature: left out" in note for note in bag.notes)
+    assert any("unknown fields mood: left out" in note for note in bag.notes)
 
 
 def test_stamps_of_another_clock_are_told(tmp_path: Path) -> None:

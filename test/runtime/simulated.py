@@ -11,6 +11,7 @@ from timebill_ros.budget.planners import Planner, VanillaPlanner
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.job import Job
@@ -114,6 +115,7 @@ class Scene:
         response_schema: str = "",
         least_complete: int = 1,
         lengths: LengthDistribution | None = None,
+        sampling: SamplingOverride = NOTHING_SET,
     ) -> Job:
         self.requests[id] = SimulatedRequest(
             prompt_tokens, response_tokens, predicted_tokens, least_complete, lengths
@@ -121,7 +123,7 @@ class Scene:
         release_ns = release_ms * MS
         deadline_ns = release_ns + budget_ms * MS
         talk = Conversation("", id)
-        job = Job(id, talk, release_ns, deadline_ns, max_tokens, response_schema)
+        job = Job(id, talk, release_ns, deadline_ns, max_tokens, response_schema, sampling=sampling)
         self.jobs.append(job)
         return job
 

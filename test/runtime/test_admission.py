@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from timebill_ros.engine.conversation import Conversation, Turn
+from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
@@ -22,6 +23,11 @@ def asking(system: str, prompt: str, *turns: tuple[str, str]) -> dict:
     return {"conversation": Conversation(system, prompt, tuple(Turn(*turn) for turn in turns))}
 
 
+def sampled(**values: object) -> dict:
+    """The fields of a job that sets this of its sampling."""
+    return {"sampling": SamplingOverride(**values)}  # type: ignore[arg-type]
+
+
 def fault(**changes: object) -> str | None:
     return fault_of(replace(JOB, **changes), RECEIVED, LIMITS)
 
@@ -33,6 +39,9 @@ def test_instants_of_a_stamp_s_clock_become_the_server_s() -> None:
 def test_what_is_within_its_bounds_has_no_fault() -> None:
     assert fault() is None
     assert fault(**asking("be brief", "and now ?", ("user", "go"), ("assistant", "gone"))) is None
+    ends = sampled(temperature=0.0, top_p=1.0, seed=0, stop=())
+    assert fault(**ends) is None
+    assert fault(**sampled(temperature=10.0, seed=2**31 - 1, stop=("y" * 256,) * 16)) is None
 
 
 @pytest.mark.parametrize("field", ["budget", "deadline"])
@@ -62,6 +71,17 @@ def test_an_absolute_deadline_before_the_release_has_passed_and_is_no_fault() ->
         (asking("", "stop", ("system", "go")), r"messages\[0\].role: 'system'"),
         (asking("", "stop", ("assistant", " ")), r"messages\[0\].content: it is empty"),
         (asking("", "stop", ("user", "g\ufffd")), r"messages\[0\].content: character 1"),
+        (sampled(temperature=-0.5), "temperature: -0.5 is not from 0 to 10"),
+        (sampled(temperature=10.5), "temperature: 10.5 is not from 0 to 10"),
+        (sampled(temperature=float("nan")), "temperature: nan is not from 0 to 10"),
+        (sampled(top_p=0.0), "top_p: 0 is not above 0 and at most 1"),
+        (sampled(top_p=1.5), "top_p: 1.5 is not above 0 and at most 1"),
+        (sampled(top_p=float("nan")), "top_p: nan is not"),
+        (sampled(seed=2**31), "seed: 2147483648 is not from 0 to 2147483647"),
+        (sampled(stop=("x",) * 17), "stop: 17 strings are more than the 16"),
+        (sampled(stop=("x", "y" * 257)), r"stop\[1\]: 257 characters are not from 1 to 256"),
+        (sampled(stop=("x", "")), r"stop\[1\]: 0 characters"),
+        (sampled(stop=("a\ufffd",)), r"stop\[0\]: character 1 is U\+FFFD"),
         ({"deadline_ns": NOW - NS_PER_S}, "budget: -1.000 s is negative"),
         ({"deadline_ns": 10**9 * NS_PER_S}, "budget: .* exceed the max_budget of 600.000 s"),
         (

@@ -6,10 +6,10 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import PreparedRequest
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
@@ -69,10 +69,10 @@ def test_one_that_is_being_prepared_is_gone_at_once() -> None:
     job = scene.job("a")
     prepare = scene.engine.prepare
 
-    def prepare_after_cancel(conversation: Conversation, schema: str) -> PreparedRequest:
+    def prepare_after_cancel(*asked: Any) -> PreparedRequest:
         assert scene.server.queue_depth == 1
         assert scene.server.cancel(job, "withdrawn")
-        return prepare(conversation, schema)
+        return prepare(*asked)
 
     scene.engine.prepare = prepare_after_cancel  # type: ignore[method-assign]
     assert scene.story() == [("a", "canceled", 0.0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import ConversationRefused, SchemaRefused
 from timebill_ros.engine.protocol import FinishReason, PreparedRequest
+from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.runtime.outcome import Reason, Stage
 from timebill_ros.runtime.simulation import SimulatedRequest
 
@@ -190,9 +192,9 @@ def test_a_deadline_that_passes_while_tokenising_ends_the_job_there() -> None:
     scene.job("a", budget_ms=5)
     prepare = scene.engine.prepare
 
-    def slow_prepare(conversation: Conversation, schema: str) -> PreparedRequest:
+    def slow_prepare(*asked: Any) -> PreparedRequest:
         scene.clock.advance(7_000_000)
-        return prepare(conversation, schema)
+        return prepare(*asked)
 
     scene.engine.prepare = slow_prepare  # type: ignore[method-assign]
     assert scene.story() == [("a", "expired", 7.0)]
@@ -203,7 +205,7 @@ def test_turns_that_the_template_refuses_are_the_instruction_s_fault() -> None:
     scene = Scene()
     scene.job("a")
 
-    def refusing_prepare(conversation: Conversation, schema: str) -> PreparedRequest:
+    def refusing_prepare(*_: object) -> PreparedRequest:
         raise ConversationRefused(ValueError("roles must alternate"))
 
     scene.engine.prepare = refusing_prepare  # type: ignore[method-assign]
@@ -217,8 +219,8 @@ def test_the_predictor_reads_the_rendered_prompt() -> None:
     scene.requests["<user>a"] = SimulatedRequest(1000, 11, 160)
     prepare = scene.engine.prepare
 
-    def rendering(conversation: Conversation, schema: str) -> PreparedRequest:
-        return replace(prepare(conversation, schema), text=f"<user>{conversation.prompt}")
+    def rendering(*asked: Any) -> PreparedRequest:
+        return replace(prepare(*asked), text=f"<user>{asked[0].prompt}")
 
     scene.engine.prepare = rendering  # type: ignore[method-assign]
     scene.run()
@@ -243,11 +245,24 @@ def test_a_schema_s_cost_is_planned_exactly(response_schema: str) -> None:
     assert response.predicted_prefill == pytest.approx(0.01 + held / 20e3)
 
 
+def test_a_temperature_s_cost_is_planned_where_the_server_draws_nothing() -> None:
+    model = TimeModel(0.0, 1e-5, 0.0, 0.0, 1e-3, q_drawn=2e-4)
+    for temperature, step in ((None, 1e-3), (0.0, 1e-3), (0.7, 1.2e-3)):
+        scene = Scene(time_model=model)
+        own = SamplingOverride(temperature=temperature)
+        scene.job("a", response_tokens=20, max_tokens=20, sampling=own)
+        scene.run()
+        response = scene.response("a")
+        assert response.plan.wcet == pytest.approx(0.01 + 19 * step, abs=1e-9)
+
+
 def test_a_schema_that_is_refused_is_the_instruction_s_fault() -> None:
     scene = Scene()
     scene.job("a", response_schema="{")
 
-    def refuse(conversation: Conversation, schema: str) -> PreparedRequest:
+    def refuse(
+        conversation: Conversation, schema: str, sampling: SamplingOverride
+    ) -> PreparedRequest:
         raise SchemaRefused(f"{schema!r} is not JSON")
 
     scene.engine.prepare = refuse  # type: ignore[method-assign]

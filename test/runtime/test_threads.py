@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.runtime.clock import MonotonicClock
 from timebill_ros.runtime.outcome import Outcome, Reason
 from timebill_ros.runtime.serving_threads import ServingThreads
@@ -66,9 +67,11 @@ def test_a_schema_that_takes_long_to_prepare_delays_no_other_job() -> None:
     scene = Scene(queue_capacity=10, hear=hear)
     prepare = scene.engine.prepare
 
-    def prepare_slowly(conversation: Conversation, schema: str = "") -> PreparedRequest:
+    def prepare_slowly(
+        conversation: Conversation, schema: str, sampling: SamplingOverride
+    ) -> PreparedRequest:
         assert not schema or go.wait(PATIENCE)
-        return prepare(conversation, schema)
+        return prepare(conversation, schema, sampling)
 
     scene.engine.prepare = prepare_slowly  # type: ignore[method-assign]
     threads = ServingThreads()
@@ -90,9 +93,11 @@ def test_what_expires_while_it_is_prepared_is_told_at_its_deadline() -> None:
     scene = Scene(hear=lambda _: told.set(), deadline_clock_over=lambda _: MonotonicClock())
     prepare = scene.engine.prepare
 
-    def prepare_slowly(conversation: Conversation, schema: str = "") -> PreparedRequest:
+    def prepare_slowly(
+        conversation: Conversation, schema: str, sampling: SamplingOverride
+    ) -> PreparedRequest:
         assert told.wait(PATIENCE)
-        return prepare(conversation, schema)
+        return prepare(conversation, schema, sampling)
 
     scene.engine.prepare = prepare_slowly  # type: ignore[method-assign]
     threads = ServingThreads()

@@ -17,6 +17,7 @@ from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import RequestError, SchemaRefused
 from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
@@ -100,12 +101,17 @@ class FailingEngine(SimulatedEngine):
         super().__init__(*args, **options)
         self._odds = odds
 
-    def prepare(self, conversation: Conversation, response_schema: str = "") -> PreparedRequest:
+    def prepare(
+        self,
+        conversation: Conversation,
+        response_schema: str = "",
+        sampling: SamplingOverride = NOTHING_SET,
+    ) -> PreparedRequest:
         """Refuse the request, or run out of memory, or prepare it."""
         self._maybe(
             self._odds.prepare, RequestError("no"), SchemaRefused("no"), MemoryError("no room")
         )
-        return super().prepare(conversation, response_schema)
+        return super().prepare(conversation, response_schema, sampling)
 
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Run out of memory for the cache, or begin."""

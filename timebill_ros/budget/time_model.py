@@ -76,8 +76,11 @@ class TimeModel:
         return self._with_each_token(self.q_structured)
 
     def drawn(self) -> TimeModel:
-        """The model of requests whose tokens are drawn at a temperature above 0."""
-        return self._with_each_token(self.q_drawn)
+        """The model of requests whose tokens are drawn at a temperature above 0.
+
+        Drawing adds nothing to it any more: its own ``drawn`` is the same.
+        """
+        return replace(self._with_each_token(self.q_drawn), q_drawn=0.0)
 
     def slowed(self, prefill: float, decoding: float) -> TimeModel:
         """The model of a machine that takes so many times as long, now, as it was profiled."""

@@ -17,9 +17,10 @@ from timebill_ros.cli.argument_types import node_name, positive_seconds
 from timebill_ros.client.client import InstructionClient, NodeAbsent
 from timebill_ros.client.exchange import Exchange
 from timebill_ros.client.record import Ending, Planned, Record
+from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.msg import ChatMessage, Instruction
 from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
-from timebill_ros.node.conversions import duration_msg
+from timebill_ros.node.conversions import duration_msg, sampling_fields
 from timebill_ros.runtime.harmless import harmless_line, harmless_text
 from timebill_ros.runtime.settings import Settings
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_with_ros_arguments(parser, sys.argv[1:] if arguments is None else arguments)
     try:
         prompt, turns = conversation(options.prompt, options.file, options.messages)
+        sampling = sampling_asked(options)
     except ValueError as fault:
         parser.error(str(fault))
     instruction = Instruction(
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         budget=duration_msg(options.budget),
         max_tokens=options.max_tokens,
         response_schema=options.schema or "",
+        **sampling_fields(sampling),
     )
     printed = GrowingText()
     try:
@@ -71,6 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     status = _tell(exchange, printed)
     return _INTERRUPTED if interrupted.is_set() else status
+
+
+def sampling_asked(options: argparse.Namespace) -> SamplingOverride:
+    """What the options set of the sampling.
+
+    Raises:
+        ValueError: a value is out of its bounds.
+    """
+    stop = None if options.stop is None else tuple(filter(None, options.stop))
+    sampling = SamplingOverride(options.temperature, options.top_p, options.seed, stop)
+    if fault := sampling.fault():
+        raise ValueError(fault)
+    return sampling
 
 
 @contextmanager
@@ -194,6 +210,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-tokens", type=_tokens, default=0, help="longest answer (the node's default)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, help="sampling temperature; 0: greedy (the node's default)"
+    )
+    parser.add_argument(
+        "--top-p", type=float, help="share of probability to draw from (the node's default)"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the sampling (the node's default)")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        help="string that ends the answer; may be given again; '': none (the node's default)",
     )
     parser.add_argument("--schema", type=_file, metavar="FILE", help="JSON schema of the answer")
     parser.add_argument(

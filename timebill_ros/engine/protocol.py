@@ -10,6 +10,7 @@ from typing import Protocol
 
 from timebill_ros.budget.fit import ProfilePoints
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 
 Progress = Callable[[float, str], None]
 """Told a share in 0..1 and what is being done. May raise to end it."""
@@ -55,11 +56,13 @@ class PreparedRequest:
         prompt_ids: the rendered prompt's tokens, N_x of them. They may be replaced by fewer.
         text: the rendered prompt, for a predictor that reads text.
         constraint: what holds the response to its schema; the engine's own, None without a schema.
+        sampling: what it sets of its sampling.
     """
 
     prompt_ids: Sequence[int]
     text: str = ""
     constraint: object | None = None
+    sampling: SamplingOverride = NOTHING_SET
 
     @property
     def prompt_tokens(self) -> int:
@@ -95,8 +98,15 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...  # noqa: D102
 
-    def prepare(self, conversation: Conversation, response_schema: str = "") -> PreparedRequest:
+    def prepare(
+        self,
+        conversation: Conversation,
+        response_schema: str = "",
+        sampling: SamplingOverride = NOTHING_SET,
+    ) -> PreparedRequest:
         """Render, tokenise and compile what is to be asked; "" is no schema.
+
+        An engine that does not choose tokens, a simulated one say, ignores ``sampling``.
 
         On any thread. It takes time: milliseconds as a rule, up to a bound of the engine's own.
 

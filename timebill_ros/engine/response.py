@@ -12,7 +12,8 @@ from timebill_ros.engine.complete_prefix import complete_prefix
 from timebill_ros.engine.errors import NonFiniteLogits
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.response_schema import GrammarConstraint
-from timebill_ros.engine.sampling import Sampler, Sampling
+from timebill_ros.engine.sampling import Sampler, Sampling, overridden
+from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 
 _HALF_CHARACTER = 3  # bytes of UTF-8 at most, hence tokens
 _MOST_PENDING = 8  # tokens
@@ -117,8 +118,8 @@ class ResponseSoFar:
 
     Args:
         tokenizer: the model's.
-        sampling: how tokens are chosen.
-        stop: strings that end a free response; see ``begin``.
+        sampling: how tokens are chosen where a request sets nothing else.
+        stop: strings that end a free response where a request sets none; see ``begin``.
         eos_tokens: tokens that end every response.
 
     Attributes:
@@ -133,6 +134,7 @@ class ResponseSoFar:
         stop: Sequence[str],
         eos_tokens: Collection[int],
     ) -> None:
+        self._sampling = sampling
         self._sampler = Sampler(sampling)
         self._text = ResponseText(tokenizer)
         self._stop = stop
@@ -143,12 +145,14 @@ class ResponseSoFar:
         self,
         max_tokens: int,
         constraint: GrammarConstraint | None = None,
+        override: SamplingOverride = NOTHING_SET,
         *,
         ignore_eos: bool = False,
     ) -> None:
         """Forget the previous response and start one of at most ``max_tokens``.
 
-        Stop strings, which could cut it anywhere, do not count under a ``constraint``.
+        What ``override`` leaves unset is as the response was made with. Stop strings, which could
+        cut it anywhere, do not count under a ``constraint``.
         With ``ignore_eos`` only ``max_tokens`` ends it.
         """
         self.tokens: list[int] = []
@@ -156,8 +160,9 @@ class ResponseSoFar:
         self._max_tokens = max_tokens
         self._constraint = constraint
         self._ignore_eos = ignore_eos
-        self._sampler.begin()
-        self._text.reset(self._stop if constraint is None else ())
+        self._sampler.begin(overridden(self._sampling, override))
+        stop = self._stop if override.stop is None else override.stop
+        self._text.reset(stop if constraint is None else ())
 
     def take(self, logits: Tensor) -> None:
         """Choose the next token from logits [V].

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.sampling_override import SamplingOverride
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,20 @@ class Sampling:
             raise SettingError("top_p", self.top_p, "in (0, 1]")
 
 
+def overridden(sampling: Sampling, override: SamplingOverride) -> Sampling:
+    """The sampling of one request: what it sets, and otherwise ``sampling``.
+
+    Raises:
+        SettingError: a value that it sets is out of range.
+    """
+    temperature, top_p, seed = override.temperature, override.top_p, override.seed
+    return Sampling(
+        sampling.temperature if temperature is None else temperature,
+        sampling.top_p if top_p is None else top_p,
+        sampling.seed if seed is None else seed,
+    )
+
+
 _COLDEST = 1e-6  # temperature
 
 
@@ -50,8 +65,10 @@ class Sampler:
         self._generator = torch.Generator()
         self._scratch: _Scratch | None = None
 
-    def begin(self) -> None:
-        """Start a request's random sequence."""
+    def begin(self, sampling: Sampling | None = None) -> None:
+        """Start a request's random sequence; None draws as before."""
+        if sampling is not None:
+            self._sampling = sampling
         self._generator.manual_seed(self._sampling.seed)
 
     def pick(self, logits: Tensor) -> int | None:

@@ -16,12 +16,7 @@ from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.device import device_name, free_memory
-from timebill_ros.engine.errors import (
-    ContextExceeded,
-    EngineMisuse,
-    PromptEmpty,
-    RequestError,
-)
+from timebill_ros.engine.errors import ContextExceeded, EngineMisuse, PromptEmpty, RequestError
 from timebill_ros.engine.eviction import PromptEviction, make_eviction_method
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.profile import Profiler
@@ -32,6 +27,7 @@ from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedReq
 from timebill_ros.engine.response import ResponseSoFar
 from timebill_ros.engine.response_schema import GrammarConstraint, ResponseSchemas
 from timebill_ros.engine.sampling import Sampling
+from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 from timebill_ros.engine.settings import EngineSettings
 
 _WARM_UP_STEPS = 8
@@ -76,8 +72,7 @@ class TransformerEngine:
         self.device = str(checkpoint.device)
         self._checkpoint = checkpoint
         self._weights = settings.weights or WeightKinds()
-        self.sampling = settings.sampling
-        self.stop = settings.stop
+        self.sampling, self.stop = settings.sampling, settings.stop
         tokenizer, eos_tokens = checkpoint.tokenizer, checkpoint.eos_tokens
         self._response = ResponseSoFar(tokenizer, self.sampling, self.stop, eos_tokens)
         self.vocabulary = int(checkpoint.model.config.vocab_size)
@@ -111,7 +106,12 @@ class TransformerEngine:
         """Why the response is complete; None while it is not."""
         return self._response.finish_reason
 
-    def prepare(self, conversation: Conversation, response_schema: str = "") -> PreparedRequest:
+    def prepare(
+        self,
+        conversation: Conversation,
+        response_schema: str = "",
+        sampling: SamplingOverride = NOTHING_SET,
+    ) -> PreparedRequest:
         """Render, tokenise and compile a request, on any thread.
 
         With a ``response_schema`` the response will be one JSON text that satisfies it once the
@@ -123,7 +123,7 @@ class TransformerEngine:
         """
         text, prompt_ids = self._prompts.encode(conversation)
         constraint = self.schemas.constraint(response_schema) if response_schema else None
-        return PreparedRequest(prompt_ids, text, constraint)
+        return PreparedRequest(prompt_ids, text, constraint, sampling)
 
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; runs nothing yet.
@@ -142,7 +142,7 @@ class TransformerEngine:
             constraint = constraint.fresh()  # so that the request may be begun again
         self._bind_thread()
         self._prompt = torch.tensor(prompt_ids, device=self.device)
-        self._response.begin(max_tokens, constraint, ignore_eos=ignore_eos)
+        self._response.begin(max_tokens, constraint, request.sampling, ignore_eos=ignore_eos)
         self.eviction.begin(len(prompt_ids))
 
     @torch.inference_mode()

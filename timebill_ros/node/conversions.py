@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from builtin_interfaces.msg import Duration as DurationMsg
 from builtin_interfaces.msg import Time as TimeMsg
 from std_msgs.msg import Header
@@ -11,6 +13,7 @@ from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.node.job_context import Caller, JobContext, context_of
 from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.clock import NS_PER_S
@@ -101,7 +104,31 @@ def job_from(
         max_tokens=message.max_tokens or None,
         response_schema=message.response_schema,
         context=JobContext(header, caller),
+        sampling=sampling_of(message),
     )
+
+
+def sampling_of(message: msg.Instruction) -> SamplingOverride:
+    """What an instruction sets of its sampling: an empty array sets nothing."""
+    temperature, top_p, seed = (
+        each[0] if len(each) else None
+        for each in (message.temperature, message.top_p, message.seed)
+    )
+    stop = tuple(filter(None, message.stop)) if len(message.stop) else None
+    return SamplingOverride(temperature, top_p, seed, stop)
+
+
+def sampling_fields(sampling: SamplingOverride) -> dict[str, Any]:
+    """The fields of an instruction that sets this; the way back of ``sampling_of``."""
+    chosen = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+    }
+    fields: dict[str, Any] = {name: [v] for name, v in chosen.items() if v is not None}
+    if sampling.stop is not None:
+        fields["stop"] = list(sampling.stop) or [""]
+    return fields
 
 
 def conversation_of(message: msg.Instruction) -> Conversation:

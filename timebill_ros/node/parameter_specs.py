@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timebill_ros.engine.sampling_override import LARGEST_SEED, LARGEST_TEMPERATURE
 from timebill_ros.runtime.settings import Settings
 
 DEFAULTS = Settings()
@@ -111,10 +112,21 @@ SPECS: dict[str, Spec] = {
     "max_tokens": Spec(
         "N_max, longest response of an instruction that sets none, tokens.", Range(1, 1_000_000)
     ),
-    "temperature": Spec("Sampling temperature; 0: greedy.", Range(0.0, 10.0)),
-    "top_p": Spec("Share of probability that sampling draws from.", Range(0.0, 1.0)),
-    "seed": Spec("Seed of sampling, the same for every instruction.", Range(0, 2**31 - 1)),
-    "stop": Spec("Strings that end a response; they are cut from its text. '' entries are none."),
+    "temperature": Spec(
+        "Sampling temperature of an instruction that sets none; 0: greedy.",
+        Range(0.0, LARGEST_TEMPERATURE),
+    ),
+    "top_p": Spec(
+        "Share of probability that sampling draws from, for an instruction that sets none.",
+        Range(0.0, 1.0),
+    ),
+    "seed": Spec(
+        "Seed of sampling, the same for every instruction that sets none.", Range(0, LARGEST_SEED)
+    ),
+    "stop": Spec(
+        "Strings that end a response of an instruction that sets none; they are cut from its text. "
+        "'' entries are none."
+    ),
     "predictor": Spec(
         "The response length predictor: 'auto' for the one that comes with the embedded model, "
         "'none' to plan with N_W = N_max, otherwise a checkpoint directory.",

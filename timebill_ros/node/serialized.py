@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
+from timebill_ros.engine.sampling_override import MOST_STOPS
 from timebill_ros.msg import Instruction
 
 # Most earlier turns of a conversation. Each costs Python objects, its template's text and tokens.
 MOST_TURNS = 1000
+
+# Most entries of its other lists.
+_MOST = {"stop": MOST_STOPS, "seed": 1, "temperature": 1, "top_p": 1}
 
 # What an instruction may hold beside its prompt: id, frame, schema, lengths and padding, bytes.
 _BESIDE_PROMPT = 2**20
@@ -65,7 +69,7 @@ def refusal_of(serialized: bytes, max_prompt_chars: int) -> RefusedBytes | None:
             return RefusedBytes(shown, f"{detail}that can fit the model's context")
         for name, text in (("id", id), *_texts(reader)):
             if isinstance(text, int):
-                return RefusedBytes(shown, turns_fault(text) or "")
+                return RefusedBytes(shown, _count_fault(name, text) or "")
             if (position := text.find(b"\0")) >= 0:
                 return RefusedBytes(
                     shown, f"{name}: byte {position} is NUL, where a ROS string ends"
@@ -73,6 +77,16 @@ def refusal_of(serialized: bytes, max_prompt_chars: int) -> RefusedBytes | None:
     except (struct.error, IndexError, AssertionError) as fault:
         raise ValueError(f"an instruction of {len(serialized)} bytes breaks off") from fault
     return None
+
+
+def _count_fault(field: str, count: int) -> str | None:
+    """The fault of a list of so many entries; None where they are not too many."""
+    if field == "messages":
+        return turns_fault(count)
+    most = _MOST[field]
+    return (
+        f"{field}: {count} values are more than the {most} that are taken" if count > most else None
+    )
 
 
 def turns_fault(turns: int) -> str | None:
@@ -83,7 +97,10 @@ def turns_fault(turns: int) -> str | None:
 
 
 def _texts(reader: _Reader) -> Iterator[tuple[str, bytes | int]]:
-    """The texts behind the id, in their order; the number of turns instead where it is too big."""
+    """The texts behind the id, in their order.
+
+    Where a list is too long, the last is that list's name and its number of entries.
+    """
     yield "system", reader.string()
     yield "prompt", reader.string()
     reader.integers("iIiII")  # budget, deadline, max_tokens
@@ -95,6 +112,18 @@ def _texts(reader: _Reader) -> Iterator[tuple[str, bytes | int]]:
         yield f"messages[{number}].role", reader.string()
         yield f"messages[{number}].content", reader.string()
     yield "response_schema", reader.string()
+    (count,) = reader.integers("I")
+    if _count_fault("stop", count):
+        yield "stop", count
+        return
+    for number in range(count):
+        yield f"stop[{number}]", reader.string()
+    for field in ("seed", "temperature", "top_p"):
+        (count,) = reader.integers("I")
+        if _count_fault(field, count):
+            yield field, count
+            return
+        reader.integers("I" * count)  # the number, also of four bytes
 
 
 class _Reader:

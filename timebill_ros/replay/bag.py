@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -159,6 +160,8 @@ def _fill(target: Any, source: Any) -> tuple[list[str], list[str]]:
         elif kind.startswith(_OURS):
             element = getattr(msg, kind.removeprefix(_OURS).rstrip(">"))
             setattr(target, name, [_filled(element(), one) for one in value])
+        elif isinstance(default, array) and hasattr(value, "tolist"):
+            setattr(target, name, value.tolist())  # numbers, which rosbags gives as NumPy's
         elif type(value) is type(default):
             setattr(target, name, value)
         else:

@@ -55,7 +55,9 @@ def fault_of(job: Job, received: Reception, limits: Limits) -> str | None:
     """
     if received.stamps_ns == 0:
         return "stamp: the node's clock stands at zero; under use_sim_time, no /clock has come yet"
-    return _text_fault(job, limits) or _deadline_fault(job, received, limits)
+    return (
+        _text_fault(job, limits) or job.sampling.fault() or _deadline_fault(job, received, limits)
+    )
 
 
 def max_tokens_of(job: Job, prompt_tokens: int, *, default: int, context: int) -> int:
@@ -117,6 +119,8 @@ def _named_texts(job: Job, conversation: Conversation) -> Iterator[tuple[str, st
     yield "system", conversation.system
     yield "prompt", conversation.prompt
     yield "response_schema", job.response_schema
+    for number, text in enumerate(job.sampling.stop or ()):
+        yield f"stop[{number}]", text
     for number, turn in enumerate(conversation.turns):
         yield f"messages[{number}].content", turn.content
 

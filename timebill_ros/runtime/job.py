@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Job:
         context: what the caller wants back with the outcome; never looked at.
         deadline_field: the field of the instruction that set the deadline, "budget" or "deadline";
             a refusal names it.
+        sampling: what it sets of its sampling in the place of the server's settings.
     """
 
     id: str
@@ -31,3 +33,4 @@ class Job:
     response_schema: str = ""
     context: object = None
     deadline_field: str = "budget"
+    sampling: SamplingOverride = NOTHING_SET

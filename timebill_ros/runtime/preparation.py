@@ -57,7 +57,7 @@ class Preparation:
         """
         engine = self._engine
         try:
-            request = engine.prepare(job.conversation, job.response_schema)
+            request = engine.prepare(job.conversation, job.response_schema, job.sampling)
         except SchemaRefused as error:
             raise JobStopped(Reason.REJECTED, str(error)) from error
         except RequestError as error:

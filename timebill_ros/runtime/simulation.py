@@ -14,6 +14,7 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest
+from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.server import Server
@@ -140,14 +141,20 @@ class SimulatedEngine:
         self._ignore_eos = False
         self.abort()
 
-    def prepare(self, conversation: Conversation, response_schema: str = "") -> PreparedRequest:
+    def prepare(
+        self,
+        conversation: Conversation,
+        response_schema: str = "",
+        sampling: SamplingOverride = NOTHING_SET,
+    ) -> PreparedRequest:
         """As many tokens as the request has; takes no time.
 
-        The text is the prompt alone, by which the predictor finds its request.
+        The text is the prompt alone, by which the predictor finds its request. Its
+        length is the request's own, whatever the sampling.
         """
         text = conversation.prompt
         tokens = [0] * self._requests[text].prompt_tokens
-        return PreparedRequest(tokens, text, response_schema or None)
+        return PreparedRequest(tokens, text, response_schema or None, sampling)
 
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; a schema only takes its time."""
