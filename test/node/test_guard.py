@@ -18,6 +18,8 @@ from rcl_interfaces.srv import (
     SetParameters,
     SetParametersAtomically,
 )
+from rclpy.node import Node
+from rclpy.waitable import NumberOfEntities, Waitable
 from rosgraph_msgs.msg import Clock
 from type_description_interfaces.srv import GetTypeDescription
 
@@ -128,3 +130,40 @@ def test_a_clock_before_the_epoch_is_told_and_passed_over(
     clock.publish(Clock(clock=Time(sec=7)))
     bench.until(lambda: node.get_clock().now().nanoseconds == 7 * 10**9)
     assert state(bench) == "unconfigured"
+
+
+class Untakable(Waitable):
+    """Is ready once, and what then would be taken cannot be."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.default_callback_group)
+        self._condition = node.create_guard_condition(lambda: None)
+        self._condition.trigger()
+        self.taken = 0
+        node.add_waitable(self)
+
+    def is_ready(self, wait_set: Any) -> bool:
+        return self.taken == 0
+
+    def take_data(self) -> None:
+        self.taken += 1
+        raise RuntimeError("it cannot be taken")
+
+    async def execute(self, taken_data: None) -> None:
+        raise AssertionError
+
+    def get_num_entities(self) -> NumberOfEntities:
+        return NumberOfEntities()
+
+    def add_to_wait_set(self, wait_set: Any) -> None:
+        pass
+
+
+def test_what_cannot_be_taken_stops_nothing_else_of_its_group(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    untakable = Untakable(bench.node())
+    bench.until(lambda: untakable.taken == 1)
+    assert state(bench) == "unconfigured"
+    set_each(bench, parameter("risk", 3, double_value=0.25))
+    assert "RuntimeError: it cannot be taken" in capfd.readouterr().err

@@ -219,6 +219,8 @@ def test_a_goal_without_an_id_is_named_by_its_own(bench: Bench, client: Client) 
         ({"prompt": ""}, "prompt: it is empty"),
         ({"budget": duration_msg(-1.0)}, "budget: -1.000 s is negative"),
         ({"messages": [ChatMessage(role="judge", content="so")]}, "messages[0].role: 'judge' is"),
+        ({"messages": [ChatMessage(role="user", content="so")] * 1001}, "messages: 1001 turns"),
+        ({"prompt": "x" * 2**22}, "prompt: an instruction of 41943"),
         ({"max_tokens": 2**32 - 1}, "max_tokens: "),
         ({"temperature": [11.0]}, "temperature: 11 is not from 0 to 10"),
         ({"top_p": [0.0]}, "top_p: 0 is not above 0"),

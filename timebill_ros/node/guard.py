@@ -59,11 +59,23 @@ class GuardedExecutor(SingleThreadedExecutor):
         task, entity, _ = ready
         task()
         if (fault := task.exception()) is not None:
+            _release(entity)
             what = "" if entity is None else f" of {_name(entity)}"
             get_logger("timebill_ros.executor").error(
                 f"a callback{what} failed: {_told(fault)}",
                 throttle_duration_sec=_REPORT_PERIOD,
             )
+
+
+def _release(entity: Any) -> None:
+    """Wait again for an entity whose message could not be taken, and for its callback group.
+
+    rclpy releases both only once it has the message (7.1, ``Executor._make_handler``): the node's
+    whole group would never be served again.
+    """
+    if getattr(entity, "_executor_event", False):
+        entity._executor_event = False
+        entity.callback_group.ending_execution(entity)
 
 
 def _never() -> bool:

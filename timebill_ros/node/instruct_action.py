@@ -16,6 +16,7 @@ from rclpy.node import Node
 from timebill_ros.action import Instruct
 from timebill_ros.msg import Overrun, Partial, Response
 from timebill_ros.node.goal_lease import GoalLease
+from timebill_ros.node.goal_requests import GoalRequests
 from timebill_ros.node.instruction_service import InstructionService
 from timebill_ros.node.topics import INSTRUCTION_QOS
 from timebill_ros.runtime.clock import MonotonicClock
@@ -52,9 +53,10 @@ class InstructAction:
         self._lease = GoalLease(self._listeners, MonotonicClock())
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(_LEASE_PERIOD, self._end_forsaken, clock=self._clock)
+        self._requests = GoalRequests()
         self._server = ActionServer(
             node,
-            Instruct,
+            self._requests.action,
             "~/instruct",
             execute_callback=_never_without_outcome,
             handle_accepted_callback=self._accepted,
@@ -69,6 +71,7 @@ class InstructAction:
     def attach(self, service: InstructionService) -> None:
         """Hand goals to this service from now on."""
         self._service = service
+        self._requests.max_prompt_chars = service.max_prompt_chars
 
     def detach(self) -> None:
         """Refuse goals from now on; those in flight are the service's to end."""
@@ -102,7 +105,8 @@ class InstructAction:
                 )
             )
         else:
-            goal.job = self._service.take(instruction, id=name, caller=goal)
+            fault = self._requests.fault_of(key)
+            goal.job = self._service.take(instruction, id=name, caller=goal, fault=fault)
 
     def _cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         """Withdraw the goal's job; a goal whose outcome is on its way cannot be canceled."""

@@ -16,7 +16,7 @@ from timebill_ros.node.diagnostics import Reports
 from timebill_ros.node.job_context import Caller
 from timebill_ros.node.managed_node import ManagedNode
 from timebill_ros.node.ros_clock import RosClock
-from timebill_ros.node.serialized import refusal_of, turns_fault
+from timebill_ros.node.serialized import refusal_of
 from timebill_ros.node.topics import OutcomeTopics
 from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.clock import Clock, MonotonicClock
@@ -109,6 +109,11 @@ class InstructionService:
         return self._running.device
 
     @property
+    def max_prompt_chars(self) -> int:
+        """A prompt of more characters cannot fit the model's context."""
+        return self._running.max_prompt_chars
+
+    @property
     def goal_lease(self) -> float:
         """How long goals go on although nobody listens to the action, s; 0 for ever."""
         return self._settings.goal_lease
@@ -162,8 +167,6 @@ class InstructionService:
             caller: is told of the job's progress and outcome.
             fault: why it is refused, if that is known already.
         """
-        if fault is None and (fault := turns_fault(len(message.messages))):
-            message.messages = []
         received = Reception(self._setup.ros_clock.now_ns(), self._setup.clock.now_ns())
         budget = self._limits.default_budget
         job = job_from(message, id=id, received=received, default_budget=budget, caller=caller)
@@ -180,7 +183,7 @@ class InstructionService:
 
     def _receive(self, serialized: bytes) -> None:
         """Refuse what should not be taken apart, take what may be."""
-        refusal = refusal_of(serialized, self._running.max_prompt_chars)
+        refusal = refusal_of(serialized, self.max_prompt_chars)
         message = refusal.message if refusal else deserialize_message(serialized, Instruction)
         self.take(message, id=message.id or made_id(), fault=refusal.detail if refusal else None)
 

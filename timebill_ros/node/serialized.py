@@ -20,8 +20,8 @@ from timebill_ros.msg import Instruction
 # Most earlier turns of a conversation. Each costs Python objects, its template's text and tokens.
 MOST_TURNS = 1000
 
-# Most entries of its other lists.
-_MOST = {"stop": MOST_STOPS, "seed": 1, "temperature": 1, "top_p": 1}
+# Most entries of each list.
+_MOST = {"messages": MOST_TURNS, "stop": MOST_STOPS, "seed": 1, "temperature": 1, "top_p": 1}
 
 # What an instruction may hold beside its prompt: id, frame, schema, lengths and padding, bytes.
 _BESIDE_PROMPT = 2**20
@@ -59,41 +59,44 @@ def refusal_of(serialized: bytes, max_prompt_chars: int) -> RefusedBytes | None:
         reader = _Reader(serialized)
         sec, nanosec = reader.integers("iI")
         frame_id, id = reader.string(), reader.string()
-        shown = Instruction(
+        message = Instruction(
             header=Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=_shown(frame_id)),
             id=_shown(id),
         )
-        most = _CHARACTER * max_prompt_chars + _BESIDE_PROMPT
-        if len(serialized) > most:
-            detail = f"prompt: an instruction of {len(serialized)} bytes is longer than the {most} "
-            return RefusedBytes(shown, f"{detail}that can fit the model's context")
-        for name, text in (("id", id), *_texts(reader)):
-            if isinstance(text, int):
-                return RefusedBytes(shown, _count_fault(name, text) or "")
-            if (position := text.find(b"\0")) >= 0:
-                return RefusedBytes(
-                    shown, f"{name}: byte {position} is NUL, where a ROS string ends"
-                )
-    except (struct.error, IndexError, AssertionError) as fault:
-        raise ValueError(f"an instruction of {len(serialized)} bytes breaks off") from fault
-    return None
+        fault = size_fault(len(serialized), max_prompt_chars)
+        for name, text in () if fault else (("id", id), *_texts(reader)):
+            fault = count_fault(name, text) if isinstance(text, int) else _nul_fault(name, text)
+            if fault:
+                break
+    except (struct.error, IndexError, AssertionError) as error:
+        raise ValueError(f"an instruction of {len(serialized)} bytes breaks off") from error
+    return RefusedBytes(message, fault) if fault else None
 
 
-def _count_fault(field: str, count: int) -> str | None:
-    """The fault of a list of so many entries; None where they are not too many."""
-    if field == "messages":
-        return turns_fault(count)
-    most = _MOST[field]
+def size_fault(size: int, max_prompt_chars: int) -> str | None:
+    """The fault of an instruction of so many bytes; None where the model's context may take it."""
+    most = _CHARACTER * max_prompt_chars + _BESIDE_PROMPT
+    if size <= most:
+        return None
     return (
-        f"{field}: {count} values are more than the {most} that are taken" if count > most else None
+        f"prompt: an instruction of {size} bytes is longer than the {most} that can fit the "
+        "model's context"
     )
 
 
-def turns_fault(turns: int) -> str | None:
-    """The fault of a conversation of so many earlier turns; None where they are not too many."""
-    if turns <= MOST_TURNS:
+def _nul_fault(field: str, text: bytes) -> str | None:
+    """The fault of a text that a NUL cuts; None where there is none."""
+    position = text.find(b"\0")
+    return None if position < 0 else f"{field}: byte {position} is NUL, where a ROS string ends"
+
+
+def count_fault(field: str, count: int) -> str | None:
+    """The fault of a list of so many entries; None where they are not too many."""
+    most = _MOST[field]
+    if count <= most:
         return None
-    return f"messages: {turns} turns are more than the {MOST_TURNS} that are taken"
+    what = "turns" if field == "messages" else "values"
+    return f"{field}: {count} {what} are more than the {most} that are taken"
 
 
 def _texts(reader: _Reader) -> Iterator[tuple[str, bytes | int]]:
@@ -105,7 +108,7 @@ def _texts(reader: _Reader) -> Iterator[tuple[str, bytes | int]]:
     yield "prompt", reader.string()
     reader.integers("iIiII")  # budget, deadline, max_tokens
     (turns,) = reader.integers("I")
-    if turns_fault(turns):
+    if count_fault("messages", turns):
         yield "messages", turns
         return
     for number in range(turns):
@@ -113,14 +116,14 @@ def _texts(reader: _Reader) -> Iterator[tuple[str, bytes | int]]:
         yield f"messages[{number}].content", reader.string()
     yield "response_schema", reader.string()
     (count,) = reader.integers("I")
-    if _count_fault("stop", count):
+    if count_fault("stop", count):
         yield "stop", count
         return
     for number in range(count):
         yield f"stop[{number}]", reader.string()
     for field in ("seed", "temperature", "top_p"):
         (count,) = reader.integers("I")
-        if _count_fault(field, count):
+        if count_fault(field, count):
             yield field, count
             return
         reader.integers("I" * count)  # the number, also of four bytes
