@@ -87,10 +87,21 @@ def test_a_deadline_in_prefill_is_still_killed() -> None:
     assert scene.overrun("a").stage is Stage.PREFILL
 
 
+def slow_down(scene: Scene, by_ns: int) -> None:
+    """Let each decoding step take so much longer than the time model says."""
+    step = scene.engine.step
+
+    def slow_step() -> None:
+        scene.clock.advance(by_ns)
+        step()
+
+    scene.engine.step = slow_step  # type: ignore[method-assign]
+
+
 def test_a_step_that_takes_longer_than_predicted_is_killed_and_not_late() -> None:
     scene = anytime(anytime_margin=0.0005)
     scene.job("a", budget_ms=15, response_tokens=100)
-    scene.engine.step = lambda: scene.clock.advance(2 * MS + MS // 2)  # type: ignore[method-assign]
+    slow_down(scene, MS + MS // 2)
     scene.run()
     # 10.0, 12.5: another such step and the margin would end at 15.5.
     assert [type(o) for o in scene.outcomes] == [Response]
@@ -98,7 +109,7 @@ def test_a_step_that_takes_longer_than_predicted_is_killed_and_not_late() -> Non
 
     slower = anytime(anytime_margin=0.0005)
     slower.job("a", budget_ms=15, response_tokens=100)
-    slower.engine.step = lambda: slower.clock.advance(6 * MS)  # type: ignore[method-assign]
+    slow_down(slower, 5 * MS)
     assert slower.story() == [("a", "killed", 16.0)]
     assert slower.overrun("a").reason is Reason.KILLED
 

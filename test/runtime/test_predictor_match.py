@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint, target_fingerprint
-from timebill_ros.runtime import loading
+from timebill_ros.runtime import loading, profiling
 from timebill_ros.runtime.loading import load, model_folder
 from timebill_ros.runtime.predictor_match import mismatches
 from timebill_ros.runtime.settings import Settings
@@ -82,7 +82,7 @@ def test_loading_warns(
     def enough(*_: object) -> None:
         raise KeyboardInterrupt  # profiling would come next
 
-    monkeypatch.setattr(loading, "describe_environment", enough)
+    monkeypatch.setattr(profiling, "describe_environment", enough)
     caplog.set_level(logging.WARNING)
     with pytest.raises(KeyboardInterrupt):
         load(Settings(predictor=str(predictor), profile_cache=str(tmp_path)), lambda *_: None)

@@ -45,7 +45,7 @@ class ProfilePoints:
     Attributes:
         prefill: over N_x, the whole chunked prefill. Where there are ``chunks``, these only check.
         step: over N_kv, one decoding step.
-        evict: over N_x, scoring and compaction.
+        evict: over N_x, scoring and compaction; empty for an engine that does not evict.
         predictor: over N_p; empty without a predictor.
         structured: over N_x, what a JSON schema adds to one response token; empty for a model whose
             responses cannot be held to one.
@@ -155,7 +155,10 @@ def fit_time_model(points: ProfilePoints) -> TimeModelFit:
     else:
         prefill, prefill_mape = _fit_and_check("prefill", points.prefill, degree=2)
     step, step_mape = _fit_and_check("step", points.step, degree=1)
-    evict, evict_mape = _fit_and_check("evict", points.evict, degree=1)
+    evict: tuple[float, ...] = (0.0, 0.0)
+    evict_mape = 0.0
+    if points.evict:
+        evict, evict_mape = _fit_and_check("evict", points.evict, degree=1)
     a, b, c = prefill
     p, q = step
     model = TimeModel(

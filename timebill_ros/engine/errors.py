@@ -132,3 +132,19 @@ class SchemaViolated(EngineError, RuntimeError):
 
 class EngineMisuse(EngineError, RuntimeError):
     """A method was called in a phase of the request that does not allow it."""
+
+
+class ServerUnavailable(EngineError):
+    """The server that runs the model is not there, too busy or too slow; another one may answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"server: {reason}")
+        self.reason = reason
+
+
+class ServerFault(EngineError):
+    """The server refused the request, or answered what it must not."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"server: {reason}")
+        self.reason = reason

@@ -49,6 +49,24 @@ class Capabilities:
 
 
 @dataclass(frozen=True)
+class RequestHints:
+    """What is known of a request before it runs: hints for an engine that has others beside it.
+
+    Attributes:
+        time_left: s until the deadline.
+        first_token: s within which response token 1 should exist.
+        tokens: likely response length; None where nothing is known.
+        most_tokens: response tokens beyond which the deadline has certainly passed; None where the
+            response may be late.
+    """
+
+    time_left: float
+    first_token: float
+    tokens: int | None = None
+    most_tokens: int | None = None
+
+
+@dataclass(frozen=True)
 class PreparedRequest:
     """A request that its engine has checked; nothing of it has run. It may be begun repeatedly.
 
@@ -57,12 +75,16 @@ class PreparedRequest:
         text: the rendered prompt, for a predictor that reads text.
         constraint: what holds the response to its schema; the engine's own, None without a schema.
         sampling: what it sets of its sampling.
+        conversation: what it was made of, for an engine that hands it on.
+        expected: what is known of it, for an engine that takes hints.
     """
 
     prompt_ids: Sequence[int]
     text: str = ""
     constraint: object | None = None
     sampling: SamplingOverride = NOTHING_SET
+    conversation: Conversation | None = None
+    expected: RequestHints | None = None
 
     @property
     def prompt_tokens(self) -> int:
@@ -125,13 +147,17 @@ class Engine(Protocol):
         """
 
     def prefill_chunk(self) -> bool:
-        """Run the next chunk; True once response token 1 exists."""
+        """Run the next chunk, or wait some milliseconds; True once response token 1 exists."""
 
     def evict(self, kept_tokens: int) -> None:
-        """Shrink the prompt's cache to ``kept_tokens`` per head."""
+        """Shrink the prompt's cache to ``kept_tokens`` per head, where ``capabilities.evicts``."""
 
     def step(self) -> None:
-        """One decoding step: one response token more."""
+        """One decoding step: one response token more.
+
+        An engine that waits for another process comes back without one where none has arrived
+        within some milliseconds.
+        """
 
     @property
     def response_tokens(self) -> int:

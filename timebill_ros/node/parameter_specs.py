@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from timebill_ros.engine.sampling_override import LARGEST_SEED, LARGEST_TEMPERATURE
-from timebill_ros.runtime.settings import Settings
+from timebill_ros.engine.served.flavors import FLAVORS
+from timebill_ros.runtime.settings import ENGINES, Settings
 
 DEFAULTS = Settings()
 
@@ -46,6 +47,38 @@ class Spec:
 _DAY = 86_400.0
 
 SPECS: dict[str, Spec] = {
+    "engine": Spec(
+        "What answers: a model in this process (local), or a server that speaks OpenAI's chat "
+        "completions (served): vLLM, SGLang, llama.cpp and others, see docs/served-engines.md.",
+        choices=ENGINES,
+    ),
+    "url": Spec(
+        "Address of the server, as http://HOST:PORT or https://HOST; everybody can read it here, "
+        "so it may hold no secret.",
+    ),
+    "server_model": Spec(
+        "Name of the model on the server; empty: the only one that it has.",
+    ),
+    "api_key_file": Spec(
+        "File that holds the server's key and nothing else; empty: none. The key is no parameter's "
+        "value, and is never logged.",
+    ),
+    "request_timeout": Spec(
+        "Longest time that a request to the server may take, whatever its deadline, s.",
+        Range(0.1, 3600.0),
+    ),
+    "server_flavor": Spec(
+        "What the server understands beyond OpenAI's requests; auto: by its list of models.",
+        choices=("auto", *FLAVORS),
+    ),
+    "server_priority": Spec(
+        "The server was started to schedule by priority: requests get one by the time they have "
+        "left. A server that was not refuses them.",
+    ),
+    "quality_file": Spec(
+        "Quality curves of a model whose folder has none, or that is on a server, as "
+        "measure-quality writes them; empty: quality.json in the model's folder.",
+    ),
     "model": Spec(
         "The language model: 'embedded' for the one that comes with the package, otherwise a "
         "checkpoint directory or hub id of a causal LM with safetensors weights.",
@@ -71,7 +104,7 @@ SPECS: dict[str, Spec] = {
     ),
     "max_context": Spec(
         "Longest prompt and response together, tokens; the KV cache is allocated for it. "
-        "0: the model's own limit.",
+        "0: the model's own limit, or what the server tells.",
         Range(0, 10_000_000),
     ),
     "chunk": Spec(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.protocol import FinishReason
@@ -83,6 +84,7 @@ class Execution:
         self._plan: Plan | None = None
         self._kept = prepared.request.prompt_tokens  # prompt tokens that are cached
         self._predicted_prefill = 0.0
+        self._step_began_ns: int | None = None  # of one that has brought no token yet
 
     def run(self, observer: Observer | None = None) -> Outcome:
         """Run the job; every way it can end becomes its one terminal outcome here.
@@ -169,7 +171,9 @@ class Execution:
         self._kept = request.prompt_tokens
         if parts.selection is not None:
             self._check_prefill(request.prompt_tokens)
-        parts.engine.begin(request, prepared.max_tokens)
+        late = self._decided.policy is OverrunPolicy.SKIP_NEXT
+        expected = self._planning.expectation(may_be_late=late)
+        parts.engine.begin(replace(request, expected=expected), prepared.max_tokens)
 
     def _check_prefill(self, tokens: int) -> None:
         """Leave the engine to others where prefill alone cannot end by the deadline.
@@ -212,6 +216,8 @@ class Execution:
             if self._decided.policy is OverrunPolicy.ANYTIME and not self._step_fits():
                 return FinishReason.DEADLINE, self._early_text()
             self._step()
+        if finish is FinishReason.LENGTH and self._planning.capped(engine.response_tokens):
+            return FinishReason.DEADLINE, self._early_text()
         if finish is FinishReason.LENGTH and self.job.response_schema:
             return finish, self._closed_text()
         return finish, engine.text()
@@ -258,11 +264,16 @@ class Execution:
             self._tell_late(self.overrun(Reason.LATE, detail))
 
     def _step(self) -> None:
-        """One decoding step, timed for those to come."""
-        parts, profiled = self._parts, self._profiled_step()
-        before_ns = parts.stopwatch.now_ns()
+        """One decoding step, timed from token to token for those to come."""
+        parts, before = self._parts, self._parts.engine.response_tokens
+        profiled = self._profiled_step()
+        if self._step_began_ns is None:
+            self._step_began_ns = parts.stopwatch.now_ns()
         parts.engine.step()
-        parts.pace.observe_step(seconds(parts.stopwatch.now_ns() - before_ns), profiled)
+        if (grown := parts.engine.response_tokens - before) > 0:
+            took = seconds(parts.stopwatch.now_ns() - self._step_began_ns)
+            parts.pace.observe_step(took / grown, profiled)
+            self._step_began_ns = None
 
     def _step_fits(self) -> bool:
         """Whether another decoding step, and the margin after it, end by the deadline.

@@ -4,44 +4,33 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.budget.fit import (
-    Measurement,
-    ProfilePoints,
-    TimeModelFit,
-    fit_time_model,
-)
-from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, QualityFile, read_quality
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.checkpoint import checkpoint_digest, load_checkpoint
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest, load_checkpoint
 from timebill_ros.engine.device import usable_device
 from timebill_ros.engine.factory import make_engine
-from timebill_ros.engine.profile import profile_predictor
-from timebill_ros.engine.profile_cache import (
-    PredictorProfile,
-    describe_environment,
-    recall_or_measure,
-)
 from timebill_ros.engine.projection import WeightKinds
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
 from timebill_ros.engine.sampling import Sampling
+from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.predictor.checkpoint import read_calibration
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.predictor.load import load_predictor
-from timebill_ros.runtime.predictor_match import mismatches
+from timebill_ros.runtime.predictor_match import mismatches, reads_text
+from timebill_ros.runtime.profiling import ProfilePlace, time_model_of
 from timebill_ros.runtime.prompt_selection import ConversationSelection
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.selection.methods import make_selection_method
@@ -49,10 +38,7 @@ from timebill_ros.selection.selector import Selector
 
 _LOG = logging.getLogger(__name__)
 
-_PREDICTOR_SHARE = 0.2  # of the time to profile
 _EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
-# Long enough that a chat template's own tokens do not count.
-_WORDS = "The robot took the blue box to the third shelf and reported what it saw on its way. " * 32
 
 _ONE_LOAD = threading.Lock()
 # How often a load that waits for another one tells so, s.
@@ -64,6 +50,7 @@ class Loaded:
     """What a server needs of the model: ``predictor`` is None where none is configured.
 
     ``calibration`` is None where the predictor has none, ``selection`` where prompts stay whole.
+    ``shared``: others work on the same machine, so that its times drift.
     """
 
     engine: MeasurableEngine
@@ -72,6 +59,7 @@ class Loaded:
     calibration: Calibration | None = None
     quality: LeverQuality | None = None
     selection: ConversationSelection | None = None
+    shared: bool = False
 
 
 def load(settings: Settings, progress: Progress) -> Loaded:
@@ -83,11 +71,13 @@ def load(settings: Settings, progress: Progress) -> Loaded:
 
     Raises:
         SettingError, EngineError, PredictorError, QualityFileError: what cannot be worked with, by
-            name.
+            name, or a server that is not there.
         Exception: whatever ``progress`` raised.
     """
     with _alone(progress):
-        return _load(settings, progress)
+        if settings.engine == "served":
+            return _load_served(settings, progress)
+        return _load_local(settings, progress)
 
 
 @contextmanager
@@ -101,7 +91,24 @@ def _alone(progress: Progress) -> Iterator[None]:
         _ONE_LOAD.release()
 
 
-def _load(settings: Settings, progress: Progress) -> Loaded:
+def _load_served(settings: Settings, progress: Progress) -> Loaded:
+    """Find out what the server runs, time it, and warm the connection up."""
+    progress(0.0, "asking the server what it runs")
+    engine = connect(served_settings(settings))
+    try:
+        quality, selection = measured_levers(settings)
+        predictor, name, calibration = _loaded_predictor(settings, None)
+        fit = _fit(engine, predictor, name, settings, progress)
+        progress(0.9, "warming up")
+        engine.warm_up()
+    except BaseException:
+        engine.close()
+        raise
+    progress(1.0, f"ready on {engine.device}")
+    return Loaded(engine, predictor, fit, calibration, quality, selection, shared=True)
+
+
+def _load_local(settings: Settings, progress: Progress) -> Loaded:
     progress(0.0, f"loading the model {settings.model!r}")
     checkpoint = load_checkpoint(
         model_folder(settings),
@@ -112,22 +119,45 @@ def _load(settings: Settings, progress: Progress) -> Loaded:
     engine = make_engine(checkpoint, engine_settings(settings), profile_folder(settings))
     quality, selection = measured_levers(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
-    folder, predictor, predictor_name = _predictor_folder(settings), None, ""
-    calibration = None
-    if folder is not None:
-        where = usable_device("predictor_device", settings.predictor_device)
-        predictor = load_predictor(folder, device=str(where), threads=settings.predictor_threads)
-        for mismatch in mismatches(folder, checkpoint, settings):
-            _LOG.warning("%s", mismatch)
-        calibration = known_calibration(folder)
-        predictor_name = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
-    fit = _time_model(engine, predictor, predictor_name, settings, progress)
+    predictor, name, calibration = _loaded_predictor(settings, checkpoint)
+    fit = _fit(engine, predictor, name, settings, progress)
     if told := unmet_defaults(settings, fit.model):
         _LOG.warning("%s", told)
     progress(0.9, "warming up")
     engine.warm_up()
     progress(1.0, f"ready on {engine.device}")
     return Loaded(engine, predictor, fit, calibration, quality, selection)
+
+
+def _loaded_predictor(
+    settings: Settings, checkpoint: Checkpoint | None
+) -> tuple[LengthPredictor | None, str, Calibration | None]:
+    """The predictor of a model, what tells it from others, and its calibration.
+
+    Without a ``checkpoint`` the model is elsewhere: then only one that reads text can be used.
+    """
+    folder = _predictor_folder(settings, local=checkpoint is not None)
+    if folder is None:
+        return None, "", None
+    where = usable_device("predictor_device", settings.predictor_device)
+    predictor = load_predictor(folder, device=str(where), threads=settings.predictor_threads)
+    for mismatch in mismatches(folder, checkpoint, settings):
+        _LOG.warning("%s", mismatch)
+    name = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
+    return predictor, name, known_calibration(folder)
+
+
+def _fit(
+    engine: MeasurableEngine,
+    predictor: LengthPredictor | None,
+    predictor_name: str,
+    settings: Settings,
+    progress: Progress,
+) -> TimeModelFit:
+    """The engine's time model, of tokens that are drawn where the settings say so."""
+    where = ProfilePlace(profile_folder(settings), settings.profile_seconds)
+    fit = time_model_of(engine, predictor, predictor_name, where, progress)
+    return replace(fit, model=fit.model.drawn()) if settings.temperature > 0.0 else fit
 
 
 def unmet_defaults(settings: Settings, model: TimeModel) -> str:
@@ -165,13 +195,14 @@ def measured_levers(settings: Settings) -> tuple[LeverQuality, ConversationSelec
         QualityFileError: the folder has such a file, but it holds no curves.
         SettingError: no such selection method, or a ``rho_min`` or ``selection_head`` out of range.
     """
-    path = Path(model_folder(settings)).expanduser() / QUALITY_FILE
-    measured = read_quality(path) if path.is_file() else QualityFile()
+    path = Path(settings.quality_file or Path(model_folder(settings)) / QUALITY_FILE).expanduser()
+    known = settings.quality_file or (settings.engine == "local" and path.is_file())
+    measured = read_quality(path) if known else QualityFile()
     name = settings.selection
     if name == "auto":
         name = next(iter(measured.selection), "none")
     quality = measured.of(settings.eviction_method, name)
-    if not quality.measured:
+    if not quality.measured and settings.engine == "local":
         _LOG.warning(
             "%s has no quality curve of the eviction method %r: the planner 'expected' takes one "
             "that was measured on another model",
@@ -211,6 +242,23 @@ def engine_settings(settings: Settings) -> EngineSettings:
     )
 
 
+def served_settings(settings: Settings) -> ServedSettings:
+    """What of the settings concerns an engine on a server."""
+    return ServedSettings(
+        url=settings.url,
+        model=settings.server_model,
+        api_key_file=settings.api_key_file,
+        request_timeout=settings.request_timeout,
+        server_flavor=settings.server_flavor,
+        server_priority=settings.server_priority,
+        max_context=settings.max_context,
+        window=settings.window,
+        sampling=SamplingOverride(
+            settings.temperature, settings.top_p, settings.seed, tuple(settings.stop)
+        ),
+    )
+
+
 def _weights(settings: Settings) -> WeightKinds | None:
     """How weights are kept; None for the fastest, where neither they nor their type are set."""
     if settings.weights != "auto":
@@ -218,14 +266,22 @@ def _weights(settings: Settings) -> WeightKinds | None:
     return None if settings.dtype == "auto" else WeightKinds()
 
 
-def _predictor_folder(settings: Settings) -> Path | None:
+def _predictor_folder(settings: Settings, *, local: bool) -> Path | None:
     """Where the length predictor is; None where there is none, which is logged."""
-    if settings.predictor == "auto" and settings.model == "embedded":
+    folder = Path(settings.predictor).expanduser()
+    if not local and settings.predictor not in ("auto", "none") and not reads_text(folder):
+        _LOG.warning(
+            "predictor %s reads the tokens of its own model, which a server does not tell: every "
+            "plan of the engine 'served' is made for N_W = max_tokens",
+            folder,
+        )
+        return None
+    if local and settings.predictor == "auto" and settings.model == "embedded":
         return _EMBEDDED / "predictor"
     if settings.predictor in ("auto", "none"):
         _LOG.warning("no length predictor: every plan is made for N_W = max_tokens")
         return None
-    return Path(settings.predictor).expanduser()
+    return folder
 
 
 def known_calibration(folder: Path) -> Calibration | None:
@@ -238,85 +294,6 @@ def known_calibration(folder: Path) -> Calibration | None:
             folder,
         )
     return calibration
-
-
-def _time_model(
-    engine: MeasurableEngine,
-    predictor: LengthPredictor | None,
-    predictor_name: str,
-    settings: Settings,
-    progress: Progress,
-) -> TimeModelFit:
-    """The fit of the profile that is kept for this model and machine, or measured now."""
-    limit = settings.profile_seconds
-
-    def measure() -> ProfilePoints:
-        _LOG.info("measuring it, for %g s at most", limit)
-        return engine.measure(limit, lambda share, doing: progress(0.35 + 0.5 * share, doing))
-
-    predictor_profile = None
-    if predictor is not None:
-
-        def measure_predictor() -> tuple[Measurement, ...]:
-            progress(0.85, "profiling the length predictor")
-            return profile_predictor(
-                _prediction(predictor, engine),
-                longest=engine.max_context,
-                limit=_PREDICTOR_SHARE * limit,
-            )
-
-        predictor_profile = PredictorProfile(predictor_name, measure_predictor)
-    environment = describe_environment(engine)
-    fit = fit_time_model(
-        recall_or_measure(profile_folder(settings), environment, measure, predictor_profile)
-    )
-    _tell(fit, engine.max_context)
-    return replace(fit, model=fit.model.drawn()) if settings.temperature > 0.0 else fit
-
-
-def _tell(fit: TimeModelFit, max_context: int) -> None:
-    """Log what the time model says, and what it is worth."""
-    model = fit.model
-    _LOG.info(
-        "time model: prefill of 1,000 tokens %.1f ms, step at 1,000 tokens %.3f ms, "
-        "held-out errors %.1f %% and %.1f %%",
-        model.prefill(1000) * 1e3,
-        model.step(1000) * 1e3,
-        fit.prefill_mape * 100.0,
-        fit.step_mape * 100.0,
-    )
-    if fit.disturbance:
-        _LOG.warning(
-            "the profile was taken on a busy machine, or the model's times have a knee: %s. The "
-            "times of requests correct it; `timebill_ros profile --refresh` measures it again",
-            fit.disturbance,
-        )
-    if 2 * fit.longest_prefill < max_context:
-        _LOG.warning(
-            "profile_seconds sufficed for prefill up to %d of %d tokens; beyond, the time model "
-            "extrapolates",
-            fit.longest_prefill,
-            max_context,
-        )
-
-
-def _prediction(
-    predictor: LengthPredictor, engine: MeasurableEngine
-) -> Callable[[int], LengthDistribution]:
-    """Predicts from a prompt of so many of the target's tokens, as words too, for it may read them.
-
-    The words are cut in proportion: encoding or decoding them would be timed with the predictor.
-    """
-    words = _WORDS[: engine.max_prompt_chars]
-    ids = engine.prepare(Conversation("", words)).prompt_ids
-
-    def predict(tokens: int) -> LengthDistribution:
-        share = tokens / len(ids)
-        times = math.ceil(share)
-        text = (words * times)[: round(len(words) * share)]
-        return predictor.predict(text, (list(ids) * times)[:tokens], None)
-
-    return predict
 
 
 def profile_folder(settings: Settings) -> Path:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.protocol import PreparedRequest, RequestHints
 from timebill_ros.runtime.outcome import Timeline
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.prediction import JobPrediction
@@ -19,6 +20,12 @@ from timebill_ros.runtime.server_parts import ServerParts
 
 # Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
 _GRACE_SHARE = 0.5
+
+# How many times faster than now an engine will not become from one request to the next.
+_MUCH_FASTER = 4.0
+
+# Least of the time left in which the first token is asked for, however long the answer may become.
+_FIRST_TOKEN_SHARE = 0.1
 
 # Most of what a shorter prompt saves that may go into waiting for the prediction that chooses it.
 _WORTH_WAITING = 0.1
@@ -58,6 +65,7 @@ class JobPlanning:
         self._timeline = timeline
         self._remaining = remaining
         self._length_risk: LengthRisk | None = None
+        self._most: int | None = None  # response tokens that its engine was told
 
     def start(self) -> PreparedRequest:
         """Start the prediction, and say what is to be prefilled: the prompt, or less of it.
@@ -87,8 +95,29 @@ class JobPlanning:
         share = planner.share(self._situation(), model, [*possible, ranked.least_share])
         if share < 1.0:
             selected = parts.engine.prepare(ranked.select(share))
-            self.request = replace(whole, prompt_ids=selected.prompt_ids, text=selected.text)
+            self.request = replace(selected, constraint=whole.constraint, sampling=whole.sampling)
         return self.request
+
+    def expectation(self, *, may_be_late: bool) -> RequestHints:
+        """What an engine is told that has others to serve: how urgent, and how long at most."""
+        left, prompt = self._remaining(), self.request.prompt_tokens
+        most: int | None = None
+        model, longest = self._time_model, self._prepared.max_tokens
+        known = self._length_risk
+        tokens = known.lengths.predicted_tokens(longest) if known else None
+        if not may_be_late:
+
+            def at_its_fastest(tokens: int) -> float:
+                return (model.prefill(prompt) + model.decode(prompt, tokens)) / _MUCH_FASTER
+
+            most = max(1, bisect_right(range(1, longest + 1), left, key=at_its_fastest))
+        self._most = most
+        answer = model.decode(prompt, min(longest, tokens or longest))
+        return RequestHints(left, max(left - answer, _FIRST_TOKEN_SHARE * left), tokens, most)
+
+    def capped(self, response_tokens: int) -> bool:
+        """Whether the response was ended by what its engine was told at most, not by N_max."""
+        return self._most is not None and self._most <= response_tokens < self._prepared.max_tokens
 
     def plan(self) -> Plan:
         """Take the prediction and plan from the time that is really left, once prefill is over."""
@@ -113,7 +142,8 @@ class JobPlanning:
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
             predicted_tokens=known.lengths.predicted_tokens(max_tokens) if known else None,
-            window=parts.engine.window,
+            # Where nothing can be evicted, all of the prompt is what never is.
+            window=parts.engine.window if parts.engine.capabilities.evicts else prompt_tokens,
             spent=self._timeline.spent,
             remaining=self._remaining() - self._decided.margin,
             length_risk=known,

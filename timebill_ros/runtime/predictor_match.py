@@ -8,26 +8,37 @@ from pathlib import Path
 
 from timebill_ros.engine.checkpoint import Checkpoint, target_fingerprint
 from timebill_ros.predictor.checkpoint import other_target, read_config
+from timebill_ros.predictor.embedded_predictor import MODEL_TYPE
 from timebill_ros.runtime.settings import Settings
 
 # Decoding settings on which lengths depend; a seed only draws other ones of the same kind.
 _DECODING = ("temperature", "top_p", "stop")
 
 
-def mismatches(folder: Path, checkpoint: Checkpoint, settings: Settings) -> Iterator[str]:
+def reads_text(folder: Path) -> bool:
+    """Whether the predictor reads words, and not the tokens of the model that it is for.
+
+    Raises:
+        PredictorError: there is none.
+    """
+    return read_config(folder).get("model_type") != MODEL_TYPE
+
+
+def mismatches(folder: Path, checkpoint: Checkpoint | None, settings: Settings) -> Iterator[str]:
     """Sentences for the log: another target, other decoding, answers beyond the last bucket.
 
     What the predictor's config.json does not tell is not compared.
 
     Args:
         folder: the predictor's checkpoint.
-        checkpoint: the model that is loaded.
+        checkpoint: the model that is loaded; None where it is on a server, and not compared.
         settings: how it is going to decode.
     """
     config = read_config(folder)
-    fingerprint = target_fingerprint(checkpoint.folder)
-    if other := other_target(folder, config, settings.model, fingerprint):
-        yield other
+    if checkpoint is not None:
+        fingerprint = target_fingerprint(checkpoint.folder)
+        if other := other_target(folder, config, settings.model, fingerprint):
+            yield other
     trained = config.get("decoding")
     for name in _DECODING:
         value = getattr(settings, name)

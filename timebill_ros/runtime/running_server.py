@@ -98,7 +98,7 @@ def start_server(
             predictor_grace=settings.predictor_grace,
             coverage=CoverageTracker(loaded.calibration),
             pace=PaceTracker(prefill_error=loaded.fit.prefill_mape),
-            slowdown=Slowdown() if loaded.fit.disturbance else None,
+            slowdown=Slowdown() if loaded.shared or loaded.fit.disturbance else None,
             quality=loaded.quality,
             selection=loaded.selection,
         )

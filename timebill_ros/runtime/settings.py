@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from timebill_ros.budget.errors import SettingError
 
+ENGINES = ("local", "served")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -16,7 +18,15 @@ class Settings:
     the part that a setting concerns (planner, engine, predictor), which names it in its error.
     """
 
+    engine: str = "local"
     model: str = "embedded"
+    quality_file: str = ""
+    url: str = ""
+    server_model: str = ""
+    api_key_file: str = ""
+    request_timeout: float = 60.0
+    server_flavor: str = "auto"
+    server_priority: bool = False
     device: str = "cpu"
     dtype: str = "auto"
     weights: str = "auto"
@@ -65,9 +75,14 @@ class Settings:
         """Check what lies between two settings, and so with no part of its own.
 
         Raises:
-            SettingError: ``default_budget`` would be refused as absurd, a warning would come after
-                its error, or a bound on misses allows every miss.
+            SettingError: there is no such engine, a server has no address, ``default_budget``
+                would be refused as absurd, a warning would come after its error, or a bound on
+                misses allows every miss.
         """
+        if self.engine not in ENGINES:
+            raise SettingError("engine", self.engine, f"one of {', '.join(ENGINES)}")
+        if self.engine == "served" and not self.url.strip():
+            raise SettingError("url", self.url, "the server's address, where engine is served")
         if self.default_budget > self.max_budget:
             raise SettingError(
                 "default_budget", self.default_budget, f"at most max_budget, {self.max_budget}"
