@@ -53,6 +53,21 @@ def test_resuming_takes_a_limit_back_that_stands_and_no_other(
     assert all(clear.command and clear.sender == "timebill_ros" for clear in autoware.clears)
 
 
+def test_an_answer_of_others_forges_no_line(
+    autoware: FakeAutoware, ros_context: Context, capfd: pytest.CaptureFixture[str]
+) -> None:
+    autoware.adapter(ros_context)
+    forged = "\x1b[2J\n[FATAL] forged"
+    autoware.answer(f"drive/1{forged}", f'{{"command": "{forged}"}}')
+    autoware.answer(f"drive/2{forged}", json.dumps({"command": f"go{forged}"}))
+    autoware.until(lambda: any("drive/2" in a.status[0].message for a in autoware.diagnostics))
+    said = [a.status[0].message for a in autoware.diagnostics]
+    for line in (*said, *capfd.readouterr().err.splitlines()):
+        assert not line.startswith("[FATAL]")
+        assert "\n" not in line
+        assert "\x1b[2J" not in line
+
+
 def test_a_velocity_limit_becomes_a_candidate(autoware: FakeAutoware, ros_context: Context) -> None:
     autoware.adapter(ros_context)
     autoware.answer("drive/1", '{"command": "velocity_limit", "velocity_mps": 12}')

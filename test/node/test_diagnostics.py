@@ -50,6 +50,18 @@ def spoken(ros_context: Context) -> Iterator[Spoken]:
     spoken.node.destroy_node()
 
 
+def test_texts_of_others_are_shown_harmless(spoken: Spoken) -> None:
+    forged, shown = "a\x1b[2J\n[FATAL] b", r"a\x1b[2J\n[FATAL] b"
+    reports = {"prediction": Report(Level.ERROR, forged, {forged: forged})}
+    spoken.diagnostics.watch(lambda: reports, "cpu", 0.25)
+    spoken.diagnostics.publish()
+    [[_, prediction]] = spoken.said
+    assert prediction.message == shown
+    assert [(value.key, value.value) for value in prediction.values] == [(shown, shown)]
+    spoken.diagnostics.failed(forged)
+    assert spoken.said[-1][0].message == f"configuring failed: {shown}"
+
+
 @pytest.mark.parametrize(
     ("state", "level", "message"),
     [

@@ -25,6 +25,8 @@ from type_description_interfaces.srv import GetTypeDescription
 
 from .bench import SUCCESS, Bench
 
+FORGED = "a\x1b[2J\n[FATAL] forged"
+
 
 def ask(bench: Bench, kind: Any, name: str, **fields: object) -> Any:
     """The answer to a request to the node."""
@@ -100,6 +102,23 @@ def test_a_parameter_of_an_unknown_type_is_refused_and_costs_no_other(bench: Ben
     assert not result.successful
     assert "255" in result.reason
     assert node.get_parameter("risk").value == 0.25
+
+
+def test_a_name_or_value_of_others_forges_no_line(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = bench.node(model=f"{FORGED}")
+    set_each(bench, parameter(FORGED, 4, string_value="x"), parameter(FORGED, 200))
+    assert not change(bench, Transition.TRANSITION_CONFIGURE)
+    results = set_each(
+        bench, parameter("device", 4, string_value=FORGED), parameter("risk", 3, double_value=9.0)
+    )
+    log = capfd.readouterr().err
+    assert node.get_logger().name == "llm"
+    assert r"[FATAL] forged" in log
+    for text in (log, *(result.reason for result in results)):
+        assert not any(line.startswith("[FATAL]") for line in text.splitlines())
+        assert "\x1b[2J" not in text
 
 
 def test_requests_for_what_there_is_not_are_answered(bench: Bench) -> None:

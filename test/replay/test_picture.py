@@ -52,3 +52,10 @@ def test_a_stage_that_was_not_reached_has_no_bar() -> None:
     assert [bar.stage for bar in _bars(EXPIRED)] == ["queued"]
     assert [bar.stage for bar in _bars(KILLED_IN_PREFILL)] == ["queued", "prefill", "predict"]
     assert len(_bars(ANSWERED)) == 5
+
+
+def test_an_id_of_others_is_drawn_as_it_is_and_in_one_line(tmp_path: Path) -> None:
+    """A dollar sign would begin a formula, which this is none."""
+    path = tmp_path / "run.png"
+    draw_run(path, [replace(ANSWERED, id="$\\frac{$\x1b[2J\n[FATAL]")], "a run")
+    assert path.stat().st_size > 0

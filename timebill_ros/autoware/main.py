@@ -17,7 +17,7 @@ from timebill_ros.autoware.adapter_node import AutowareAdapter
 from timebill_ros.autoware.interfaces import InterfacesMissing
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.node.command_line import command_parser
-from timebill_ros.runtime.harmless import harmless_text
+from timebill_ros.runtime.harmless import harmless_line
 
 
 def main(args: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         node = AutowareAdapter()
     except (InterfacesMissing, SettingError, ParameterException) as failure:
-        print(f"autoware_adapter: {harmless_text(str(failure))}", file=sys.stderr)
+        print(f"autoware_adapter: {harmless_line(str(failure))}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
     try:

@@ -24,6 +24,7 @@ from timebill_ros.cli.argument_types import positive_count, positive_seconds
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.replay.recording import BadInput
+from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars, track
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     settings = take_settings(parser, vars(options), PARAMETERS)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     hide_library_bars()
     from timebill_ros.engine.errors import EngineError
     from timebill_ros.predictor.errors import PredictorError
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         PredictorError,
         OSError,
     ) as bad:
-        print(f"bench: {bad}", file=sys.stderr)
+        print(f"bench: {harmless_line(str(bad))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

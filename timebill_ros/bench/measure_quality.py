@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from timebill_ros.budget.quality import (
 )
 from timebill_ros.cli.node_arguments import take_settings
 from timebill_ros.node.command_line import command_parser
+from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     settings = take_settings(parser, vars(options), PARAMETERS)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     hide_library_bars()
     from timebill_ros.engine.errors import EngineError
     from timebill_ros.predictor.errors import PredictorError
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *(BenchError, SettingError, ProfileFitError, QualityFileError),
         *(EngineError, PredictorError, OSError),
     ) as bad:
-        print(f"measure-quality: {bad}", file=sys.stderr)
+        print(f"measure-quality: {harmless_line(str(bad))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

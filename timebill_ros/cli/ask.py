@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prompt, turns = conversation(options.prompt, options.file, options.messages)
         sampling = sampling_asked(options)
     except ValueError as fault:
-        parser.error(str(fault))
+        parser.error(harmless_line(str(fault)))
     instruction = Instruction(
         id=f"ask-{uuid.uuid4().hex[:8]}",
         system=text_or_file(options.system) or (turns.pop(0)["content"] if opened(turns) else ""),
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     exchange.cancel()
                     client.wait_for(exchange, timeout=_CANCELING)
     except NodeAbsent as absent:
-        print(f"ask: {harmless_text(str(absent))}", file=sys.stderr)
+        print(f"ask: {harmless_line(str(absent))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timebill_ros.node.command_line import command_parser
-from timebill_ros.runtime.harmless import harmless_text
+from timebill_ros.runtime.harmless import harmless_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,18 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         made = import_gguf(gguf_file(options.source), folder, options.dtype)
     except (CheckpointError, OSError) as failure:
-        print(f"import-gguf: {harmless_text(str(failure))}", file=sys.stderr)
+        print(f"import-gguf: {harmless_line(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     if not made.chat_template:
         print("import-gguf: the file has no chat template", file=sys.stderr)
-    print(
+    told = (
         f"{made.folder}: {made.architecture}, {made.weights / 1e6:.0f} million weights "
         f"(were {', '.join(made.stored_as)}, are {options.dtype}), "
-        f"{made.max_positions:,} tokens of context\n"
-        f"serve it with the parameter model:={made.folder}"
+        f"{made.max_positions:,} tokens of context"
     )
+    print(harmless_line(told))
+    print(harmless_line(f"serve it with the parameter model:={made.folder}"))
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.node.command_line import command_parser
-from timebill_ros.runtime.harmless import harmless_text
+from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.serving_threads import wait_passively
 from timebill_ros.runtime.settings import Settings
 
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     refresh, save = options.pop("refresh"), options.pop("save")
     settings = take_settings(parser, options, _PARAMETERS)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     wait_passively()  # as the node does
     # Loading pulls in torch: not before the arguments are known to be good.
     from timebill_ros.engine.errors import EngineError
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if save is not None:
             save.write_text(json.dumps(asdict(fit.model), indent=1) + "\n", encoding="utf-8")
     except (SettingError, ProfileFitError, EngineError, PredictorError, OSError) as failure:
-        print(f"profile: {harmless_text(str(failure))}", file=sys.stderr)
+        print(f"profile: {harmless_line(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

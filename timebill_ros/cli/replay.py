@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _replay(options)
     except BadInput as fault:
-        print(f"replay: {harmless_text(str(fault))}", file=sys.stderr)
+        print(f"replay: {harmless_line(str(fault))}", file=sys.stderr)
         return fault.exit_status
     except (NodeAbsent, NodeProcessError, OSError) as failure:
         print(f"replay: {harmless_text(str(failure))}", file=sys.stderr)
@@ -77,7 +77,7 @@ def _replay(options: argparse.Namespace) -> int:
     failures = [f"fault: {fault}" for fault in outcomes.faults]
     failures += [told for e in options.expect if (told := e.failure(figures)) is not None]
     for told in failures:
-        print(f"replay: {harmless_text(told)}", file=sys.stderr)
+        print(f"replay: {harmless_line(told)}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -91,7 +91,7 @@ def _read(options: argparse.Namespace) -> tuple[list[Recorded], StoragePlugin]:
         )
     bag = Bag(options.recording, options.topic, by_stamp=options.by_stamp)
     for note in bag.notes:
-        print(f"replay: note: {harmless_text(note)}", file=sys.stderr)
+        print(f"replay: note: {harmless_line(note)}", file=sys.stderr)
     recorded = bag.recorded
     if options.lengths is not None:
         recorded = with_lengths(recorded, _lengths_of(options.lengths))
@@ -111,7 +111,7 @@ def _simulate(
     settings = settings_of(options.ros_arguments)
     source = options.time_model or recalled_profile(settings)
     model = load_time_model(source)
-    print(f"simulated with the time model {source.name}", file=sys.stderr)
+    print(harmless_line(f"simulated with the time model {source.name}"), file=sys.stderr)
     if options.assume_lengths is not None:
         recorded = assumed(recorded, options.assume_lengths)
     tempo = Tempo(options.rate, options.clock)

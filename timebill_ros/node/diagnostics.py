@@ -156,7 +156,7 @@ class Diagnostics:
             message=harmless_line(report.message),
             hardware_id=self._hardware_id,
             values=[
-                KeyValue(key=key, value=harmless_line(value))
+                KeyValue(key=harmless_line(key), value=harmless_line(value))
                 for key, value in report.values.items()
             ],
         )

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import logging
-import traceback
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-from timebill_ros.runtime.harmless import harmless_line
+from timebill_ros.runtime.harmless import HarmlessFormatter
 
 PACKAGE_LOGGER = logging.getLogger("timebill_ros")
 
@@ -19,12 +18,13 @@ class NodeLogHandler(logging.Handler):
     def __init__(self, logger: RcutilsLogger) -> None:
         """Hand records to ``logger``."""
         super().__init__()
+        self.setFormatter(HarmlessFormatter())
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record; one that cannot be told goes to stderr and costs its sender nothing."""
         try:
-            self._log(record.levelno, _told(record))
+            self._log(record.levelno, self.format(record))
         except Exception:
             self.handleError(record)
 
@@ -38,12 +38,3 @@ class NodeLogHandler(logging.Handler):
             self._logger.info(text)
         else:
             self._logger.debug(text)
-
-
-def _told(record: logging.LogRecord) -> str:
-    """The message in one line, and its traceback, whose lines cannot pass for another record's."""
-    told = harmless_line(record.getMessage())
-    if record.exc_info:
-        trace = "".join(traceback.format_exception(*record.exc_info))
-        told += "".join(f"\n  | {harmless_line(line)}" for line in trace.splitlines())
-    return told

@@ -126,7 +126,7 @@ class Parameters:
         try:
             decisions(self._settings(changed))
         except SettingError as error:
-            return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=False, reason=harmless_line(str(error)))
         return SetParametersResult(successful=True)
 
     def _take_over(self, parameters: list[Parameter]) -> None:

@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from timebill_ros.client.record import Ending, Record
+from timebill_ros.runtime.harmless import harmless_line
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ _BAR, _THIN_BAR = 0.62, 0.22
 _MOST_BUDGETS = 1.5
 # Where the columns of text right of the budget axis stand, in widths of that axis.
 _COLUMNS = {"alpha": 1.05, "tokens": 1.16, "outcome": 1.38}
+_ID_WIDTH = 40  # characters
 _LABELS = "{id:<5}{prompt:>6}{budget:>8}"
 
 
@@ -188,10 +190,15 @@ def _describe(axes: Axes, row: int, record: Record) -> None:
 
 def _dress_run(axes: Axes, records: Sequence[Record]) -> None:
     labels = [
-        _LABELS.format(id=r.id, prompt=f"{r.prompt_tokens:,}", budget=f"{r.budget:.2f}")
+        _LABELS.format(
+            id=harmless_line(r.id, _ID_WIDTH),
+            prompt=f"{r.prompt_tokens:,}",
+            budget=f"{r.budget:.2f}",
+        )
         for r in records
     ]
-    axes.set_yticks(range(len(records)), labels, fontsize=9, family="monospace")
+    # An id is no formula, which a dollar sign would begin.
+    axes.set_yticks(range(len(records)), labels, fontsize=9, family="monospace", parse_math=False)
     axes.text(
         -0.012,
         1.012,

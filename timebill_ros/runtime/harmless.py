@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 import unicodedata
 
 # Longest text of others in one line of a log or diagnostic, characters.
@@ -28,6 +30,25 @@ def harmless_line(text: str, longest: int = LINE_LENGTH) -> str:
 def harmless_text(text: str) -> str:
     r"""The text with its lines and tabs; every other control character as its escape, ``\x1b``."""
     return _escaped(text, kept="\n\t")
+
+
+class HarmlessFormatter(logging.Formatter):
+    """A record's message in one line; its traceback's lines cannot pass for another record's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record."""
+        told = harmless_line(record.getMessage())
+        if record.exc_info:
+            trace = "".join(traceback.format_exception(*record.exc_info))
+            told += "".join(f"\n  | {harmless_line(line)}" for line in trace.splitlines())
+        return told
+
+
+def log_to_stderr() -> None:
+    """Have a command's log, from the level INFO on, go to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(HarmlessFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _escaped(text: str, *, kept: str) -> str:

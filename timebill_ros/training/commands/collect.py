@@ -21,6 +21,7 @@ from timebill_ros.cli.node_arguments import add_parameters, take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import EmptySet, PairsError
 from timebill_ros.replay.recording import BadInput
+from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.serving_threads import wait_passively
 from timebill_ros.runtime.settings import Settings
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     settings = take_settings(parser, vars(options), _PARAMETERS)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     wait_passively()
     from timebill_ros.engine.errors import EngineError
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with logging_redirect_tqdm():
             fates = _collect(settings, options)
     except (PairsError, BadInput, SettingError, EngineError, OSError) as failure:
-        print(f"collect: {failure}", file=sys.stderr)
+        print(f"collect: {harmless_line(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

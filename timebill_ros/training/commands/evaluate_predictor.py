@@ -16,6 +16,7 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.checkpoint import other_target, read_config
 from timebill_ros.predictor.errors import EmptySet, LengthsBeyondBuckets, PredictorError
+from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.predictor.pairs import Pair, PairsHeader, read_pairs, seen_prompts
 from timebill_ros.training.progress import hide_library_bars, track
@@ -30,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures, and write them where asked; 0 if there are any."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     hide_library_bars()
     from timebill_ros.engine.errors import CheckpointError
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         assessment = _evaluate(options)
         _write(assessment, options)
     except (PredictorError, SettingError, CheckpointError, OSError) as failure:
-        print(f"evaluate-predictor: {failure}", file=sys.stderr)
+        print(f"evaluate-predictor: {harmless_line(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -17,6 +17,7 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.cli.argument_types import positive_count
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import PredictorError
+from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.predictor.pairs import PairsHeader, Split, read_pairs, split_pairs
 from timebill_ros.training.predictor.sequence_training import Recipe
@@ -43,14 +44,14 @@ _HELP = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, calibrate, measure; 0 if the predictor is there then."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     hide_library_bars()
     from timebill_ros.engine.errors import CheckpointError
 
     try:
         _train(options)
     except (PredictorError, SettingError, CheckpointError, OSError) as failure:
-        print(f"train-predictor: {failure}", file=sys.stderr)
+        print(f"train-predictor: {harmless_line(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
