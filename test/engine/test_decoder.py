@@ -11,12 +11,12 @@ from timebill_ros.engine.attention import AttentionShape
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.decoder import (
     LeanDecoder,
-    ModuleDecoder,
     layer_weights,
     rotary_tables,
     supports,
 )
 from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.module_decoder import ModuleDecoder
 from timebill_ros.engine.projection import FullProjection, Projection
 
 

@@ -11,7 +11,7 @@ import torch
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.decoder import LeanDecoder, ModuleDecoder
+from timebill_ros.engine.decoder import LeanDecoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
@@ -21,6 +21,7 @@ from timebill_ros.engine.errors import (
     RequestError,
     UnsupportedModel,
 )
+from timebill_ros.engine.module_decoder import ModuleDecoder
 from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine

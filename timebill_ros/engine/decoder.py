@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,9 @@ from transformers import PreTrainedModel
 from timebill_ros.engine.attention import QueryWindow, grouped_attention
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.errors import UnsupportedModel
-from timebill_ros.engine.kv_cache import KVCache, transformers_view
+from timebill_ros.engine.hidden_states import HiddenStates
+from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.module_decoder import ModuleDecoder
 from timebill_ros.engine.projection import (
     FullProjection,
     MakeProjection,
@@ -30,7 +32,13 @@ _ROPE = frozenset({"default", "dynamic", "linear", "llama3", "longrope", "yarn"}
 
 
 class Decoder(Protocol):
-    """Runs tokens at the cache's position, appends their keys and values, returns logits."""
+    """Runs tokens at the cache's position, appends their keys and values, returns logits.
+
+    Attributes:
+        hidden: records what layers make of the latest token; None where nobody reads it.
+    """
+
+    hidden: HiddenStates | None
 
     def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
         """Run n prompt tokens [n]; logits [V] of the last.
@@ -40,6 +48,9 @@ class Decoder(Protocol):
 
     def step(self, token: int) -> Tensor:
         """Run one response token; logits [V]."""
+
+    def follow(self, tokens: Tensor) -> Tensor:
+        """Run n given tokens [n] at once; logits [n, V] of each."""
 
 
 class LeanDecoder:
@@ -61,6 +72,7 @@ class LeanDecoder:
     ) -> None:
         """``make`` decides how weights are kept, ``make_head`` of the head, if not the same."""
         config, decoder = model.config, model.model
+        self.hidden: HiddenStates | None = None
         self._cache = cache
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
@@ -76,27 +88,30 @@ class LeanDecoder:
 
     def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
         """See ``Decoder.prefill``."""
-        cache, heads, count = self._cache, self._heads, len(tokens)
-        x = F.embedding(tokens, self._embedding)  # [n, h]
-        cos = self._cos[cache.position : cache.position + count, None]
-        sin = self._sin[cache.position : cache.position + count, None]
-        for index, layer in enumerate(self._layers):
-            y = F.rms_norm(x, layer.input_norm.shape, layer.input_norm, self._eps)
-            qkv = layer.qkv(y).view(count, -1, self._head_dim)
-            self._rotate(qkv[:, : heads + self._kv_heads], cos, sin, layer.qk_norm)
-            new = qkv[:, heads:].view(count, 2, self._kv_heads, self._head_dim)
-            key, value = cache.append(index, new.permute(1, 2, 0, 3)).split(1)
-            query = qkv[:, :heads].transpose(0, 1)  # [H, n, D]
+        x = self._chunk(tokens, queries)
+        return self._head(self._normed(_rms_norm(x[-1], self._norm, self._eps)))
+
+    def follow(self, tokens: Tensor) -> Tensor:
+        """See ``Decoder.follow``."""
+        x = self._chunk(tokens, None)
+        return self._head(F.rms_norm(x, self._norm.shape, self._norm, self._eps))
+
+    def _chunk(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
+        """Run n tokens [n] at the cache's position; what the layers make of them, [n, h]."""
+        cache, count = self._cache, len(tokens)
+
+        def attend(layer: int, query: Tensor, new: Tensor) -> Tensor:
+            key, value = cache.append(layer, new.permute(1, 2, 0, 3)).split(1)
+            query = query.transpose(0, 1)  # [H, n, D]
             if queries is not None:
-                queries.record(index, query, self._scale)
+                queries.record(layer, query, self._scale)
             out = grouped_attention(query[None], key, value, self._scale)
-            out = out[0].transpose(0, 1).reshape(count, -1)
-            x += layer.out(out)
-            y = F.rms_norm(x, layer.mlp_norm.shape, layer.mlp_norm, self._eps)
-            gate, up = layer.gate_up(y).chunk(2, dim=-1)
-            x += layer.down(F.silu(gate).mul_(up))
+            return out[0].transpose(0, 1).reshape(count, -1)
+
+        positions = slice(cache.position, cache.position + count)
+        x = self._run(tokens, self._cos[positions, None], self._sin[positions, None], attend, -1)
         cache.advance(count)
-        return self._head(_rms_norm(x[-1], self._norm, self._eps))
+        return x
 
     def step(self, token: int) -> Tensor:
         """See ``Decoder.step``."""
@@ -114,8 +129,71 @@ class LeanDecoder:
             y = _rms_norm(x, layer.mlp_norm, self._eps)
             gate, up = layer.gate_up(y).chunk(2)
             layer.down.add_to(x, F.silu(gate).mul_(up))
+            if self.hidden is not None:
+                self.hidden.record(index, x)
         cache.advance(1)
-        return self._head(_rms_norm(x, self._norm, self._eps))
+        return self._head(self._normed(_rms_norm(x, self._norm, self._eps)))
+
+    def step_together(self, tokens: Tensor, caches: Sequence[KVCache]) -> Tensor:
+        """One token [n] of each of n sequences, which have a cache each; logits [n, V].
+
+        For answering many prompts where nobody waits for one: a step reads all weights, and n
+        tokens share that. Weights are used as they are kept for prefill. The sums run in another
+        order than in ``step``, so a token may differ where two are about as likely.
+        """
+
+        def attend(layer: int, query: Tensor, new: Tensor) -> Tensor:
+            new, query = new.unsqueeze(3), query.unsqueeze(2)  # [n, 2, KV, 1, D], [n, H, 1, D]
+            rows = []
+            for row, cache in enumerate(caches):
+                key, value = cache.append(layer, new[row]).split(1)
+                rows.append(grouped_attention(query[row, None], key, value, self._scale))
+            return torch.cat(rows).flatten(1)
+
+        positions = torch.tensor([cache.position for cache in caches], device=tokens.device)
+        x = self._run(tokens, self._cos[positions, None], self._sin[positions, None], attend, 0)
+        for cache in caches:
+            cache.advance(1)
+        return self._head(self._normed(F.rms_norm(x, self._norm.shape, self._norm, self._eps)))
+
+    def _run(
+        self,
+        tokens: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attend: Callable[[int, Tensor, Tensor], Tensor],
+        first_recorded: int,
+    ) -> Tensor:
+        """What the layers make of tokens [n], [n, h].
+
+        Args:
+            tokens: of one sequence or of n.
+            cos: of their positions, [n, 1, R].
+            sin: likewise.
+            attend: given the layer, the queries [n, H, D], and the new keys and values
+                [n, 2, KV, D], appends these and returns what is attended to, [n, H D].
+            first_recorded: the first token whose hidden states are recorded, if they are.
+        """
+        heads, count = self._heads, len(tokens)
+        x = F.embedding(tokens, self._embedding)  # [n, h]
+        for index, layer in enumerate(self._layers):
+            y = F.rms_norm(x, layer.input_norm.shape, layer.input_norm, self._eps)
+            qkv = layer.qkv(y).view(count, -1, self._head_dim)
+            self._rotate(qkv[:, : heads + self._kv_heads], cos, sin, layer.qk_norm)
+            new = qkv[:, heads:].view(count, 2, self._kv_heads, self._head_dim)
+            x += layer.out(attend(index, qkv[:, :heads], new))
+            y = F.rms_norm(x, layer.mlp_norm.shape, layer.mlp_norm, self._eps)
+            gate, up = layer.gate_up(y).chunk(2, dim=-1)
+            x += layer.down(F.silu(gate).mul_(up))
+            if self.hidden is not None:
+                self.hidden.record(index, x[first_recorded:])
+        return x
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """Record and return the last layer's state, after the final norm."""
+        if self.hidden is not None:
+            self.hidden.record(len(self._layers) - 1, x)
+        return x
 
     def _rotate(self, qk: Tensor, cos: Tensor, sin: Tensor, norm: Tensor | None) -> None:
         """Normalise (Qwen3) and rotate queries and keys [..., H + KV, D] in place."""
@@ -133,39 +211,6 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         # torch 2.13 composes rms_norm of six kernels on CPU; this takes half its time.
         return (x * weight).mul_((x.dot(x).item() / x.numel() + eps) ** -0.5)
     return F.rms_norm(x, weight.shape, weight, eps)
-
-
-class ModuleDecoder:
-    """The general path, for every supported model; see ``Decoder`` for the contract.
-
-    Also the reference that ``LeanDecoder`` is tested against.
-    """
-
-    def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
-        self._model = model
-        self._cache = cache
-        self._past = transformers_view(cache)
-
-    def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
-        """See ``Decoder.prefill``."""
-        count = len(tokens)
-        first = self._cache.position
-        # Explicit, since after an eviction the position is ahead of the cache's length.
-        positions = torch.arange(first, first + count, device=tokens.device)
-        logits: Tensor = self._model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
-            past_key_values=self._past,
-            use_cache=True,
-            logits_to_keep=1,
-            query_window=queries,
-        ).logits
-        self._cache.advance(count)
-        return logits[0, -1]
-
-    def step(self, token: int) -> Tensor:
-        """See ``Decoder.step``."""
-        return self.prefill(torch.tensor([token], device=self._model.device), None)
 
 
 def make_decoder(

@@ -11,7 +11,6 @@ import torch
 from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
 from timebill_ros.engine.decoder import supports
 from timebill_ros.engine.device import device_name
-from timebill_ros.engine.protocol import MeasurableEngine
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.speed_choice import (
     SpeedChoice,
@@ -28,7 +27,7 @@ _FORMAT = 1  # of what a choice depends on
 
 def make_engine(
     checkpoint: Checkpoint, settings: EngineSettings, choices: Path | None = None
-) -> MeasurableEngine:
+) -> TransformerEngine:
     """The engine of a loaded model.
 
     Args:

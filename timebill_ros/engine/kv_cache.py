@@ -48,6 +48,17 @@ class KVCache:
         """Layers that the cache serves."""
         return self.buffer.shape[0]
 
+    def copy(self, capacity: int) -> KVCache:
+        """The same sequence in memory of its own, with room for ``capacity`` tokens."""
+        layers, _, kv_heads, _, head_dim = self.buffer.shape
+        shape = AttentionShape(
+            layers, kv_heads, kv_heads, head_dim, self.buffer.dtype, self.buffer.device
+        )
+        copied = KVCache(shape, capacity)
+        copied.buffer[:, :, :, : self.length] = self.buffer[:, :, :, : self.length]
+        copied.length, copied.position = self.length, self.position
+        return copied
+
     def reset(self) -> None:
         """Forget the sequence; the memory stays."""
         self.length = 0

@@ -74,7 +74,7 @@ class TransformerEngine:
         self._weights = settings.weights or WeightKinds()
         self.sampling, self.stop = settings.sampling, settings.stop
         tokenizer, eos_tokens = checkpoint.tokenizer, checkpoint.eos_tokens
-        self._response = ResponseSoFar(tokenizer, self.sampling, self.stop, eos_tokens)
+        self._response = self.new_response()
         self.vocabulary = int(checkpoint.model.config.vocab_size)
         self.schemas = ResponseSchemas(tokenizer, self.vocabulary, eos_tokens)
         self.capabilities = Capabilities(
@@ -105,6 +105,11 @@ class TransformerEngine:
     def finish_reason(self) -> FinishReason | None:
         """Why the response is complete; None while it is not."""
         return self._response.finish_reason
+
+    def new_response(self) -> ResponseSoFar:
+        """A response that is chosen and ended as this engine's are."""
+        checkpoint = self._checkpoint
+        return ResponseSoFar(checkpoint.tokenizer, self.sampling, self.stop, checkpoint.eos_tokens)
 
     def prepare(
         self,

@@ -8,13 +8,17 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
+import torch
+
 from timebill_ros.engine.checkpoint import Checkpoint, target_fingerprint
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import ContextExceeded, PromptTooLong, RequestError
-from timebill_ros.engine.protocol import Engine
 from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.errors import HeaderUnusable
+from timebill_ros.training.collection import states as hidden
+from timebill_ros.training.collection.answers_together import AnswersTogether, CollectedAnswer
 from timebill_ros.training.collection.prompts import Prompt
+from timebill_ros.training.collection.states import StatesHeader
 from timebill_ros.training.predictor.pairs import (
     Pair,
     PairsHeader,
@@ -84,50 +88,71 @@ def begin_or_go_on(output: Path, header: PairsHeader) -> set[str]:
 
 
 def collect(
-    engine: Engine, prompts: Iterable[Prompt], output: Path, header: PairsHeader
+    engine: TransformerEngine,
+    prompts: Iterable[Prompt],
+    output: Path,
+    header: PairsHeader,
+    *,
+    together: int = 1,
+    states: StatesHeader | None = None,
 ) -> Iterator[Fate]:
     """Answer prompts and append a line for each; yields what became of one after the other.
 
-    Every line is on disk before its fate is told, so that nothing is generated twice. A prompt
-    that the engine cannot take is logged and left out.
+    Every line is on disk before its fate is told; what was not complete is begun anew by the next
+    run. Lines come in the order in which answers end. A prompt that the engine cannot take is
+    logged and left out.
+
+    Args:
+        engine: of the target.
+        prompts: to answer; nobody waits for one of them.
+        output: file of pairs, begun or not.
+        header: what the lengths depend on.
+        together: answers at a time, see ``AnswersTogether``.
+        states: which hidden states to keep beside the pairs; None for none.
 
     Raises:
         PairsError: see ``begin_or_go_on``, and what reading the prompts raises.
         EngineError: the engine failed.
     """
     known = begin_or_go_on(output, header)
+    if states is not None:
+        hidden.begin_or_go_on(output, states, list(iterate_pairs(output, header)) if known else [])
+    layers, every = ((), 1) if states is None else (states.layers, states.every)
+    batch = AnswersTogether(engine, header.longest_response, together, layers, every)
     with output.open("a", encoding="utf-8") as file:
+
+        def step() -> Iterator[Fate]:
+            for answer in batch.step():
+                if answer.states:
+                    hidden.append(output, torch.stack(answer.states).numpy())
+                file.write(pair_line(_pair(answer)))
+                file.flush()
+                yield Fate.ANSWERED
+
         for prompt in prompts:
             try:
-                pair = _answer(engine, prompt.conversation, known, header.longest_response)
+                request = engine.prepare(prompt.conversation)
+                if (digest := prompt_digest(request.text)) in known:
+                    yield Fate.KNOWN
+                    continue
+                batch.begin(request)
             except RequestError as error:
                 _LOG.warning("%s is left out: %s", prompt.source, error)
                 too_long = isinstance(error, ContextExceeded | PromptTooLong)
                 yield Fate.TOO_LONG if too_long else Fate.REFUSED
                 continue
-            if pair is None:
-                yield Fate.KNOWN
-                continue
-            file.write(pair_line(pair))
-            file.flush()
-            known.add(pair.digest)
-            yield Fate.ANSWERED
+            known.add(digest)
+            while batch.full:
+                yield from step()
+        while batch.running:
+            yield from step()
 
 
-def _answer(
-    engine: Engine, conversation: Conversation, known: set[str], longest_response: int
-) -> Pair | None:
-    """The pair of a prompt; None for one that is known."""
-    request = engine.prepare(conversation)
-    if prompt_digest(request.text) in known:
-        return None
-    engine.begin(request, longest_response)
-    while not engine.prefill_chunk():
-        pass
-    while engine.finish_reason is None:
-        engine.step()
+def _pair(answer: CollectedAnswer) -> Pair:
+    request, response = answer.request, answer.response
+    finish = response.finish_reason
     return Pair(
-        request.text, request.prompt_tokens, engine.response_tokens, engine.finish_reason.value
+        request.text, request.prompt_tokens, len(response.tokens), finish.value if finish else ""
     )
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # they load torch: not before the arguments are known to be g
 
 _LOG = logging.getLogger(__name__)
 
+_PARTS = 6  # layers whose states are kept, evenly spread
+_EVERY = 16  # tokens between two states of an answer
+
 # Those of the node's parameters that an answer's length depends on, and where it is generated.
 _PARAMETERS = (
     *("model", "device", "dtype", "weights", "threads", "max_context", "chunk"),
@@ -64,6 +67,7 @@ def _collect(settings: Settings, options: argparse.Namespace) -> Counter[str]:
     from timebill_ros.engine.factory import make_engine
     from timebill_ros.runtime.loading import engine_settings, model_folder
     from timebill_ros.training.collection.collect import Fate, collect, describe_target
+    from timebill_ros.training.collection.states import StatesHeader
 
     checkpoint = load_checkpoint(
         model_folder(settings), device=settings.device, dtype=settings.dtype
@@ -74,8 +78,15 @@ def _collect(settings: Settings, options: argparse.Namespace) -> Counter[str]:
     # All of them first: a bad line should be told now, and not after hours of answers.
     prompts = list(islice(_part(_prompts(options, checkpoint), *options.part), options.count))
     fates: Counter[str] = Counter()
+    states = None
+    if options.states:
+        layers = checkpoint.model.config.num_hidden_layers
+        taken = sorted({-(-layers * part // _PARTS) for part in range(1, _PARTS + 1)})
+        states = StatesHeader(tuple(taken), _EVERY, checkpoint.model.config.hidden_size)
     with tqdm(total=len(prompts), unit="prompt", disable=None) as bar:
-        for fate in collect(engine, prompts, options.output, header):
+        for fate in collect(
+            engine, prompts, options.output, header, together=options.together, states=states
+        ):
             fates[fate] += 1
             bar.set_postfix(fates, refresh=False)
             bar.update()
@@ -165,6 +176,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=positive_count, help="most prompts to take")
     parser.add_argument(
         "--part", type=_part_of, default=(1, 1), metavar="I/N", help="every N-th prompt from I on"
+    )
+    parser.add_argument(
+        "--together",
+        type=positive_count,
+        default=16,
+        help="answers that grow side by side: many take hardly longer than one (default: 16)",
+    )
+    parser.add_argument(
+        "--states",
+        action="store_true",
+        help="keep the target's hidden states beside the lengths, for a predictor that reads them",
     )
     add_parameters(parser, _PARAMETERS)
     return parser
