@@ -14,11 +14,9 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 
 from timebill_ros.autoware.refusal import Refusal
-from timebill_ros.autoware.schema import adapter_schema
-from timebill_ros.autoware.settings import DEFAULTS, SPECS, AdapterSettings
+from timebill_ros.autoware.settings import DEFAULTS, SPECS, AdapterSettings, adapter_schema
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.node.parameter_schema import schema_text
-from timebill_ros.node.parameter_table import parameter_table
+from timebill_ros.node.parameter_schema import parameter_table, schema_text
 
 from .fake_autoware import FakeAutoware
 
@@ -61,13 +59,13 @@ def test_the_page_shows_the_declared_parameters() -> None:
     text = (ROOT / "docs/autoware.md").read_text()
     shown = text.split("<!-- parameters: begin -->\n")[1].split("\n<!-- parameters: end -->")[0]
     assert shown == parameter_table(SPECS, DEFAULTS), (
-        "run: python -m timebill_ros.autoware.settings"
+        "run: python -m timebill_ros.autoware.settings --table"
     )
 
 
 def test_the_schema_s_file_is_up_to_date() -> None:
     text = (ROOT / "schema/autoware_adapter.schema.json").read_text()
-    assert text == schema_text(adapter_schema()), "run: python -m timebill_ros.autoware.schema"
+    assert text == schema_text(adapter_schema()), "run: python -m timebill_ros.autoware.settings"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from timebill_ros.cli.argument_types import node_name, positive_count, positive_seconds
+from timebill_ros.cli.arguments import node_name, positive_count, positive_seconds
 from timebill_ros.node.conversions import duration_msg
 
 

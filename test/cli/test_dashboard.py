@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rich.console import Console
 
 from test.client.records import ANSWERED, EXPIRED
-from timebill_ros.cli.dashboard import Dashboard
+from timebill_ros.cli.top import Dashboard
 
 
 def said(node: str = "robot/llm", level: bytes = DiagnosticStatus.OK, **values: str) -> object:

@@ -24,10 +24,10 @@ import timebill_ros
 from test.client.records import ANSWERED
 from timebill_ros.cli import import_gguf, profile, replay
 from timebill_ros.cli.ask import GrowingText
-from timebill_ros.cli.dashboard import Dashboard
 from timebill_ros.cli.deadline_run import NodeLog
+from timebill_ros.cli.top import Dashboard
 from timebill_ros.client.record import line
-from timebill_ros.node.logging_bridge import NodeLogHandler
+from timebill_ros.node.llm_node import NodeLogHandler
 from timebill_ros.runtime.harmless import log_to_stderr
 
 FORGED = "a\x1b[2J\n[FATAL] forged\r\u202e\x9b1m"

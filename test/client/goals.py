@@ -7,8 +7,8 @@ import threading
 
 from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Partial, Response
+from timebill_ros.node.conversions import Caller
 from timebill_ros.node.instruct_action import InstructAction
-from timebill_ros.node.job_context import Caller
 
 TIMEOUT = 20.0
 

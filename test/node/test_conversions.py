@@ -16,6 +16,7 @@ from timebill_ros.node.conversions import (
     FINISH_REASONS,
     REASONS,
     STAGES,
+    JobContext,
     duration_msg,
     job_from,
     nanoseconds,
@@ -24,7 +25,6 @@ from timebill_ros.node.conversions import (
     sampling_fields,
     time_msg,
 )
-from timebill_ros.node.job_context import JobContext
 from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Reason, Response, Stage, Timing

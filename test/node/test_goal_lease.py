@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from timebill_ros.msg import Overrun
-from timebill_ros.node.goal_lease import GoalLease
+from timebill_ros.node.instruct_action import GoalLease
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.simulation import VirtualClock
 
@@ -20,7 +20,7 @@ class Watched:
     def __init__(self) -> None:
         self.listeners = 0
         self.clock = VirtualClock()
-        self.lease = GoalLease(lambda: self.listeners, self.clock)
+        self.lease = GoalLease(lambda: self.listeners, self.clock.now_ns)
 
     def after(self, seconds: float) -> list[bytes]:
         """What has run out so much later."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from rclpy.logging import LoggingSeverity, get_logger, set_logger_level
 
-from timebill_ros.node.logging_bridge import PACKAGE_LOGGER, NodeLogHandler
+from timebill_ros.node.llm_node import PACKAGE_LOGGER, NodeLogHandler
 from timebill_ros.runtime import server
 
 

@@ -14,7 +14,7 @@ from rcl_interfaces.msg import ParameterDescriptor, ParameterType
 from rclpy.context import Context
 from rclpy.node import Node
 
-from timebill_ros.node.parameter_schema import parameter_schema, schema_text
+from timebill_ros.node.parameter_schema import parameter_schema, parameter_table, schema_text
 from timebill_ros.node.parameter_specs import SPECS
 from timebill_ros.node.parameters import Parameters
 
@@ -94,3 +94,9 @@ def test_a_bad_file_is_refused(parameters: dict[str, Any], fault: str) -> None:
 def test_a_file_for_another_node_is_refused() -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"llm": {"ros__parameters": {}}}, parameter_schema())
+
+
+def test_the_readme_shows_the_declared_parameters() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.split("<!-- parameters: begin -->\n")[1].split("\n<!-- parameters: end -->")[0]
+    assert shown == parameter_table(), "run: python -m timebill_ros.node.parameter_schema --table"

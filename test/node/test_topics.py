@@ -13,7 +13,7 @@ from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.node.job_context import JobContext
+from timebill_ros.node.conversions import JobContext
 from timebill_ros.node.topics import DEBUG_TOPICS, DebugTopics, OutcomeTopics
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing

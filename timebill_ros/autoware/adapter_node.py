@@ -16,12 +16,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
+import timebill_ros.msg as msg
 from timebill_ros.autoware.command import Command, NotACommand, Stop, Vocabulary
 from timebill_ros.autoware.refusal import Refusal, Refused, check_timely, overrun_refusal
 from timebill_ros.autoware.settings import declared_goals, declared_settings, is_pose
 from timebill_ros.autoware.surroundings import Surroundings
 from timebill_ros.autoware.vehicle import Vehicle
-from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, nanoseconds
 from timebill_ros.node.diagnostics import TOPIC, status_name
 from timebill_ros.node.topics import INSTRUCTION_QOS, OUTCOME_QOS
@@ -75,16 +75,16 @@ class AutowareAdapter(Node):
             refused=self._refuse,
         )
         self._instructions = self.create_publisher(
-            Instruction, "~/output/instruction", INSTRUCTION_QOS
+            msg.Instruction, "~/output/instruction", INSTRUCTION_QOS
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, TOPIC, 10)
-        self.create_subscription(Response, "~/input/response", self._answer, OUTCOME_QOS)
-        self.create_subscription(Overrun, "~/input/overrun", self._no_answer, OUTCOME_QOS)
+        self.create_subscription(msg.Response, "~/input/response", self._answer, OUTCOME_QOS)
+        self.create_subscription(msg.Overrun, "~/input/overrun", self._no_answer, OUTCOME_QOS)
         self.create_subscription(String, "~/input/command", self._ask, INSTRUCTION_QOS)
         self.create_timer(settings.diagnostics_period, self._tell, clock=self._steady)
         self.add_on_set_parameters_callback(self._set)
 
-    def _answer(self, response: Response) -> None:
+    def _answer(self, response: msg.Response) -> None:
         """Carry the command out that an answer holds, if it is one of ours and in order."""
         if not response.id.startswith(self._settings.id_prefix):
             return
@@ -97,7 +97,7 @@ class AutowareAdapter(Node):
         self._newest_release = max(self._newest_release, nanoseconds(response.header.stamp))
         self.vehicle.carry_out(command)
 
-    def _checked(self, response: Response) -> Command:
+    def _checked(self, response: msg.Response) -> Command:
         """The command of an answer that may be obeyed now."""
         if not self._enabled:
             raise Refused(Refusal.DISABLED, "the parameter enabled is false")
@@ -117,8 +117,8 @@ class AutowareAdapter(Node):
             raise Refused(Refusal.SUPERSEDED, "a later instruction was carried out before it")
         return command
 
-    def _no_answer(self, overrun: Overrun) -> None:
-        if overrun.id.startswith(self._settings.id_prefix) and overrun.reason != Overrun.LATE:
+    def _no_answer(self, overrun: msg.Overrun) -> None:
+        if overrun.id.startswith(self._settings.id_prefix) and overrun.reason != msg.Overrun.LATE:
             self._refuse(overrun_refusal(overrun), overrun.id)
 
     def _ask(self, text: String) -> None:
@@ -130,7 +130,7 @@ class AutowareAdapter(Node):
         except Refused as refused:
             self._refuse(refused, id)
             return
-        instruction = Instruction(
+        instruction = msg.Instruction(
             id=id,
             system=settings.template.write(ego, obstacles),
             prompt=text.data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from timebill_ros.msg import Overrun, Response
+import timebill_ros.msg as msg
 from timebill_ros.node.conversions import REASONS, nanoseconds
 from timebill_ros.runtime.clock import seconds
 
@@ -47,7 +47,7 @@ class Refused(Exception):
         self.detail = detail
 
 
-def check_timely(response: Response, *, now_ns: int, max_age: float) -> None:
+def check_timely(response: msg.Response, *, now_ns: int, max_age: float) -> None:
     """Let a response pass that is whole, in time and recent.
 
     Args:
@@ -61,7 +61,7 @@ def check_timely(response: Response, *, now_ns: int, max_age: float) -> None:
     """
     if response.late:
         raise Refused(Refusal.LATE, "it came after its deadline")
-    if response.truncated or response.finish_reason == Response.LENGTH:
+    if response.truncated or response.finish_reason == msg.Response.LENGTH:
         raise Refused(Refusal.TRUNCATED, "it was cut short")
     age = seconds(now_ns - nanoseconds(response.header.stamp))
     if age > max_age:
@@ -70,6 +70,6 @@ def check_timely(response: Response, *, now_ns: int, max_age: float) -> None:
         raise Refused(Refusal.STALE, f"its instruction lies {-age:.3f} s in the future")
 
 
-def overrun_refusal(overrun: Overrun) -> Refused:
+def overrun_refusal(overrun: msg.Overrun) -> Refused:
     """What an instruction without a response comes to."""
     return Refused(Refusal.OVERRUN, f"{_REASONS.get(overrun.reason, 'unknown')}: {overrun.detail}")

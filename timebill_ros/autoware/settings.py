@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The adapter's parameters: what a user reads about each, declaring them, and their values.
 
-``python -m timebill_ros.autoware.settings`` prints them as a table.
+``python -m timebill_ros.autoware.settings`` prints the JSON schema of their files, with ``--table``
+the table of docs/autoware.md.
 """
 
 from __future__ import annotations
@@ -16,9 +17,20 @@ from rclpy.parameter import Parameter
 
 from timebill_ros.autoware.scene import SceneTemplate
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.node.parameter_schema import parameter_schema, parameter_table, print_requested
 from timebill_ros.node.parameter_specs import Range, Spec
-from timebill_ros.node.parameter_table import parameter_table
 from timebill_ros.node.parameters import parameter_descriptor
+
+_POSE_SCHEMA = {
+    "type": "object",
+    "description": "The pose of each goal, by name: x, y, z in m, yaw in rad.",
+    "additionalProperties": {
+        "type": "array",
+        "items": {"type": "number"},
+        "minItems": 4,
+        "maxItems": 4,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -191,5 +203,10 @@ def is_pose(parameter: str) -> bool:
     return parameter.startswith(_POSES)
 
 
+def adapter_schema() -> dict[str, Any]:
+    """The JSON schema of the adapter's parameter files, the goals' poses among them."""
+    return parameter_schema("autoware_adapter", SPECS, DEFAULTS, {"pose": _POSE_SCHEMA})
+
+
 if __name__ == "__main__":
-    print(parameter_table(SPECS, DEFAULTS))
+    print_requested(adapter_schema(), parameter_table(SPECS, DEFAULTS))

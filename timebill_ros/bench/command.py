@@ -20,8 +20,12 @@ from timebill_ros.budget.errors import ProfileFitError, SettingError
 from timebill_ros.budget.expected import ALPHAS, SHARES
 from timebill_ros.budget.quality import QUALITY_FILE, read_quality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
-from timebill_ros.cli.argument_types import positive_count, positive_seconds
-from timebill_ros.cli.node_arguments import add_parameters, take_settings
+from timebill_ros.cli.arguments import (
+    add_parameters,
+    positive_count,
+    positive_seconds,
+    take_settings,
+)
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr

@@ -23,7 +23,7 @@ from timebill_ros.budget.quality import (
     read_quality,
     write_quality,
 )
-from timebill_ros.cli.node_arguments import take_settings
+from timebill_ros.cli.arguments import take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.settings import Settings

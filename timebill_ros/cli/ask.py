@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from timebill_ros.cli.argument_types import node_name, positive_seconds
+import timebill_ros.msg as msg
+from timebill_ros.cli.arguments import node_name, positive_seconds
 from timebill_ros.client.client import InstructionClient, NodeAbsent
 from timebill_ros.client.exchange import Exchange
 from timebill_ros.client.record import Ending, Planned, Record
 from timebill_ros.engine.sampling_override import SamplingOverride
-from timebill_ros.msg import ChatMessage, Instruction
 from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
 from timebill_ros.node.conversions import duration_msg, sampling_fields
 from timebill_ros.runtime.harmless import harmless_line, harmless_text
@@ -44,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sampling = sampling_asked(options)
     except ValueError as fault:
         parser.error(harmless_line(str(fault)))
-    instruction = Instruction(
+    instruction = msg.Instruction(
         id=f"ask-{uuid.uuid4().hex[:8]}",
         system=text_or_file(options.system) or (turns.pop(0)["content"] if opened(turns) else ""),
         prompt=prompt,
-        messages=[ChatMessage(**turn) for turn in turns],
+        messages=[msg.ChatMessage(**turn) for turn in turns],
         budget=duration_msg(options.budget),
         max_tokens=options.max_tokens,
         response_schema=options.schema or "",

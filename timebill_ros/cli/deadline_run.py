@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import timebill_ros.msg as msg
 from timebill_ros.cli.scenario import HEAD_START
 from timebill_ros.client.client import InstructionClient
 from timebill_ros.client.exchange import Arrival, Exchange
 from timebill_ros.client.node_process import NodeProcess
 from timebill_ros.client.record import HEADER, Record, line, write_csv
-from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import nanoseconds
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.harmless import harmless_line
@@ -41,7 +41,7 @@ class NodeLog:
 
 def send_in_groups(
     node: NodeProcess,
-    groups: Sequence[Sequence[Instruction]],
+    groups: Sequence[Sequence[msg.Instruction]],
     prompt_tokens: Mapping[str, int],
     legend: str,
 ) -> list[Record]:

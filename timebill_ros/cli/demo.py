@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import timebill_ros.msg as msg
 from timebill_ros.cli.deadline_run import (
     SPARE,
     NodeLog,
@@ -24,7 +25,6 @@ from timebill_ros.cli.scenario import Look, Request, draw_tasks, plan_run
 from timebill_ros.client.client import InstructionClient, NodeAbsent
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError
 from timebill_ros.client.record import Ending, Record
-from timebill_ros.msg import Instruction
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.harmless import harmless_line, harmless_text
@@ -154,8 +154,8 @@ def _unhurried(client: InstructionClient, name: str, task: Task) -> Look:
     )
 
 
-def _instruction(name: str, task: Task, budget: float) -> Instruction:
-    return Instruction(
+def _instruction(name: str, task: Task, budget: float) -> msg.Instruction:
+    return msg.Instruction(
         id=name, system=task.system, prompt=task.instruction, budget=duration_msg(budget)
     )
 

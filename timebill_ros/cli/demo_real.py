@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from ament_index_python import get_package_share_directory
 
+import timebill_ros.msg as msg
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.deadline_run import (
     NodeLog,
@@ -35,7 +36,6 @@ from timebill_ros.cli.real_instructions import (
 from timebill_ros.client.client import NodeAbsent
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError
 from timebill_ros.client.record import Ending, Record
-from timebill_ros.msg import Instruction
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.replay.recording import BadInput
@@ -155,9 +155,9 @@ class Asked:
     prompt_tokens: int
     budget: float
 
-    def message(self) -> Instruction:
+    def message(self) -> msg.Instruction:
         """As it is sent."""
-        return Instruction(
+        return msg.Instruction(
             id=self.id,
             prompt=self.instruction.text,
             max_tokens=self.instruction.max_tokens,

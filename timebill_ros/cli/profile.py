@@ -15,7 +15,7 @@ from pathlib import Path
 from timebill_ros.budget.errors import ProfileFitError, SettingError
 from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.cli.node_arguments import add_parameters, take_settings
+from timebill_ros.cli.arguments import add_parameters, take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.serving_threads import wait_passively

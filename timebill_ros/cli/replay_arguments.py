@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from timebill_ros.cli.argument_types import node_name, positive_seconds
+from timebill_ros.cli.arguments import node_name, positive_seconds
 from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
 from timebill_ros.node.parameter_specs import SPECS
 from timebill_ros.replay.figures import Expectation

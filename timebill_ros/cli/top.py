@@ -6,21 +6,153 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from timebill_ros.cli.argument_types import node_name, positive_seconds
-from timebill_ros.cli.dashboard import Dashboard
+import timebill_ros.msg as msg
+from timebill_ros.cli.arguments import node_name, positive_seconds
 from timebill_ros.client.exchange import Arrival
-from timebill_ros.client.record import record_of_message
+from timebill_ros.client.record import Ending, Record, record_of_message
 from timebill_ros.client.session import Session
-from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
-from timebill_ros.node.diagnostics import TOPIC
+from timebill_ros.node.diagnostics import TOPIC, status_name
+from timebill_ros.runtime.harmless import harmless_line
+from timebill_ros.runtime.health import (
+    MISS_RATIO,
+    OUTCOMES,
+    PEAK_MEMORY,
+    PRESENT_MEMORY,
+    QUEUE_CAPACITY,
+    QUEUE_DEPTH,
+)
+
+_ROWS = 12
+_LEVELS = {
+    DiagnosticStatus.OK: ("ok", "green"),
+    DiagnosticStatus.WARN: ("warn", "yellow"),
+    DiagnosticStatus.ERROR: ("error", "bold red"),
+    DiagnosticStatus.STALE: ("stale", "dim"),
+}
+_NO_LEVEL = ("?", "bold red")
+_SUBJECTS = ("state", "deadlines", "queue", "prediction", "memory")
+_NOTHING = "-"
+
+
+class Dashboard:
+    """One node's diagnostics and its last outcomes.
+
+    Attributes:
+        outcomes: records of the last ended instructions, the newest first.
+    """
+
+    def __init__(self, node: str) -> None:
+        """Nothing is known of ``node`` yet, which is its full name."""
+        self._node = node
+        self._names = {status_name(node, subject): subject for subject in _SUBJECTS}
+        self._statuses: dict[str, DiagnosticStatus] = {}
+        self.outcomes: deque[Record] = deque(maxlen=_ROWS)
+
+    @property
+    def heard(self) -> bool:
+        """Whether the node has said anything of itself."""
+        return bool(self._statuses)
+
+    def take(self, array: DiagnosticArray) -> bool:
+        """Keep what a diagnostics message says of the node; whether it said anything."""
+        ours = {self._names[s.name]: s for s in array.status if s.name in self._names}
+        if ours:
+            self._statuses = ours
+        return bool(ours)
+
+    def add(self, record: Record) -> None:
+        """Keep the outcome of one more instruction."""
+        self.outcomes.appendleft(record)
+
+    def render(self, silence: float = 0.0) -> RenderableType:
+        """The tables; ``silence`` is how long the node has said nothing, s."""
+        return Group(self.health(silence), self._outcome_table())
+
+    def health(self, silence: float = 0.0) -> Table:
+        """The first table: the diagnostics alone."""
+        title = Text(self._node, style="bold")
+        if silence > 0.0:
+            title.append(f"  silent for {silence:.0f} s", style="bold red")
+        table = Table(title=title, title_justify="left", expand=True)
+        for heading in ("subject", "level", "figures", "why"):
+            table.add_column(heading, ratio=3 if heading in ("figures", "why") else None)
+        for subject, status in self._statuses.items():
+            name, style = _LEVELS.get(status.level, _NO_LEVEL)
+            values = {value.key: value.value for value in status.values}
+            figures = _shown(_figures(subject, values, status.hardware_id))
+            table.add_row(subject, Text(name, style=style), figures, _shown(status.message))
+        return table
+
+    def _outcome_table(self) -> Table:
+        table = Table(
+            title=Text("last outcomes"), title_justify="left", expand=True, show_edge=False
+        )
+        table.add_column("id")
+        table.add_column("outcome")
+        for heading in (
+            "rho",
+            "alpha",
+            "tokens\npred.",
+            "\nact.",
+            "time, s\npred.",
+            "\nact.",
+            "slack, s",
+        ):
+            table.add_column(heading, justify="right")
+        for record in self.outcomes:
+            table.add_row(*_row(record))
+        if not self.outcomes:
+            table.add_row(Text("none since this began to watch", style="dim"))
+        return table
+
+
+def _shown(text: str) -> Text:
+    """What others have written, in a cell of its own; anybody may publish in a node's name."""
+    return Text(harmless_line(text))
+
+
+def _figures(subject: str, values: dict[str, str], hardware_id: str) -> str:
+    """The figures of a subject that are worth a look, in one line."""
+    if subject == "state":
+        return f"on {hardware_id}" if hardware_id else ""
+    if subject == "deadlines":
+        counts = {k.removeprefix(OUTCOMES): v for k, v in values.items() if k.startswith(OUTCOMES)}
+        told = [f"miss ratio {values.get(MISS_RATIO, _NOTHING)}"]
+        return ", ".join([*told, *(f"{count} {kind}" for kind, count in counts.items())])
+    if subject == "queue":
+        return f"{values.get(QUEUE_DEPTH, _NOTHING)} of {values.get(QUEUE_CAPACITY, _NOTHING)} wait"
+    if subject == "memory":
+        present, peak = (values.get(key, _NOTHING) for key in (PRESENT_MEMORY, PEAK_MEMORY))
+        return f"{present} MiB, at most {peak}"
+    return ", ".join(f"{key} {value}" for key, value in values.items() if "error" in key)
+
+
+def _row(record: Record) -> list[Text]:
+    plan = record.plan
+    whole = record.ending is Ending.IN_TIME and not record.truncated
+    style = "green" if whole else "yellow"
+    cells = [
+        f"{plan.rho:.2f}" if plan else _NOTHING,
+        f"{plan.alpha:.2f}" if plan else _NOTHING,
+        str(plan.predicted_tokens) if plan and plan.predicted_tokens else _NOTHING,
+        str(record.response_tokens) if record.response_tokens else _NOTHING,
+        f"{plan.predicted_time:.3f}" if plan else _NOTHING,
+        f"{record.execution:.3f}" if record.execution and plan else _NOTHING,
+        f"{record.timing.slack:+.3f}",
+    ]
+    return [_shown(record.id), Text(record.outcome, style=style), *map(Text, cells)]
+
 
 # Wider than a pipe's usual 80 columns, so that the tables are not cut where nobody can widen them.
 _WIDTH = 110
@@ -40,8 +172,8 @@ class Watch:
         self._heard = time.monotonic()
         ros = session.node
         ros.create_subscription(DiagnosticArray, TOPIC, self._diagnostics, _QOS)
-        ros.create_subscription(Response, f"{node}/output/response", self._outcome, _QOS)
-        ros.create_subscription(Overrun, f"{node}/output/overrun", self._outcome, _QOS)
+        ros.create_subscription(msg.Response, f"{node}/output/response", self._outcome, _QOS)
+        ros.create_subscription(msg.Overrun, f"{node}/output/overrun", self._outcome, _QOS)
 
     def wait_for_node(self, timeout: float) -> bool:
         """Whether the node said anything within ``timeout`` s."""
@@ -61,10 +193,10 @@ class Watch:
         if self.dashboard.take(array):
             self._heard = time.monotonic()
 
-    def _outcome(self, message: Response | Overrun) -> None:
+    def _outcome(self, message: msg.Response | msg.Overrun) -> None:
         """Keep what ends an instruction, which somebody else sent."""
         if Arrival(message, time.monotonic_ns()).terminal:
-            self.dashboard.add(record_of_message(Instruction(), message))
+            self.dashboard.add(record_of_message(msg.Instruction(), message))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

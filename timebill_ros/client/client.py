@@ -15,7 +15,7 @@ from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.action import Instruct
 from timebill_ros.client.exchange import Arrival, Exchange
 from timebill_ros.client.session import Session, spin_until

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.action import Instruct
 from timebill_ros.client.record import Record, missing_record, record_of_message
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.node.conversions import REASONS, nanoseconds
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.harmless import harmless_line

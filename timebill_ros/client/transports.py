@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.action import Instruct
 
 Receive = Callable[[msg.Response | msg.Overrun], None]

@@ -3,23 +3,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 from builtin_interfaces.msg import Duration as DurationMsg
 from builtin_interfaces.msg import Time as TimeMsg
 from std_msgs.msg import Header
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.sampling_override import SamplingOverride
-from timebill_ros.node.job_context import Caller, JobContext, context_of
 from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Overrun, Partial, Reason, Response, Stage, Timing
+
+
+class Caller(Protocol):
+    """Who waits for one instruction in particular: the client of an action.
+
+    Both are called from any thread, and return at once.
+    """
+
+    def progress(self, partial: msg.Partial) -> None:
+        """The response has come this far."""
+
+    def ended(self, outcome: msg.Response | msg.Overrun) -> None:
+        """The instruction has had its terminal outcome."""
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What travels with a job through the runtime, to the messages about it: ``Job.context``.
+
+    Attributes:
+        header: the instruction's, with the stamp of its release.
+        caller: None for an instruction that came by topic.
+    """
+
+    header: Header
+    caller: Caller | None = None
+
+
+def context_of(job: Job) -> JobContext:
+    """Its context; for jobs of the node."""
+    return cast(JobContext, job.context)
+
 
 FINISH_REASONS = {
     FinishReason.EOS: msg.Response.EOS,

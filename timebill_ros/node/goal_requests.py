@@ -23,8 +23,8 @@ from rosidl_parser.definition import (
 )
 from unique_identifier_msgs.msg import UUID
 
+import timebill_ros.msg as msg
 from timebill_ros.action import Instruct
-from timebill_ros.msg import Instruction
 from timebill_ros.node.serialized import count_fault, size_fault
 
 _REQUEST = Instruct.Impl.SendGoalService.Request
@@ -87,7 +87,7 @@ def _member(kind: Any) -> Any:
 class _Request(ctypes.Structure):
     """A goal is nothing but its instruction."""
 
-    _fields_ = (("goal_id", _layout(UUID)), ("instruction", _layout(Instruction)))
+    _fields_ = (("goal_id", _layout(UUID)), ("instruction", _layout(msg.Instruction)))
 
 
 def _members(holder: ctypes.Structure) -> Iterator[tuple[str, Any]]:

@@ -13,14 +13,51 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
+import timebill_ros.msg as msg
 from timebill_ros.action import Instruct
-from timebill_ros.msg import Overrun, Partial, Response
-from timebill_ros.node.goal_lease import GoalLease
 from timebill_ros.node.goal_requests import GoalRequests
 from timebill_ros.node.instruction_service import InstructionService
 from timebill_ros.node.topics import INSTRUCTION_QOS
-from timebill_ros.runtime.clock import MonotonicClock
+from timebill_ros.runtime.clock import NS_PER_S, MonotonicClock
 from timebill_ros.runtime.job import Job
+
+
+class GoalLease:
+    """Finds the goals whose clients must be gone: nobody has listened for as long as the lease.
+
+    Every action client subscribes to the action's feedback, and what sends a goal does not say
+    which subscription is its own. So the clients are counted together: the goals of one that is
+    gone go on while another one listens. A goal begins its lease when it comes, since it may
+    overtake the news of its client's subscription.
+    """
+
+    def __init__(self, listeners: Callable[[], int], now_ns: Callable[[], int]) -> None:
+        """``listeners`` counts the subscriptions there are; ``now_ns`` is a monotonic clock."""
+        self._listeners = listeners
+        self._now_ns = now_ns
+        self._heard_ns: dict[bytes, int] = {}  # per goal: when somebody was last known to listen
+
+    def begin(self, goal: bytes) -> None:
+        """A goal has come."""
+        self._heard_ns[goal] = self._now_ns()
+
+    def end(self, goal: bytes) -> None:
+        """A goal is over, if it was not before."""
+        self._heard_ns.pop(goal, None)
+
+    def take_run_out(self, lease: float) -> list[bytes]:
+        """The goals to which nobody has listened for ``lease`` s, once each; none where it is 0."""
+        if not self._heard_ns:
+            return []
+        now_ns = self._now_ns()
+        if self._listeners() > 0 or lease == 0.0:
+            self._heard_ns = dict.fromkeys(self._heard_ns, now_ns)
+            return []
+        gone = [goal for goal, at in self._heard_ns.items() if now_ns - at >= lease * NS_PER_S]
+        for goal in gone:
+            del self._heard_ns[goal]
+        return gone
+
 
 # How long a client may take to ask for a result, s; until then the server keeps goal and result.
 _RESULT_TIMEOUT = 10
@@ -50,7 +87,7 @@ class InstructAction:
         self._node = node
         self._service: InstructionService | None = None
         self._goals: dict[bytes, _Goal] = {}
-        self._lease = GoalLease(self._listeners, MonotonicClock())
+        self._lease = GoalLease(self._listeners, MonotonicClock().now_ns)
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(_LEASE_PERIOD, self._end_forsaken, clock=self._clock)
         self._requests = GoalRequests()
@@ -96,11 +133,11 @@ class InstructAction:
         name = instruction.id or str(UUID(bytes=key))
         if self._service is None:
             goal.ended(
-                Overrun(
+                msg.Overrun(
                     header=instruction.header,
                     id=name,
-                    reason=Overrun.REJECTED,
-                    stage=Overrun.QUEUED,
+                    reason=msg.Overrun.REJECTED,
+                    stage=msg.Overrun.QUEUED,
                     detail=_UNCONFIGURED,
                 )
             )
@@ -155,7 +192,7 @@ class _Goal:
         self._handle = handle
         self._done = done
 
-    def progress(self, partial: Partial) -> None:
+    def progress(self, partial: msg.Partial) -> None:
         """Publish the feedback."""
         self._handle.publish_feedback(
             Instruct.Feedback(
@@ -166,20 +203,22 @@ class _Goal:
             )
         )
 
-    def ended(self, outcome: Response | Overrun) -> None:
+    def ended(self, outcome: msg.Response | msg.Overrun) -> None:
         """Have the executor end the goal with this outcome."""
         executor = self._node.executor
         if executor is None:
             return  # Nobody spins the node any more, so that no result could leave it.
         executor.create_task(self._handle.execute, functools.partial(self._conclude, outcome))
 
-    def _conclude(self, outcome: Response | Overrun, handle: ServerGoalHandle) -> Instruct.Result:
+    def _conclude(
+        self, outcome: msg.Response | msg.Overrun, handle: ServerGoalHandle
+    ) -> Instruct.Result:
         """The execute callback: the goal's last state, and its result."""
         self._done()
-        if isinstance(outcome, Response):
+        if isinstance(outcome, msg.Response):
             handle.succeed()
             return Instruct.Result(response=outcome)
-        if outcome.reason == Overrun.CANCELED and handle.is_cancel_requested:
+        if outcome.reason == msg.Overrun.CANCELED and handle.is_cancel_requested:
             handle.canceled()
         else:
             handle.abort()

@@ -9,11 +9,10 @@ from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolic
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 
+import timebill_ros.msg as msg
 from timebill_ros.engine.protocol import Progress
-from timebill_ros.msg import Instruction
-from timebill_ros.node.conversions import job_from
+from timebill_ros.node.conversions import Caller, job_from
 from timebill_ros.node.diagnostics import Reports
-from timebill_ros.node.job_context import Caller
 from timebill_ros.node.managed_node import ManagedNode
 from timebill_ros.node.ros_clock import RosClock
 from timebill_ros.node.serialized import refusal_of
@@ -88,7 +87,7 @@ class InstructionService:
         # A user may bound how many instructions wait in the reader; the oldest are lost then.
         overridable = QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH])
         self._subscription = node.create_subscription(
-            Instruction,
+            msg.Instruction,
             "~/input/instruction",
             self._receive,
             QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE),
@@ -151,7 +150,7 @@ class InstructionService:
 
     def take(
         self,
-        message: Instruction,
+        message: msg.Instruction,
         *,
         id: str,
         caller: Caller | None = None,
@@ -184,7 +183,7 @@ class InstructionService:
     def _receive(self, serialized: bytes) -> None:
         """Refuse what should not be taken apart, take what may be."""
         refusal = refusal_of(serialized, self.max_prompt_chars)
-        message = refusal.message if refusal else deserialize_message(serialized, Instruction)
+        message = refusal.message if refusal else deserialize_message(serialized, msg.Instruction)
         self.take(message, id=message.id or made_id(), fault=refusal.detail if refusal else None)
 
 

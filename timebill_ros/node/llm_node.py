@@ -7,15 +7,46 @@ import logging
 import threading
 from typing import Any
 
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from timebill_ros.node.diagnostics import Diagnostics
 from timebill_ros.node.instruct_action import InstructAction
 from timebill_ros.node.instruction_service import InstructionService, ServiceSetup
-from timebill_ros.node.logging_bridge import PACKAGE_LOGGER, NodeLogHandler
 from timebill_ros.node.managed_node import ManagedNode
 from timebill_ros.node.parameters import Parameters
-from timebill_ros.runtime.harmless import harmless_line
+from timebill_ros.runtime.harmless import HarmlessFormatter, harmless_line
+
+PACKAGE_LOGGER = logging.getLogger("timebill_ros")
+
+
+class NodeLogHandler(logging.Handler):
+    """Hands records to a node's logger, at their level."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        """Hand records to ``logger``."""
+        super().__init__()
+        self.setFormatter(HarmlessFormatter())
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record; one that cannot be told goes to stderr and costs its sender nothing."""
+        try:
+            self._log(record.levelno, self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def _log(self, level: int, text: str) -> None:
+        # rclpy ties a severity to the place of the call, so each level needs a line of its own.
+        if level >= logging.ERROR:
+            self._logger.error(text)
+        elif level >= logging.WARNING:
+            self._logger.warning(text)
+        elif level >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)
+
 
 # Progress of configuring is logged when it has come this much further, as a share.
 _REPORT_STEP = 0.1

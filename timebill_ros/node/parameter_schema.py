@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON schema of parameter files: ``python -m timebill_ros.node.parameter_schema``."""
+"""What files tell of the parameters: the JSON schema of parameter files, and README's table.
+
+``python -m timebill_ros.node.parameter_schema`` prints the schema, with ``--table`` the table.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,7 +14,8 @@ from typing import Any
 
 from timebill_ros.node.parameter_specs import DEFAULTS, SPECS, Spec
 
-_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_ROS_TYPES = {str: "string", bool: "bool", int: "integer", float: "double"}
 
 
 def parameter_schema(
@@ -52,7 +57,7 @@ def parameter_schema(
     }
 
 
-def schema_text(schema: dict[str, Any]) -> str:
+def schema_text(schema: Mapping[str, Any]) -> str:
     """A schema as its file holds it."""
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
@@ -63,7 +68,7 @@ def _property(spec: Spec, default: object) -> dict[str, Any]:
     if spec.constraints:
         described = f"{described} Must be: {spec.constraints}."
     shown: dict[str, Any] = {
-        "type": "array" if several else _TYPES[type(default)],
+        "type": "array" if several else _JSON_TYPES[type(default)],
         "description": described,
         "default": list(default) if isinstance(default, tuple) else default,
         "live": spec.live,
@@ -77,5 +82,40 @@ def _property(spec: Spec, default: object) -> dict[str, Any]:
     return shown
 
 
+def parameter_table(specs: Mapping[str, Spec] = SPECS, defaults: object = DEFAULTS) -> str:
+    """Markdown: every parameter's name, type, default, bounds and meaning; live ones marked.
+
+    ``defaults`` has an attribute of each parameter's name.
+    """
+    rows = ["| parameter | type | default | range | live | meaning |", "|---|---|---|---|---|---|"]
+    for name, spec in specs.items():
+        default = getattr(defaults, name)
+        kind = "string array" if isinstance(default, tuple) else _ROS_TYPES[type(default)]
+        shown = json.dumps(default)
+        live = "yes" if spec.live else ""
+        rows.append(
+            f"| `{name}` | {kind} | `{shown}` | {_bounds(spec)} | {live} | {spec.description} |"
+        )
+    return "\n".join(rows)
+
+
+def _bounds(spec: Spec) -> str:
+    parts = []
+    if spec.range is not None:
+        parts.append(f"{spec.range.low} .. {spec.range.high}")
+    if spec.stated_constraints:
+        parts.append(spec.stated_constraints)
+    return ", ".join(parts)
+
+
+def print_requested(schema: Mapping[str, Any], table: str) -> None:
+    """Print a schema as its file holds it, or with ``--table`` a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        "--table", action="store_true", help="the table of the docs, not the schema"
+    )
+    print(f"{table}\n" if parser.parse_args().table else schema_text(schema), end="")
+
+
 if __name__ == "__main__":
-    print(schema_text(parameter_schema()), end="")
+    print_requested(parameter_schema(), parameter_table())

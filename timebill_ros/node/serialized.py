@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
+import timebill_ros.msg as msg
 from timebill_ros.engine.sampling_override import MOST_STOPS
-from timebill_ros.msg import Instruction
 
 # Most earlier turns of a conversation. Each costs Python objects, its template's text and tokens.
 MOST_TURNS = 1000
@@ -41,7 +41,7 @@ class RefusedBytes:
         detail: the field and the bound.
     """
 
-    message: Instruction
+    message: msg.Instruction
     detail: str
 
 
@@ -59,7 +59,7 @@ def refusal_of(serialized: bytes, max_prompt_chars: int) -> RefusedBytes | None:
         reader = _Reader(serialized)
         sec, nanosec = reader.integers("iI")
         frame_id, id = reader.string(), reader.string()
-        message = Instruction(
+        message = msg.Instruction(
             header=Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=_shown(frame_id)),
             id=_shown(id),
         )

@@ -12,16 +12,13 @@ from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolic
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Float64
 
-from timebill_ros.msg import Overrun, Partial, Response
-from timebill_ros.node.conversions import overrun_msg, partial_msg, response_msg
+import timebill_ros.msg as msg
+from timebill_ros.node.conversions import context_of, overrun_msg, partial_msg, response_msg
 from timebill_ros.node.diagnostics import ServerHealth
-from timebill_ros.node.job_context import context_of
 from timebill_ros.node.managed_node import ManagedNode
 from timebill_ros.runtime.clock import MonotonicClock
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.outcome import Observer, Outcome, Periodically
-from timebill_ros.runtime.outcome import Partial as PartialResponse
-from timebill_ros.runtime.outcome import Response as ResponseOutcome
+from timebill_ros.runtime.outcome import Observer, Outcome, Partial, Periodically, Response
 from timebill_ros.runtime.settings import Settings
 
 # Single events that nobody repeats: reliable; volatile, as an answer to a node that is gone helps
@@ -84,15 +81,15 @@ class OutcomeTopics:
 
         qos = written_outcome_qos(self._settings.queue_capacity)
         self._responses = managed(
-            Response, "~/output/response", qos, qos_overriding_options=_OVERRIDABLE
+            msg.Response, "~/output/response", qos, qos_overriding_options=_OVERRIDABLE
         )
-        self._partials = managed(Partial, "~/output/partial", _PARTIAL_DEPTH)
+        self._partials = managed(msg.Partial, "~/output/partial", _PARTIAL_DEPTH)
         self._debug = DebugTopics(
             {name: managed(Float64, f"~/debug/{name}", _DEBUG_DEPTH) for name in DEBUG_TOPICS}
         )
         qos = written_outcome_qos(self._settings.queue_capacity)
         self._overruns = node.create_publisher(
-            Overrun, "~/output/overrun", qos, qos_overriding_options=_OVERRIDABLE
+            msg.Overrun, "~/output/overrun", qos, qos_overriding_options=_OVERRIDABLE
         )
         topics.callback(node.destroy_publisher, self._overruns)
 
@@ -107,7 +104,7 @@ class OutcomeTopics:
     def publish(self, outcome: Outcome) -> None:
         """Publish an outcome and tell its caller; from any thread."""
         self.health.add(outcome)
-        if isinstance(outcome, ResponseOutcome):
+        if isinstance(outcome, Response):
             message, topic, terminal = response_msg(outcome), self._responses, True
         else:
             message, topic, terminal = overrun_msg(outcome), self._overruns, outcome.terminal
@@ -124,7 +121,7 @@ class OutcomeTopics:
         if caller is None and not on_topic:
             return None
 
-        def show(partial: PartialResponse) -> None:
+        def show(partial: Partial) -> None:
             message = partial_msg(partial)
             if caller is not None:
                 caller.progress(message)

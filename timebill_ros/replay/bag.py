@@ -14,7 +14,7 @@ from typing import Any
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.node.conversions import nanoseconds
 from timebill_ros.replay.bag_files import (
     INSTRUCTION,

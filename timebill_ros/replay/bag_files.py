@@ -38,7 +38,7 @@ from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.replay.recording import BadInput
 
 _TYPES = "timebill_ros/msg"

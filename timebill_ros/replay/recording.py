@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.client.record import Record
 from timebill_ros.node.conversions import nanoseconds, time_msg
 

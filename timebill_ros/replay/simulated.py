@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.budget.errors import ProfileFitError
 from timebill_ros.budget.fit import (
     ProfilePoints,

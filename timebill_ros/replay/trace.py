@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from std_msgs.msg import Header
 
-from timebill_ros import msg
+import timebill_ros.msg as msg
 from timebill_ros.node.conversions import duration_msg, time_msg
 from timebill_ros.replay.recording import BadInput, Lengths, Recorded
 from timebill_ros.runtime.clock import NS_PER_S

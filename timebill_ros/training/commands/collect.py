@@ -16,8 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.cli.argument_types import positive_count
-from timebill_ros.cli.node_arguments import add_parameters, take_settings
+from timebill_ros.cli.arguments import add_parameters, positive_count, take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import EmptySet, PairsError
 from timebill_ros.replay.recording import BadInput

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.cli.argument_types import positive_count
+from timebill_ros.cli.arguments import positive_count
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import PredictorError
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
