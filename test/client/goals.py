@@ -21,6 +21,7 @@ class StandIn:
     """
 
     goal_lease = 0.0
+    max_prompt_chars = 10_000
 
     def __init__(self, domain: int) -> None:
         self.instructions: list[Instruction] = []
