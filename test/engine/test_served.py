@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from timebill_ros.engine.errors import (
 from timebill_ros.engine.protocol import FinishReason, RequestHints
 from timebill_ros.engine.sampling_override import SamplingOverride
 
-from .scripted_server import END, Reply, answer, chunk
+from .scripted_server import END, WAIT, Reply, answer, chunk
 from .served_engine import SAID, VLLM, engine_on, run, streaming
 
 
@@ -95,6 +96,26 @@ def test_prompts_are_estimated_from_what_the_server_counted() -> None:
                 engine.step()
         assert before > 300
         assert engine.prepare(words).prompt_tokens == pytest.approx(232, abs=2)
+
+
+def test_a_count_that_comes_after_the_response_is_learnt_from() -> None:
+    go = threading.Event()
+
+    def reply(to: Reply) -> None:
+        to.head()
+        to.send(chunk("a"))
+        assert go.wait(WAIT)
+        to.send(chunk(None, "length", {"prompt_tokens": 7, "completion_tokens": 1}), END)
+        to.end()
+
+    with engine_on(reply) as (engine, _):
+        run(engine, max_tokens=1)
+        assert (engine.response_tokens, engine.prompt_tokens) == (1, None)
+        before = engine.prepare(SAID).prompt_tokens
+        go.set()
+        engine.settle(WAIT)
+        assert engine.prompt_tokens == 7
+        assert engine.prepare(SAID).prompt_tokens < before
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from timebill_ros.engine.complete_prefix import complete_prefix
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import (
     ContextExceeded,
+    EngineError,
     EngineMisuse,
     PromptTooLong,
     RequestError,
@@ -78,7 +79,9 @@ class ServedEngine:
         )
         self._connection = connection
         self._estimate = TokenEstimate()
+        self.prompt_tokens: int | None = None
         self._stream: PieceStream | None = None
+        self._draining: tuple[PieceStream, PreparedRequest | None] | None = None
         self._request: PreparedRequest | None = None
         self._held: HeldToSchema | None = None
         self._forget()
@@ -120,6 +123,7 @@ class ServedEngine:
             ContextExceeded, RequestError: the request does not fit.
         """
         self.abort()
+        self._learn_from_drained()
         if request.conversation is None or not isinstance(request.constraint, HeldToSchema | None):
             raise EngineMisuse("the request was prepared by another engine")
         if max_tokens < 1:
@@ -195,6 +199,7 @@ class ServedEngine:
         if stream is not None and not stream.ended:
             if self._finished is not None:
                 stream.close(_DRAIN)
+                self._draining = None if self.prompt_tokens else (stream, self._request)
             else:
                 stream.close()
                 if path := self.model.flavor.abort_path:
@@ -228,6 +233,36 @@ class ServedEngine:
             pass
         self.abort()
 
+    def settle(self, timeout: float) -> None:
+        """Wait at most ``timeout`` s for what the server counted of the complete response."""
+        end, stream = time.monotonic() + timeout, self._stream
+        while stream is not None and self.prompt_tokens is None:
+            piece = stream.take(max(0.0, end - time.monotonic()))
+            if piece is None:
+                return
+            self._count(piece, self._request)
+
+    def _learn_from_drained(self) -> None:
+        """What the server counted of the request before, which came after its response."""
+        if self._draining is None:
+            return
+        stream, request = self._draining
+        self._draining = None
+        try:
+            while (piece := stream.take(0.0)) is not None:
+                self._count(piece, request)
+        except EngineError:
+            pass  # its response was complete
+        self.prompt_tokens = None
+
+    def _count(self, piece: Piece, request: PreparedRequest | None) -> None:
+        """Take in the prompt's length, where the server tells it here."""
+        if not piece.prompt_tokens or self.prompt_tokens is not None or request is None:
+            return
+        self.prompt_tokens = piece.prompt_tokens
+        if request.conversation is not None:
+            self._estimate.observe(request.conversation, piece.prompt_tokens)
+
     def _forget(self) -> None:
         self._request = None
         self._held = None
@@ -238,7 +273,7 @@ class ServedEngine:
         self._tokens = 0
         self._ending: FinishReason | None = None
         self._finished: FinishReason | None = None
-        self.prompt_tokens: int | None = None
+        self.prompt_tokens = None
 
     def _send(self, request: PreparedRequest) -> PieceStream:
         self._id = uuid.uuid4().hex
@@ -280,10 +315,7 @@ class ServedEngine:
         elif counted >= self._max_tokens and self._ending is None:
             self._ending = FinishReason.LENGTH
         self._tokens = min(counted, max(self._max_tokens, self._tokens))
-        if piece.prompt_tokens and self._request is not None and self.prompt_tokens is None:
-            self.prompt_tokens = piece.prompt_tokens
-            if self._request.conversation is not None:
-                self._estimate.observe(self._request.conversation, piece.prompt_tokens)
+        self._count(piece, self._request)
 
     def _reason(self, piece: Piece, tokens: int) -> FinishReason:
         """Why the response ended.

@@ -24,6 +24,7 @@ _SHORTEST = 48  # tokens
 _LONGEST = 4096  # tokens; a profile is to be short
 _RESPONSE = 16  # tokens of each answer
 _ROUNDS = 5  # most
+_SETTLE = 1.0  # s that the server's count of a prompt is waited for
 _WORDS = "The robot took the blue box to the third shelf and told what it saw on its way. "
 
 
@@ -40,8 +41,8 @@ class _Times:
 def profile_server(engine: ServedEngine, limit: float, progress: Progress) -> ProfilePoints:
     """Points of a server, whose queue and network are in its times.
 
-    Each prompt begins with words of its own, so that no cache of prefixes answers for it. The first
-    round asks at every length whatever it takes; further rounds follow while time is left.
+    Each prompt begins with words of its own, so that no cache of prefixes answers for it. The
+    shortest lengths are asked at whatever that takes; more, and further rounds, while time is left.
 
     Raises:
         SettingError: ``max_context`` leaves too few lengths.
@@ -49,16 +50,14 @@ def profile_server(engine: ServedEngine, limit: float, progress: Progress) -> Pr
     """
     sizes = prompt_sizes(engine.max_context)
     times = {size: _Times() for size in sizes}
-    began, done = time.monotonic(), 0
-    for round_ in range(_ROUNDS):
-        for size in sizes:
-            spent = time.monotonic() - began
-            if round_ and spent >= limit:
-                return _points(list(times.values()))
-            progress(min(1.0, done / (_ROUNDS * len(sizes))), f"asking the server: {size} tokens")
-            _ask(engine, size, times[size])
-            done += 1
-    return _points(list(times.values()))
+    end = time.monotonic() + limit
+    asked = [size for _ in range(_ROUNDS) for size in sizes]
+    for done, size in enumerate(asked):
+        if done >= _FEWEST and time.monotonic() >= end:
+            break
+        progress(done / len(asked), f"asking the server: {size} tokens")
+        _ask(engine, size, times[size])
+    return _points([each for each in times.values() if each.first])
 
 
 def prompt_sizes(max_context: int) -> list[int]:
@@ -87,6 +86,7 @@ def _ask(engine: ServedEngine, size: int, times: _Times) -> None:
         engine.step()
         if engine.response_tokens > tokens:
             last, tokens = time.monotonic(), engine.response_tokens
+    engine.settle(_SETTLE)
     times.tokens = engine.prompt_tokens or request.prompt_tokens
     times.first.append(first - before)
     times.response = max(times.response, tokens)
