@@ -21,6 +21,7 @@ MODULES = {
     "replay": "timebill_ros.cli.replay",
     "bench": "timebill_ros.bench.command",
     "measure-quality": "timebill_ros.bench.measure_quality",
+    "reach": "timebill_ros.cli.reach",
     "top": "timebill_ros.cli.top",
     "collect": "timebill_ros.training.commands.collect",
     "train-predictor": "timebill_ros.training.commands.train_predictor",
