@@ -20,9 +20,9 @@ from timebill_ros.budget.reach import (
     reach,
     time_model,
 )
-from timebill_ros.cli.argument_types import positive_count
+from timebill_ros.cli.arguments import positive_count
 from timebill_ros.node.command_line import command_parser
-from timebill_ros.runtime.harmless import harmless_text
+from timebill_ros.runtime.harmless import harmless_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print("\n".join(_table(options)))
     except (ConfigError, SettingError, OSError, ValueError, RecursionError) as bad:
-        print(f"reach: {harmless_text(str(bad))}", file=sys.stderr)
+        print(f"reach: {harmless_line(str(bad))}", file=sys.stderr)
         return 1
     return 0
 
