@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.predictor.checkpoint import read_calibration
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.training.embedded.generation import (
     CHECKPOINT,

@@ -19,7 +19,7 @@ from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.profile import Profiler, profile_predictor
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 

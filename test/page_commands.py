@@ -27,7 +27,7 @@ def commands(page: Path) -> list[list[str]]:
     """The words of every simple command in indented blocks, code spans and a workflow's steps.
 
     However one of this package is run (`ros2 run`, `python -m`, by its path), it begins with its
-    name, such as ``timebill_ros`` or ``timebill_ros.workload.examples``.
+    name, such as ``timebill_ros`` or ``timebill_ros.workload.tasks``.
     """
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     return [words for line in _lines(text) for words in _simple(_VARIABLE.sub("1", line))]

@@ -130,7 +130,7 @@ def test_what_runs_on_a_robot_loads_nothing_of_training() -> None:
     only_training = {"timebill_ros.training", "rouge_score", "rapidfuzz"}
     node = loaded_by("timebill_ros.node.main", "timebill_ros.runtime.loading")
     assert node & only_training == set()
-    light = loaded_by("timebill_ros.client", "timebill_ros.autoware.main")
+    light = loaded_by("timebill_ros.client", "timebill_ros.autoware.adapter_node")
     assert light & {*only_training, "torch", "transformers", "datasets", "accelerate"} == set()
 
 

@@ -26,7 +26,7 @@ MODULES = {
     "collect": "timebill_ros.training.commands.collect",
     "train-predictor": "timebill_ros.training.commands.train_predictor",
     "evaluate-predictor": "timebill_ros.training.commands.evaluate_predictor",
-    "autoware_adapter": "timebill_ros.autoware.main",
+    "autoware_adapter": "timebill_ros.autoware.adapter_node",
 }
 
 

@@ -11,7 +11,7 @@ from timebill_ros.budget.calibration import Calibration, fit_calibration
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.predictor.checkpoint import read_calibration, write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import load_predictor
 
 LENGTHS = LengthDistribution(np.array([0.5, 0.3, 0.2]), 16)
 

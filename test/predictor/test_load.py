@@ -18,7 +18,7 @@ from timebill_ros.predictor.errors import (
     PredictorNotFound,
     PredictorNotSafetensors,
 )
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.predictor.sequence_classifier import SequenceClassifierPredictor
 
 

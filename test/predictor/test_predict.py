@@ -12,7 +12,7 @@ import torch
 from timebill_ros.predictor.checkpoint import read_config
 from timebill_ros.predictor.embedded_predictor import LookUpNetwork, Shape
 from timebill_ros.predictor.errors import TargetMismatch
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import load_predictor
 
 LONG = list(range(3, 43)) * 3
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from timebill_ros.workload.examples import examples
 from timebill_ros.workload.score import METRICS
-from timebill_ros.workload.tasks import DEFAULT_MIX, Family, sample_task
+from timebill_ros.workload.tasks import DEFAULT_MIX, Family, examples, sample_task
 
 PAGE = (Path(__file__).parents[2] / "docs" / "workload.md").read_text()
 

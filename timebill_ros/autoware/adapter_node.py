@@ -1,27 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapter: answers in, AD API calls out; texts in, instructions with their scene out."""
+"""The adapter between the language model's node and Autoware.
+
+Its parameters come after --ros-args, as in: --ros-args --params-file adapter.yaml
+"""
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections import Counter, deque
 from itertools import count
 from typing import Any
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
 import timebill_ros.msg as msg
 from timebill_ros.autoware.command import Command, NotACommand, Stop, Vocabulary
+from timebill_ros.autoware.interfaces import InterfacesMissing
 from timebill_ros.autoware.refusal import Refusal, Refused, check_timely, overrun_refusal
 from timebill_ros.autoware.settings import declared_goals, declared_settings, is_pose
 from timebill_ros.autoware.surroundings import Surroundings
 from timebill_ros.autoware.vehicle import Vehicle
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.node.command_line import command_parser
 from timebill_ros.node.conversions import duration_msg, nanoseconds
 from timebill_ros.node.diagnostics import TOPIC, status_name
 from timebill_ros.node.topics import INSTRUCTION_QOS, OUTCOME_QOS
@@ -185,3 +196,28 @@ class AutowareAdapter(Node):
             if not self._enabled:
                 self.vehicle.leave_routes()
         return SetParametersResult(successful=True)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the adapter until it is interrupted; 1 where it cannot start."""
+    parser = command_parser("autoware_adapter", __doc__)
+    parser.parse_args(remove_ros_args(args)[1:])
+    rclpy.init(args=args)
+    try:
+        node = AutowareAdapter()
+    except (InterfacesMissing, SettingError, ParameterException) as failure:
+        print(f"autoware_adapter: {harmless_line(str(failure))}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

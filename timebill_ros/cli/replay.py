@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rosbags.rosbag2 import StoragePlugin
 
-from timebill_ros.cli.replay_arguments import parse
+from timebill_ros.cli.replay_arguments import parse, settings_of
 from timebill_ros.client.client import NodeAbsent
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError
 from timebill_ros.client.record import write_csv
@@ -34,7 +34,6 @@ from timebill_ros.replay.recording import (
     Recorded,
     Tempo,
 )
-from timebill_ros.replay.settings import settings_of
 from timebill_ros.replay.simulated import (
     assumed,
     load_time_model,

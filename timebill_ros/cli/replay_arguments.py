@@ -8,11 +8,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import rclpy
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
 from timebill_ros.cli.arguments import node_name, positive_seconds
 from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
 from timebill_ros.node.parameter_specs import SPECS
+from timebill_ros.node.parameters import Parameters
 from timebill_ros.replay.figures import Expectation
-from timebill_ros.replay.recording import Lengths
+from timebill_ros.replay.recording import BadInput, Lengths
+from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.settings import Settings
 
 _FASTEST = 1e6
 # s
@@ -226,3 +234,33 @@ def _parser(description: str) -> argparse.ArgumentParser:
         "--budget-per-token", type=positive_seconds, help="s more per generated token"
     )
     return parser
+
+
+def settings_of(ros_arguments: Sequence[str]) -> Settings:
+    """Read them as the node does: declared, checked, from files and single assignments.
+
+    Args:
+        ros_arguments: what follows --ros-args.
+
+    Raises:
+        BadInput: a file that cannot be read, or a value that does not fit, by name.
+    """
+    context = Context()
+    try:
+        rclpy.init(
+            args=["--ros-args", *ros_arguments],
+            context=context,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        node = Node("llm", context=context, start_parameter_services=False)
+        try:
+            settings = Parameters(node).read()
+            decisions(settings)  # for what only they check
+            return settings
+        finally:
+            node.destroy_node()
+    # rclpy's own errors have no common type: a parser's, a parameter's, a setting's.
+    except Exception as failure:
+        raise BadInput(f"parameters: {failure}") from failure
+    finally:
+        context.try_shutdown()

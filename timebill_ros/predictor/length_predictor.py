@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every response length predictor (RLP) offers, and how it shortens a prompt."""
+"""What every response length predictor (RLP) offers, loading one, and how it shortens a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from timebill_ros.budget.length import LengthDistribution
@@ -41,3 +42,26 @@ class LengthPredictor(Protocol):
         can): head and tail stay, the middle goes, for the instruction's start and end carry the
         task.
         """
+
+
+def load_predictor(
+    folder: str | Path, *, device: str = "cpu", threads: int | None = None
+) -> LengthPredictor:
+    """Load a predictor's checkpoint directory; ``model_type`` in its config.json tells the kind.
+
+    Args:
+        folder: the directory; safetensors only.
+        device: "cpu", "cuda", "cuda:1", ...
+        threads: CPU threads of one prediction; None leaves the calling thread's number.
+
+    Raises:
+        PredictorError: one of its subclasses says what is wrong with the checkpoint.
+    """
+    from timebill_ros.predictor import embedded_predictor, sequence_classifier
+    from timebill_ros.predictor.checkpoint import read_config
+
+    path = Path(folder).expanduser()
+    kind = read_config(path).get("model_type")
+    room = embedded_predictor if kind == embedded_predictor.MODEL_TYPE else sequence_classifier
+    predictor: LengthPredictor = room.load(path, device=device, threads=threads)
+    return predictor

@@ -27,8 +27,7 @@ from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.predictor.checkpoint import read_calibration
-from timebill_ros.predictor.length_predictor import LengthPredictor
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import LengthPredictor, load_predictor
 from timebill_ros.runtime.predictor_match import mismatches, reads_text
 from timebill_ros.runtime.profiling import ProfilePlace, time_model_of
 from timebill_ros.runtime.prompt_selection import ConversationSelection

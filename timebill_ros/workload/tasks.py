@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks of several families: a scene, an instruction over it, and its one right answer."""
+"""Tasks of several families: a scene, an instruction over it, and its one right answer.
+
+``python -m timebill_ros.workload.tasks`` prints one of each, as docs/workload.md shows them.
+"""
 
 from __future__ import annotations
 
@@ -139,3 +142,25 @@ def _sample_names(rng: np.random.Generator, family: Family, most: int) -> int:
     """Numbers of named objects are log-uniform, so that short answers are as common as long."""
     bound = {Family.REPORT: MAX_NAMED_OBJECTS, Family.FIELD: MAX_FIELD_OBJECTS}.get(family, 1)
     return int(np.exp(rng.uniform(0.0, np.log(min(bound, most) + 1.0))))
+
+
+# Of the examples that the page shows.
+_SEED = 3
+_SCENE_WORDS = 90
+_NAMED_OBJECTS = 2
+
+
+def examples() -> str:
+    """A scene, then an instruction and its answer for every family, in Markdown."""
+    rng = np.random.default_rng(_SEED)
+    scene = sample_scene(rng, _SCENE_WORDS)
+    lines = ["The scene:", "", f"    {scene.ego.text}"]
+    lines += [f"    {section.text}" for section in scene.sections]
+    for family in Family:
+        instruction, answer = pose(rng, family, scene, _NAMED_OBJECTS)
+        lines += ["", f"**{family}**", "", f"    {instruction}", f"    -> {answer}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(examples(), end="")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.engine.errors import CheckpointNotFound
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.training.commands import evaluate_predictor, train_predictor
 from timebill_ros.training.predictor.pairs import Pair, PairsHeader, pair_line, write_header
 

@@ -18,7 +18,7 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.eviction import EVICTION_METHODS
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.transformer_engine import TransformerEngine
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.training.embedded.evaluate import held_out_tasks, score
 from timebill_ros.training.embedded.generation import (
     CHECKPOINT,

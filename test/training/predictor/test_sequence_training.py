@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model, Train
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.predictor.errors import BackboneUnusable, SettingsDiffer, TrainedAlready
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.training.predictor.assessment import length_quality
 from timebill_ros.training.predictor.pairs import Pair, PairsHeader, Split, split_pairs
 from timebill_ros.training.predictor.sequence_training import (

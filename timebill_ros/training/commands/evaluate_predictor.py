@@ -65,7 +65,7 @@ def table(assessment: Assessment) -> Iterator[str]:
 
 def _evaluate(options: argparse.Namespace) -> Assessment:
     from timebill_ros.predictor.checkpoint import read_calibration
-    from timebill_ros.predictor.load import load_predictor
+    from timebill_ros.predictor.length_predictor import load_predictor
     from timebill_ros.training.predictor.assessment import assess, predict_pairs
 
     folder: Path = options.predictor

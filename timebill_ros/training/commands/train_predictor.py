@@ -92,7 +92,7 @@ def _finish(options: argparse.Namespace, split: Split, header: PairsHeader) -> N
     """Calibrate and measure what was written, as the node will load it."""
     import torch
 
-    from timebill_ros.predictor.load import load_predictor
+    from timebill_ros.predictor.length_predictor import load_predictor
     from timebill_ros.training.commands.evaluate_predictor import table
     from timebill_ros.training.predictor.assessment import assess, calibrate, predict_pairs
     from timebill_ros.training.predictor.sequence_training import discard_states, write_provenance

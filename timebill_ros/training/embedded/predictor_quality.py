@@ -11,8 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from timebill_ros.predictor.length_predictor import LengthPredictor
-from timebill_ros.predictor.load import load_predictor
+from timebill_ros.predictor.length_predictor import LengthPredictor, load_predictor
 from timebill_ros.training.embedded.collect_lengths import PairSet
 from timebill_ros.training.embedded.generation import LONGEST_RESPONSE, PREDICTOR
 from timebill_ros.training.embedded.lengths import TaskPair, read_pairs
