@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from timebill_ros.bench.answers import AnswerFile, missing
+from timebill_ros.bench.answers import AnswerFile, Stopwatch
 from timebill_ros.bench.cases import OtherRun
 
-from .made_up import CASES
+from .made_up import CASES, SELECTION
 
 HEADER = {"environment": {"checkpoint": "abc"}, "workload": "w", "measured": {"a": 1.0}}
 
@@ -22,7 +23,28 @@ def test_a_run_is_gone_on_with(tmp_path: Path) -> None:
     header, done = AnswerFile(path).open({**HEADER, "measured": {"a": 2.0}})
     assert header["measured"] == {"a": 1.0}
     assert done == CASES[:1]
-    assert missing(["short", "long"], done) == ["long"]
+
+
+def test_what_was_measured_comes_back(tmp_path: Path) -> None:
+    file = AnswerFile(tmp_path / "answers.jsonl")
+    file.open(HEADER)
+    timed = replace(CASES[0], measured=Stopwatch(0.5, 0.25, 10))
+    file.add(timed)
+    assert file.open(HEADER)[1] == [timed]
+
+
+def test_answers_of_another_selection_are_left_out() -> None:
+    other = replace(CASES[0].answers[2], selection="recent", score=7.0)
+    case = replace(
+        CASES[0],
+        answers=(*CASES[0].answers, other),
+        rankings={**CASES[0].rankings, "recent": 1.0},
+    )
+    assert case.selected_by(SELECTION) == CASES[0]
+    recent = case.selected_by("recent")
+    assert recent.rankings == {"recent": 1.0}
+    assert recent.of_share(0.5) == (other,)
+    assert recent.whole == CASES[0].whole
 
 
 def test_a_line_that_was_cut_off_is_answered_again(tmp_path: Path) -> None:
@@ -44,8 +66,16 @@ def test_another_model_or_workload_is_refused_by_name(tmp_path: Path) -> None:
         AnswerFile(path).open({**HEADER, "workload": "v"})
     with pytest.raises(OtherRun, match=r"environment was .*abc.* and is .*xyz"):
         AnswerFile(path).open({**HEADER, "environment": {"checkpoint": "xyz"}})
-    path.write_text("nonsense\n")
-    with pytest.raises(OtherRun, match="holds no answers"):
+    newer = {**HEADER, "environment": {"checkpoint": "abc", "timebill_ros": "0.2.0"}}
+    with pytest.raises(OtherRun, match=r"environment was .* and is .*0\.2\.0"):
+        AnswerFile(path).open(newer)
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[1]", "3", "{}\n[]", '{}\n{"case": "a"}', ""])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(content + "\n")
+    with pytest.raises(OtherRun, match=r"holds no answers|is of another run"):
         AnswerFile(path).open(HEADER)
 
 

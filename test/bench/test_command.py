@@ -73,8 +73,60 @@ def test_a_second_run_answers_nothing_again(folder: Path) -> None:
 def test_a_run_of_another_workload_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(compared(folder, "--seeds", "7", "--methods", "vanilla")) == 1
+    other = ("--prompt-tokens", "512", "700")
+    assert command.main(compared(folder, *other, "--methods", "vanilla")) == 1
     assert "is of another run: workload was" in capsys.readouterr().err
+
+
+def test_a_run_of_another_model_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(compared(folder, "--dtype", "bfloat16", "--methods", "vanilla")) == 1
+    assert "is of another run: environment was" in capsys.readouterr().err
+
+
+def test_a_run_is_gone_on_with_for_more_seeds_and_compared_for_fewer_jobs(folder: Path) -> None:
+    answers = folder / "run" / "answers.jsonl"
+    before = answers.read_text()
+    more = ("--seeds", "0", "1", "--jobs", "2", "--methods", "vanilla", "--budgets", "1")
+    assert command.main(compared(folder, *more)) == 0
+    assert answers.read_text().startswith(before)
+    assert len(answers.read_text().splitlines()) == len(before.splitlines()) + 2
+    with (folder / "run" / "rows.csv").open() as file:
+        cases = {row["case"].partition("-")[0] for row in csv.DictReader(file)}
+    assert cases == {"0", "1"}
+
+
+def test_rounded_weights_are_compared_with_answers_and_times_of_their_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounded = ("--quantised", "int8", "--quantised-time-model", str(folder / "times.json"))
+    some = ("--methods", "vanilla", "quantised", "--jobs", "2")
+    assert command.main(compared(folder, *rounded, *some)) == 0
+    assert "| rounded weights |" in capsys.readouterr().out
+    header, *lines = (folder / "run" / "answers_int8.jsonl").read_text().splitlines()
+    assert json.loads(header)["environment"]["weights"] == "int8"
+    assert len(lines) == 2
+    assert command.main(compared(folder, "--methods", "quantised")) == 1
+    assert "needs --quantised" in capsys.readouterr().err
+
+
+def test_each_half_plans_by_the_other_s_curves(folder: Path) -> None:
+    halves = ("--quality", "halves", "--methods", "vanilla", "expected", "--budgets", "1")
+    assert command.main(compared(folder, *halves)) == 0
+    with (folder / "run" / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3
+    assert len({(row["policy"], row["method"], row["case"]) for row in rows}) == len(rows)
+
+
+def test_a_file_without_prompts_of_the_length_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = folder / "short.jsonl"
+    prompts.write_text('{"prompt": "Why?", "reference": "So.", "metric": "f1"}\n')
+    assert command.main(compared(folder, "--workload", str(prompts))) == 1
+    assert "has 512 to 600 tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--alphas", "--alphas-selected"])

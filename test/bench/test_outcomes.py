@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from timebill_ros.bench.methods import METHODS
 from timebill_ros.bench.outcomes import Row, run, whole_time
+from timebill_ros.budget.quality import LeverQuality
 
-from .made_up import CASES, MODEL, ground
+from .made_up import CASES, CURVE, MODEL, ground
 
 
 def outcomes(name: str, budget: float, policy: str = "kill") -> list[Row]:
@@ -56,6 +59,13 @@ def test_hindsight_is_never_worse() -> None:
 def test_eviction_alone_does_not_select() -> None:
     assert {row.rho for row in outcomes("expected-alpha", 0.12)} == {1.0}
     assert {row.alpha for row in outcomes("expected-rho", 0.12)} == {0.0}
+
+
+def test_nothing_is_selected_by_a_method_that_was_never_measured() -> None:
+    unmeasured = replace(ground(), quality=LeverQuality(CURVE, None, measured=True))
+    for name in ("expected", "expected-rho", "expected-no-predictor"):
+        rows = run(unmeasured, name, METHODS[name], 0.09, "kill")
+        assert {row.rho for row in rows} == {1.0}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -30,6 +30,25 @@ def logits_of(decoder_type, model, prompt, *projection):
         return torch.stack((first, second, decoder.step(7)))
 
 
+@pytest.mark.parametrize("decoder_type", [LeanDecoder, ModuleDecoder])
+def test_sequences_run_together_as_they_do_alone(decoder_type, folder_of, prompt_of):
+    model = load_checkpoint(folder_of("llama")).model
+    shape = AttentionShape.of(model)
+    own = KVCache(shape, capacity=64)
+    decoder = decoder_type(model, own)
+    caches, alone = [], []
+    with torch.inference_mode():
+        for count, token in ((10, 7), (25, 8), (3, 9)):
+            own.reset()
+            decoder.prefill(torch.tensor(prompt_of(count)), None)
+            caches.append(own.copy(capacity=count + 2))
+            alone.append(torch.stack((decoder.step(token), decoder.step(5))))
+        first = decoder.step_together(torch.tensor([7, 8, 9]), caches)
+        second = decoder.step_together(torch.tensor([5, 5, 5]), caches)
+    together = torch.stack((first, second), dim=1)
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-3, atol=1e-3)
+
+
 def test_logits_equal_the_modules(family, folder_of, prompt_of):
     model = load_checkpoint(folder_of(family)).model
     expected = logits_of(ModuleDecoder, model, prompt_of(40))

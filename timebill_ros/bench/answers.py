@@ -6,22 +6,18 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from timebill_ros.bench.cases import Case, OtherRun
-from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.protocol import FinishReason, PreparedRequest
-from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.selection.selector import Selector
 
-if TYPE_CHECKING:  # they load torch, which only answering needs
-    import torch
-
+if TYPE_CHECKING:  # they load torch
+    from timebill_ros.engine.kv_cache import KVCache
+    from timebill_ros.engine.response import ResponseSoFar
     from timebill_ros.engine.transformer_engine import TransformerEngine
 
 
@@ -30,56 +26,62 @@ class Answer:
     """One answer, after selection of ``share`` of the prompt and eviction to ``kept_tokens``.
 
     Attributes:
-        share: share of the prompt that selection was to keep; 1 for all.
+        selection: the method that selected; "" where the prompt is whole.
+        share: share of the prompt that it was to keep; 1 for all.
         prompt_tokens, kept_tokens: of the prompt that was prefilled; of it, in the cache.
         response_tokens: N, the end token included.
         ended: whether it ended by itself.
         score: 0 to 100.
-        prefill, evict, decode: s, as measured.
         text: the answer.
     """
 
+    selection: str
     share: float
     prompt_tokens: int
     kept_tokens: int
     response_tokens: int
     ended: bool
     score: float
-    prefill: float
-    evict: float
-    decode: float
     text: str
 
 
 @dataclass(frozen=True)
+class Stopwatch:
+    """What the whole prompt took with the engine to itself: s, and N."""
+
+    prefill: float
+    decode: float
+    response_tokens: int
+
+
+@dataclass(frozen=True)
 class AnsweredCase:
-    """All answers to one case, and the length that was predicted for it.
+    """All answers to one case.
 
     Attributes:
         case: the case's id.
-        select: s that ranking the prompt's passages took.
-        probabilities: of the predicted length's buckets; empty without a predictor.
-        bucket_size: B, tokens.
+        rankings: s that ranking the prompt's passages took, by the selection method's name.
         answers: at least the one to the whole prompt and cache.
+        measured: None where it was not.
     """
 
     case: str
-    select: float
-    probabilities: tuple[float, ...]
-    bucket_size: int
+    rankings: Mapping[str, float]
     answers: tuple[Answer, ...]
+    measured: Stopwatch | None = None
 
     @property
     def whole(self) -> Answer:
         """The answer to the whole prompt, with its whole cache."""
         return next(a for a in self.of_share(1.0) if a.kept_tokens == a.prompt_tokens)
 
-    @property
-    def lengths(self) -> LengthDistribution | None:
-        """The predicted length."""
-        if not self.probabilities:
-            return None
-        return LengthDistribution(np.array(self.probabilities), self.bucket_size)
+    def selected_by(self, method: str) -> AnsweredCase:
+        """The same with the answers to whole prompts and to those that this method selected."""
+        return replace(
+            self,
+            rankings={method: self.rankings[method]} if method else {},
+            answers=tuple(answer for answer in self.answers if answer.selection in ("", method)),
+        )
 
     def of_share(self, share: float) -> tuple[Answer, ...]:
         """The answers to the prompt that a selection of ``share`` left."""
@@ -117,14 +119,15 @@ class AnswerFile:
             return header, []
         try:
             first, *rest = self._path.read_text(encoding="utf-8").splitlines()
-            found = json.loads(first)
+            found = dict(json.loads(first))
             # The last line may be cut off: its case is answered again.
             whole = [line for line in rest if line.endswith("}")]
             cases = [_answered(json.loads(line)) for line in whole]
-        except (ValueError, KeyError, TypeError) as failure:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
             raise OtherRun(f"{self._path} holds no answers: {failure}") from failure
-        keys = (found.keys() | header.keys()) - {"measured"}
-        differing = [key for key in sorted(keys) if found.get(key) != _plain(header.get(key))]
+        wanted = _plain(header)
+        keys = (found.keys() | wanted.keys()) - {"measured"}
+        differing = [key for key in sorted(keys) if found.get(key) != wanted.get(key)]
         if differing:
             what = "; ".join(
                 f"{key} was {found.get(key)!r} and is {header.get(key)!r}" for key in differing
@@ -143,16 +146,12 @@ class AnswerFile:
             file.write(json.dumps(content) + "\n")
 
 
-def missing(ids: Iterable[str], answered: Sequence[AnsweredCase]) -> list[str]:
-    """Those that are not answered yet, in their order."""
-    done = {case.case for case in answered}
-    return [name for name in ids if name not in done]
-
-
 def _answered(content: dict[str, Any]) -> AnsweredCase:
     answers = tuple(Answer(**answer) for answer in content.pop("answers"))
-    probabilities = tuple(content.pop("probabilities"))
-    return AnsweredCase(**content, probabilities=probabilities, answers=answers)
+    measured = content.pop("measured")
+    return AnsweredCase(
+        **content, answers=answers, measured=None if measured is None else Stopwatch(**measured)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -177,123 +176,135 @@ class Levers:
     alphas: Sequence[float]
     alphas_selected: Sequence[float]
 
+    @property
+    def selects(self) -> bool:
+        """Whether prompts are shortened at all."""
+        return min(self.shares) < 1.0
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """An answer that goes on in a cache of its own."""
+
+    prompt_tokens: int
+    kept_tokens: int
+    response: ResponseSoFar
+    cache: KVCache
+
 
 class Answering:
     """Runs cases through an engine.
 
+    All answers to a case are decoded side by side, for a step reads the weights once for all. So
+    what one of them takes is measured apart.
+
     Args:
         engine: answers; greedy, so that an answer depends on its prompt and cache alone.
-        selector: shortens prompts; None where only whole ones are to be answered.
-        predictor: predicts lengths, if there is one.
-        predictor_input: most tokens that it may read of a prompt of so many.
+        selectors: shorten prompts, by their method's name.
         max_tokens: N_max.
     """
 
     def __init__(
-        self,
-        engine: TransformerEngine,
-        selector: Selector | None,
-        predictor: LengthPredictor | None,
-        predictor_input: Callable[[int], int],
-        max_tokens: int,
+        self, engine: TransformerEngine, selectors: Mapping[str, Selector], max_tokens: int
     ) -> None:
         self._engine = engine
-        self._selector = selector
-        self._predictor = predictor
-        self._predictor_input = predictor_input
+        self._selectors = selectors
         self._max_tokens = max_tokens
 
-    def answer(self, case: Case, levers: Levers) -> AnsweredCase:
-        """Answer the case after every lever, and predict its length.
+    def answer(self, case: Case, levers: Levers, *, timed: bool = False) -> AnsweredCase:
+        """Answer the case after every lever; with ``timed`` measure the whole prompt's answer.
 
         Raises:
             RequestError: the prompt cannot be run, it is too long for example.
         """
-        engine, talk = self._engine, case.conversation
-        request = engine.prepare(talk)
-        start = time.perf_counter()
-        ranked = self._selector.rank(talk.texts, request.prompt_tokens) if self._selector else None
-        select = time.perf_counter() - start
-        answers: list[Answer] = []
-        made: dict[tuple[int, ...], list[Answer]] = {}
-        for share in levers.shares:
-            asked = request
-            if share < 1.0:
-                if ranked is None:
-                    continue
-                texts = iter(ranked.select(share))
-                asked = engine.prepare(talk.with_texts(lambda _, texts=texts: next(texts)))  # type: ignore[misc]
-            key = tuple(asked.prompt_ids)
-            alphas = levers.alphas if share == 1.0 else levers.alphas_selected
-            if key not in made:
-                made[key] = list(self._after_evictions(case, asked, alphas))
-            answers += [replace(answer, share=share) for answer in made[key]]
-        lengths = None
-        if self._predictor is not None:
-            most = self._predictor_input(request.prompt_tokens)
-            lengths = self._predictor.predict(request.text, request.prompt_ids, most)
-        return AnsweredCase(
-            case=case.id,
-            select=select,
-            probabilities=() if lengths is None else tuple(map(float, lengths.probabilities)),
-            bucket_size=1 if lengths is None else lengths.bucket_size,
-            answers=tuple(answers),
+        request = self._engine.prepare(case.conversation)
+        asked = [("", 1.0, tuple(request.prompt_ids))]
+        begun = {asked[0][2]: list(self._begin(request, levers.alphas))}
+        rankings: dict[str, float] = {}
+        for name, selector in self._selectors.items():
+            start = time.perf_counter()
+            ranked = selector.rank(case.conversation.texts, request.prompt_tokens)
+            rankings[name] = time.perf_counter() - start
+            for share in levers.shares:
+                if share < 1.0:
+                    shorter = self._selected(case, ranked.select(share))
+                    key = tuple(shorter.prompt_ids)
+                    asked.append((name, share, key))
+                    if key not in begun:
+                        begun[key] = list(self._begin(shorter, levers.alphas_selected))
+        self._finish([each for answers in begun.values() for each in answers])
+        answers = (
+            _ended(case, name, share, each) for name, share, key in asked for each in begun[key]
         )
+        measured = self._measure(request) if timed else None
+        return AnsweredCase(case.id, rankings, tuple(answers), measured)
 
-    def _after_evictions(
-        self, case: Case, request: PreparedRequest, alphas: Sequence[float]
-    ) -> Iterator[Answer]:
-        """Prefill once; then evict and decode from a copy of the cache for every ratio."""
+    def _selected(self, case: Case, texts: Sequence[str]) -> PreparedRequest:
+        """The case's request with these texts in place of its own."""
+        rest = iter(texts)
+        return self._engine.prepare(case.conversation.with_texts(lambda _: next(rest)))
+
+    def _begin(self, request: PreparedRequest, alphas: Sequence[float]) -> Iterator[_Begun]:
+        """Prefill once, then evict more and more: evictions are nested."""
         engine, n_x = self._engine, request.prompt_tokens
-        start = time.perf_counter()
-        engine.begin(request, self._room(n_x))
-        while not engine.prefill_chunk():
-            pass
-        prefill = time.perf_counter() - start
-        # Without the window: its last chunk is run again, which gives its queries and token 1.
-        copied = max(0, n_x - engine.window)
-        rows = engine.cache.buffer[:, :, :, :copied].clone()
+        self._prefill(request)
         smallest = min(n_x, max(1, engine.window))
         seen: set[int] = set()
-        for alpha in alphas:
+        for alpha in sorted(alphas):
             kept = max(smallest, math.floor((1.0 - alpha) * n_x * (1.0 + _ROUNDING)))
             if kept in seen:
                 continue
             seen.add(kept)
-            self._resume(request, rows)
-            start = time.perf_counter()
-            if kept < n_x and engine.finish_reason is None:
+            if kept < n_x:
                 engine.evict(kept)
-            evicted = time.perf_counter()
-            while engine.finish_reason is None:
-                engine.step()
-            decoded = time.perf_counter()
-            text = engine.text()
-            yield Answer(
-                share=1.0,
-                prompt_tokens=n_x,
-                kept_tokens=kept,
-                response_tokens=engine.response_tokens,
-                ended=engine.finish_reason is not FinishReason.LENGTH,
-                score=round(case.score(text), 4),
-                prefill=prefill,
-                evict=evicted - start,
-                decode=decoded - evicted,
-                text=text,
-            )
+            response = engine.new_response()
+            response.begin(self._room(n_x))
+            response.add(engine.response_ids[0])
+            yield _Begun(n_x, kept, response, engine.cache.copy(kept + self._room(n_x)))
 
-    def _resume(self, request: PreparedRequest, rows: torch.Tensor) -> None:
-        """Be just past prefill again."""
+    def _finish(self, begun: Sequence[_Begun]) -> None:
+        """Decode side by side until all have ended."""
         import torch
 
-        engine, copied = self._engine, rows.shape[3]
-        engine.begin(request, self._room(request.prompt_tokens))
-        with torch.inference_mode():
-            engine.cache.buffer[:, :, :, :copied] = rows
-        engine.cache.advance(copied)
-        while not engine.prefill_chunk():
+        engine = self._engine
+        while open_ones := [each for each in begun if each.response.finish_reason is None]:
+            latest = [each.response.tokens[-1] for each in open_ones]
+            caches = [each.cache for each in open_ones]
+            with torch.inference_mode():
+                logits = engine.decoder.step_together(
+                    torch.tensor(latest, device=engine.device), caches
+                )
+                for each, its_logits in zip(open_ones, logits, strict=True):
+                    each.response.take(its_logits)
+
+    def _measure(self, request: PreparedRequest) -> Stopwatch:
+        engine, start = self._engine, time.perf_counter()
+        self._prefill(request)
+        prefilled = time.perf_counter()
+        while engine.finish_reason is None:
+            engine.step()
+        end = time.perf_counter()
+        return Stopwatch(prefilled - start, end - prefilled, engine.response_tokens)
+
+    def _prefill(self, request: PreparedRequest) -> None:
+        self._engine.begin(request, self._room(request.prompt_tokens))
+        while not self._engine.prefill_chunk():
             pass
 
     def _room(self, prompt_tokens: int) -> int:
         """N_max, or what the context leaves."""
         return max(1, min(self._max_tokens, self._engine.max_context - prompt_tokens))
+
+
+def _ended(case: Case, selection: str, share: float, begun: _Begun) -> Answer:
+    response = begun.response
+    return Answer(
+        selection=selection,
+        share=share,
+        prompt_tokens=begun.prompt_tokens,
+        kept_tokens=begun.kept_tokens,
+        response_tokens=len(response.tokens),
+        ended=response.finish_reason is not FinishReason.LENGTH,
+        score=round(case.score(response.text), 4),
+        text=response.text,
+    )

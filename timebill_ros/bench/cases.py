@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,14 +65,14 @@ class Case:
     Attributes:
         id: unique in its workload.
         system, prompt: what the model is asked.
-        reference: the answer that scores 100.
+        references: answers that score 100.
         metric: one of ``METRICS``.
     """
 
     id: str
     system: str
     prompt: str
-    reference: str
+    references: tuple[str, ...]
     metric: str
 
     @property
@@ -80,8 +81,9 @@ class Case:
         return Conversation(self.system, self.prompt)
 
     def score(self, answer: str) -> float:
-        """0 to 100."""
-        return 100.0 * METRICS[self.metric](answer, self.reference)
+        """0 to 100, by the reference that the answer is nearest to."""
+        metric = METRICS[self.metric]
+        return 100.0 * max(metric(answer, reference) for reference in self.references)
 
 
 def embedded_cases(count: int, seeds: Sequence[int], prompt_tokens: tuple[int, int]) -> list[Case]:
@@ -99,12 +101,15 @@ def embedded_cases(count: int, seeds: Sequence[int], prompt_tokens: tuple[int, i
             task = sample_task(rng, family, length, held_out=True)
             metric = _METRIC_NAMES[METRICS_OF_FAMILIES[family]]
             name = f"{seed}-{number}-{family}"
-            cases.append(Case(name, task.system, task.instruction, task.reference, metric))
+            cases.append(Case(name, task.system, task.instruction, (task.reference,), metric))
     return cases
 
 
 def read_cases(path: Path) -> list[Case]:
     """The cases of a file of JSON lines: ``prompt``, ``reference``, ``metric``; ``id``, ``system``.
+
+    ``reference`` is a text, or a list of texts of which the nearest counts. Lines whose ``metric``
+    is empty are free text, which nothing scores: they are left out.
 
     Raises:
         BadWorkload: what is wrong, by line and field.
@@ -113,9 +118,10 @@ def read_cases(path: Path) -> list[Case]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as failure:
         raise BadWorkload(f"{path}: {failure}") from failure
-    cases = [_case(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    read = [_case(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    cases = [case for case in read if case.metric]
     if not cases:
-        raise BadWorkload(f"{path} holds no prompts")
+        raise BadWorkload(f"{path} holds no prompts that can be scored")
     seen: set[str] = set()
     for case in cases:
         if case.id in seen:
@@ -126,7 +132,8 @@ def read_cases(path: Path) -> list[Case]:
 
 def digest(cases: Sequence[Case]) -> str:
     """Tells one workload from another."""
-    content = json.dumps([asdict(case) for case in cases], sort_keys=True)
+    told = [{name: value for name, value in asdict(case).items() if value} for case in cases]
+    content = json.dumps(told, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -137,20 +144,28 @@ def _case(path: Path, number: int, line: str) -> Case:
         raise BadWorkload(f"{path}:{number}: no JSON: {failure}") from failure
     if not isinstance(fields, dict):
         raise BadWorkload(f"{path}:{number}: no JSON object")
-    values = {"id": str(number), "system": "", "metric": ""} | fields
-    for name in ("id", "system", "prompt", "reference", "metric"):
+    return _checked(f"{path}:{number}", {"id": str(number), "system": "", "metric": ""} | fields)
+
+
+def _checked(place: str, values: Mapping[str, Any]) -> Case:
+    for name in ("id", "system", "prompt", "metric"):
         if not isinstance(values.get(name), str):
-            raise BadWorkload(f"{path}:{number}: {name!r} must be a text")
-    if values["metric"] not in METRICS:
+            raise BadWorkload(f"{place}: {name!r} must be a text")
+    references = values.get("reference")
+    if isinstance(references, str):
+        references = [references]
+    if not isinstance(references, list) or not all(isinstance(r, str) for r in references):
+        raise BadWorkload(f"{place}: 'reference' must be a text, or a list of texts")
+    if values["metric"] not in METRICS and values["metric"]:
         raise BadWorkload(
-            f"{path}:{number}: 'metric' must be one of {', '.join(METRICS)}, "
-            f"not {values['metric']!r}"
+            f"{place}: 'metric' must be one of {', '.join(METRICS)}, not {values['metric']!r}"
         )
-    for name in ("prompt", "reference"):
-        if not values[name].strip():
-            raise BadWorkload(f"{path}:{number}: {name!r} is empty, nothing could be scored")
-    kept = ("id", "system", "prompt", "reference", "metric")
-    return Case(**{name: values[name] for name in kept})
+    wanted = tuple(reference for reference in references if reference.strip())
+    if values["metric"]:
+        for name, found in (("prompt", values["prompt"].strip()), ("reference", wanted)):
+            if not found:
+                raise BadWorkload(f"{place}: {name!r} is empty, nothing could be scored")
+    return Case(values["id"], values["system"], values["prompt"], wanted, values["metric"])
 
 
 def _value(number: str) -> float:

@@ -6,26 +6,21 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from timebill_ros.bench.answers import AnsweredCase, AnswerFile, missing
-from timebill_ros.bench.cases import BenchError, Case, digest, embedded_cases, read_cases
-from timebill_ros.bench.methods import METHODS
-from timebill_ros.budget.errors import ProfileFitError, SettingError
-from timebill_ros.budget.expected import ALPHAS, SHARES
-from timebill_ros.budget.quality import QUALITY_FILE, read_quality
-from timebill_ros.budget.time_model import Quadratic, TimeModel
-from timebill_ros.cli.arguments import (
-    add_parameters,
-    positive_count,
-    positive_seconds,
-    take_settings,
-)
+from timebill_ros.bench.answers import Levers
+from timebill_ros.bench.cases import BenchError
+from timebill_ros.bench.measure_quality import eviction_curve, known_curves, selection_curve
+from timebill_ros.bench.methods import METHODS, PESSIMISMS, applicable, selecting
+from timebill_ros.bench.run import PARAMETERS, AnsweredRun, add_workload, answered
+from timebill_ros.budget.errors import ProfileFitError, QualityFileError, SettingError
+from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, read_quality
+from timebill_ros.cli.arguments import positive_seconds, take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
@@ -33,17 +28,13 @@ from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars, track
 
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
+    from timebill_ros.bench.answers import AnsweredCase
     from timebill_ros.bench.outcomes import Ground, Row
-    from timebill_ros.runtime.loading import Loaded
 
 _LOG = logging.getLogger(__name__)
 
-# Those of the node's parameters that an answer or its time depends on.
-PARAMETERS = (
-    *("model", "device", "dtype", "threads", "max_context", "chunk", "window"),
-    *("eviction_method", "kernel", "selection_head", "max_tokens", "stop"),
-    *("predictor", "predictor_device", "predictor_threads", "profile_cache", "profile_seconds"),
-)
+_QUANTISED = "quantised"
+_HALVES = "halves"
 _QUANTILES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
 
@@ -69,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         BadInput,
         SettingError,
         ProfileFitError,
+        QualityFileError,
         EngineError,
         PredictorError,
         OSError,
@@ -94,72 +86,7 @@ def _check_reach(option: str, ratios: Sequence[float], alpha_max: float) -> None
         )
 
 
-def cases_of(options: argparse.Namespace) -> list[Case]:
-    """The workload that the options name.
-
-    Raises:
-        BadWorkload: its file cannot be scored.
-    """
-    if options.workload == "embedded":
-        return embedded_cases(options.jobs, options.seeds, tuple(options.prompt_tokens))
-    return read_cases(Path(options.workload))[: options.jobs]
-
-
-def answered(
-    cases: Sequence[Case], settings: Settings, options: argparse.Namespace
-) -> tuple[dict[str, Any], list[AnsweredCase], Loaded]:
-    """The run's header and the answers to every case, made or found; the loaded model.
-
-    Raises:
-        BenchError: the folder holds another run, or no case can be answered.
-    """
-    from timebill_ros.bench.answers import Answering, Levers
-    from timebill_ros.engine.errors import RequestError
-    from timebill_ros.engine.profile_cache import describe_environment
-    from timebill_ros.engine.transformer_engine import TransformerEngine
-    from timebill_ros.runtime.loading import load
-    from timebill_ros.selection.methods import make_selection_method
-    from timebill_ros.selection.selector import Selector
-
-    method = make_selection_method(options.select_by)
-    loaded = load(settings, lambda share, doing: _LOG.info("[%3.0f%%] %s", share * 100.0, doing))
-    engine, model = loaded.engine, loaded.fit.model
-    if not isinstance(engine, TransformerEngine):
-        raise BenchError(
-            f"{settings.model} does not run in this process: it cannot be evicted from"
-        )
-    levers = Levers(options.shares, options.alphas, options.alphas_selected)
-    header = {
-        "environment": dict(describe_environment(engine)),
-        "workload": digest(cases),
-        "max_tokens": settings.max_tokens,
-        "selection": f"{method!r}, head {settings.selection_head}",
-        "levers": asdict(levers),
-        "measured": {"time_model": asdict(model)},
-    }
-    file = AnswerFile(options.out / "answers.jsonl")
-    found, done = file.open(header)
-    selector = Selector(method, settings.window, settings.selection_head)
-    answering = Answering(
-        engine, selector, loaded.predictor, model.longest_predictor_input, settings.max_tokens
-    )
-    by_id = {case.id: case for case in cases}
-    for name in track(missing(by_id, done), "answering"):
-        try:
-            answer = answering.answer(by_id[name], levers)
-        except RequestError as refused:
-            _LOG.warning("%s is left out: %s", name, refused)
-            continue
-        file.add(answer)
-        done.append(answer)
-    if not done:
-        raise BenchError("no prompt of the workload can be answered by this model")
-    order = {name: place for place, name in enumerate(by_id)}
-    return dict(found), sorted(done, key=lambda case: order[case.case]), loaded
-
-
 def _compare(options: argparse.Namespace, settings: Settings) -> str:
-    from timebill_ros.bench.outcomes import Ground
     from timebill_ros.bench.report import (
         draw_budgets,
         draw_pessimism,
@@ -167,52 +94,92 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
         write_means,
         write_rows,
     )
-    from timebill_ros.replay.simulated import load_time_model
 
-    header, done, loaded = answered(cases_of(options), settings, options)
-    if options.time_model is not None:
-        model = load_time_model(options.time_model)
-    else:
-        model = _time_model(header["measured"]["time_model"])
-    quality = loaded.quality
-    if options.quality is not None:
-        quality = read_quality(options.quality).of(settings.eviction_method, options.select_by)
-    ground = Ground(settings, model, quality, loaded.calibration, done)
-    budgets = _budgets(ground, options)
-    rows = list(_rows(ground, list(budgets), options))
+    levers = Levers(options.shares, options.alphas, options.alphas_selected)
+    if _QUANTISED in (options.methods or ()) and not options.quantised:
+        raise BenchError("the method 'quantised' needs --quantised int8 or int4")
+    answers = answered(settings, options, levers)
+    grounds = _grounds(answers, options, settings)
+    if options.quantised:
+        grounds[_QUANTISED] = [_quantised(options, settings)]
+    first = next(iter(grounds.values()))
+    budgets = _budgets(first, options)
+    rows = list(_rows(grounds, list(budgets), options))
     write_rows(options.out / "rows.csv", rows)
     write_means(options.out / "means.csv", rows)
     draw_budgets(options.out / "budgets.png", rows)
-    if any(name.startswith("timebill-k") for name in options.methods):
+    if any(row.method in PESSIMISMS.values() for row in rows):
         draw_pessimism(options.out / "pessimism.png", rows)
-    text = "\n".join([*_head(header, ground), "", *tables(rows, budgets)])
+    text = "\n".join([*_head(answers, options, first[0]), "", *tables(rows, budgets)])
     (options.out / "tables.md").write_text(text + "\n", encoding="utf-8")
     return text
 
 
-def _time_model(coefficients: dict[str, Any]) -> TimeModel:
-    predictor = coefficients["predictor"]
-    given = None if predictor is None else Quadratic(**predictor)
-    return TimeModel(**{**coefficients, "predictor": given})
+def _grounds(
+    answers: AnsweredRun, options: argparse.Namespace, settings: Settings
+) -> dict[str, list[Ground]]:
+    """What methods are judged on, by selection method; in halves, each with the other's curves."""
+    from timebill_ros.bench.outcomes import Ground
+    from timebill_ros.replay.simulated import load_time_model
+
+    model = load_time_model(options.time_model) if options.time_model else answers.time_model
+    lengths, calibration = answers.predicted(model), answers.loaded.calibration
+    grounds: dict[str, list[Ground]] = {}
+    for selection in options.select_by:
+        cases = [case.selected_by(selection) for case in answers.cases]
+        if options.quality == _HALVES:
+            halves = cases[::2], cases[1::2]
+            parts = [
+                (half, _measured(other, options)) for half, other in (halves, halves[::-1]) if half
+            ]
+        else:
+            curves = read_quality(Path(options.quality)) if options.quality else None
+            known = curves or known_curves(settings)[1]
+            parts = [(cases, known.of(settings.eviction_method, selection))]
+        if parts[0][1].selection is None:
+            _LOG.warning("no quality curve of selection by %r: prompts stay whole", selection)
+        grounds[selection] = [
+            Ground(settings, model, quality, calibration, part, lengths) for part, quality in parts
+        ]
+    return grounds
 
 
-def _budgets(ground: Ground, options: argparse.Namespace) -> dict[float, str]:
+def _measured(cases: Sequence[AnsweredCase], options: argparse.Namespace) -> LeverQuality:
+    """What the levers cost these cases."""
+    if not cases:
+        raise BenchError(f"--quality {_HALVES}: there are too few answers to cut in halves")
+    curve = selection_curve(cases, options.shares)
+    return LeverQuality(eviction_curve(cases, options.alphas), curve, measured=True)
+
+
+def _quantised(options: argparse.Namespace, settings: Settings) -> Ground:
+    """The same weights rounded: answers and times of their own, of whole prompts alone."""
+    from timebill_ros.bench.outcomes import Ground
+    from timebill_ros.replay.simulated import load_time_model
+
+    settings = replace(settings, weights=options.quantised)
+    levers = Levers((1.0,), (0.0,), ())
+    twin = answered(settings, options, levers, f"answers_{options.quantised}.jsonl")
+    file = options.quantised_time_model
+    model = load_time_model(file) if file else twin.time_model
+    return Ground(settings, model, None, None, twin.cases)
+
+
+def _budgets(grounds: Sequence[Ground], options: argparse.Namespace) -> dict[float, str]:
     """The budgets, s, with what the tables call them."""
     from timebill_ros.bench.outcomes import whole_time
 
+    model = grounds[0].time_model
+    cases = [case for ground in grounds for case in ground.cases]
     if options.budgets:
         budgets = {budget: f"{budget:g} s" for budget in sorted(options.budgets)}
     else:
-        times = [whole_time(ground.time_model, case) for case in ground.cases]
+        times = [whole_time(model, case) for case in cases]
         budgets = {
             float(np.quantile(times, share)): f"{share:g}: {np.quantile(times, share):.3g} s"
             for share in options.quantiles
         }
-    shortest = min(
-        ground.time_model.prefill(answer.prompt_tokens)
-        for case in ground.cases
-        for answer in case.answers
-    )
+    shortest = min(model.prefill(answer.prompt_tokens) for case in cases for answer in case.answers)
     if min(budgets) < shortest:
         raise BenchError(
             f"a budget of {min(budgets):.4g} s is below every prefill, the shortest of which "
@@ -221,76 +188,58 @@ def _budgets(ground: Ground, options: argparse.Namespace) -> dict[float, str]:
     return budgets
 
 
-def _rows(ground: Ground, budgets: Sequence[float], options: argparse.Namespace) -> Iterator[Row]:
+def _rows(
+    grounds: Mapping[str, Sequence[Ground]], budgets: Sequence[float], options: argparse.Namespace
+) -> Iterator[Row]:
     from timebill_ros.bench.outcomes import run
 
-    for name in track(options.methods, "comparing"):
-        for policy in options.policies:
-            for budget in budgets:
-                yield from run(ground, name, METHODS[name], budget, policy)
+    for name in track(options.methods or applicable(options.quantised), "comparing"):
+        method = METHODS[name]
+        if method.quantised:
+            named = {name: grounds[_QUANTISED]}
+        else:
+            selections = options.select_by if method.selects else options.select_by[:1]
+            named = {
+                selecting(name, selection) if place else name: grounds[selection]
+                for place, selection in enumerate(selections)
+            }
+        for row_name, parts in named.items():
+            for policy in options.policies:
+                for budget in budgets:
+                    for part in parts:
+                        yield from run(part, row_name, method, budget, policy)
 
 
-def _head(header: dict[str, Any], ground: Ground) -> Iterator[str]:
+def _head(answers: AnsweredRun, options: argparse.Namespace, ground: Ground) -> Iterator[str]:
     """Machine, versions and how well the time model describes what was measured."""
-    environment = header["environment"]
+    environment = answers.header["environment"]
     yield (
-        f"{len(ground.cases)} cases, model {ground.settings.model} "
+        f"{len(answers.cases)} cases, model {ground.settings.model} "
         f"({environment['checkpoint'][:8]}, {environment['dtype']}), {environment['device']}, "
         f"{environment['threads']} threads, torch {environment['torch']}, "
         f"transformers {environment['transformers']}, timebill_ros {environment['timebill_ros']}"
     )
-    model, cases = ground.time_model, ground.cases
-    prefills = [(c.whole.prefill, model.prefill(c.whole.prompt_tokens)) for c in cases]
-    decodes = [
-        (c.whole.decode, model.decode(c.whole.prompt_tokens, c.whole.response_tokens))
-        for c in cases
-        if c.whole.response_tokens > 1
-    ]
+    yield f"selection by {options.select_by[0]}, where a plan names no other method"
+    model = ground.time_model
+    measured = [(case.measured, case.whole.prompt_tokens) for case in answers.cases]
+    taken = [(each, n_x) for each, n_x in measured if each is not None]
+    prefills = [(each.prefill, model.prefill(n_x)) for each, n_x in taken]
+    decodes = [(each.decode, model.decode(n_x, each.response_tokens)) for each, n_x in taken]
     for name, pairs in (("prefill", prefills), ("decoding", decodes)):
-        ratios = [measured / told for measured, told in pairs if told > 0.0]
+        ratios = [seconds / told for seconds, told in pairs if told > 0.0]
         if ratios:
             low, middle, high = np.quantile(ratios, (0.05, 0.5, 0.95))
             yield (
-                f"{name} as measured beside the answers, over the time model's: median "
+                f"{name} as measured on {len(ratios)} of them, over the time model's: median "
                 f"{middle:.2f}, {low:.2f} to {high:.2f} for nine of ten"
             )
-
-
-def add_workload(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is answered, and after which levers."""
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; gone on with")
-    parser.add_argument(
-        "--workload", default="embedded", help="embedded, or JSON lines of prompt and reference"
-    )
-    parser.add_argument("--jobs", type=positive_count, default=120, help="of each seed")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], help="of the embedded workload"
-    )
-    parser.add_argument(
-        *("--prompt-tokens",),
-        type=positive_count,
-        nargs=2,
-        default=[512, 8192],
-        help="shortest and longest prompt of the embedded workload",
-    )
-    parser.add_argument("--select-by", default="lexical", help="selection method")
-    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
-    parser.add_argument("--alphas", type=float, nargs="+", default=list(ALPHAS))
-    parser.add_argument(
-        *("--alphas-selected",),
-        type=float,
-        nargs="+",
-        default=list(ALPHAS),
-        help="eviction ratios after a selection; a plan between them has the higher one's answer",
-    )
-    add_parameters(parser, PARAMETERS)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench", __doc__, epilog="Run again, it goes on where it stopped.")
     add_workload(parser)
     parser.add_argument(
-        "--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD"
+        "--methods", nargs="+", choices=METHODS, metavar="METHOD", help="all by default"
     )
     parser.add_argument(
         "--policies", nargs="+", default=["kill", "skip_next"], choices=["kill", "skip_next"]
@@ -312,8 +261,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quality",
-        type=Path,
-        help=f"curves for the planner, instead of the model's {QUALITY_FILE}",
+        metavar=f"FILE|{_HALVES}",
+        help=f"curves for the planner, instead of the model's {QUALITY_FILE}; {_HALVES}: for each "
+        "half of the cases those of the other half",
+    )
+    parser.add_argument(
+        "--quantised",
+        choices=["int8", "int4"],
+        help="answer with weights rounded so as well, for the method 'quantised'",
+    )
+    parser.add_argument(
+        "--quantised-time-model", type=Path, metavar="FILE", help="of the rounded weights"
     )
     return parser
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from timebill_ros.bench.answers import Answer, AnsweredCase
+from timebill_ros.bench.answers import Answer, AnsweredCase, Levers
 from timebill_ros.bench.cases import BenchError
-from timebill_ros.bench.command import PARAMETERS, add_workload, answered, cases_of
+from timebill_ros.bench.run import PARAMETERS, add_workload, answered
 from timebill_ros.budget.errors import ProfileFitError, QualityFileError, SettingError
 from timebill_ros.budget.quality import (
     QUALITY_FILE,
@@ -101,17 +101,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
+def known_curves(settings: Settings, file: Path | None = None) -> tuple[Path, QualityFile]:
+    """Where the model's curves are, or ``file`` in its place, and what is there.
+
+    Raises:
+        QualityFileError: the file holds no curves.
+    """
     from timebill_ros.runtime.loading import model_folder
 
-    path: Path = options.json or Path(model_folder(settings)).expanduser() / QUALITY_FILE
-    known = read_quality(path) if path.is_file() else QualityFile()
-    options.alphas_selected = [0.0]
-    if "eviction" not in options.levers:
-        options.alphas = [0.0]
-    if "selection" not in options.levers:
-        options.shares = [1.0]
-    _, cases, _ = answered(cases_of(options), settings, options)
+    path = file or Path(model_folder(settings)).expanduser() / QUALITY_FILE
+    return path, read_quality(path) if path.is_file() else QualityFile()
+
+
+def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
+    path, known = known_curves(settings, options.json)
+    levers = Levers(
+        options.shares if "selection" in options.levers else [1.0],
+        options.alphas if "eviction" in options.levers else [0.0],
+        [0.0],
+    )
+    cases = answered(settings, options, levers).cases
     # The curves of other methods stay.
     eviction, selection = dict(known.eviction), dict(known.selection)
     lines = [f"{len(cases)} cases, written to {path}"]
@@ -120,9 +129,10 @@ def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
         eviction[name] = eviction_curve(cases, options.alphas)
         lines += ["", *table(eviction[name], f"eviction by {name}")]
     if "selection" in options.levers:
-        name = options.select_by
-        selection[name] = selection_curve(cases, options.shares)
-        lines += ["", *table(selection[name], f"selection by {name}")]
+        for name in options.select_by:
+            of_method = [case.selected_by(name) for case in cases]
+            selection[name] = selection_curve(of_method, options.shares)
+            lines += ["", *table(selection[name], f"selection by {name}")]
     write_quality(path, QualityFile(eviction, selection))
     return lines
 

@@ -31,12 +31,14 @@ class PlanningMethod:
         settings: the node's parameters that it sets.
         known: what it knows.
         selects: whether it may shorten prompts.
+        quantised: whether the model's weights are rounded ones.
     """
 
     title: str
     settings: Mapping[str, Any]
     known: Known = Known.PREDICTED
     selects: bool = False
+    quantised: bool = False
 
 
 def _fixed(alpha: float) -> PlanningMethod:
@@ -54,6 +56,7 @@ def _risk(risk: float) -> PlanningMethod:
 METHODS: Mapping[str, PlanningMethod] = {
     "vanilla": PlanningMethod("vanilla", {"planner": "vanilla"}),
     **{f"fixed-{alpha:g}": _fixed(alpha) for alpha in (0.25, 0.5, 0.75, 0.95)},
+    "quantised": PlanningMethod("rounded weights", {"planner": "vanilla"}, quantised=True),
     **{f"timebill-k{k}": _timebill(k) for k in range(1, 9)},
     **{f"timebill-risk-{risk:g}": _risk(risk) for risk in (0.01, 0.05, 0.2, 0.5)},
     "no-predictor": PlanningMethod(
@@ -76,6 +79,26 @@ METHODS: Mapping[str, PlanningMethod] = {
     ),
 }
 """By the names of the command's ``--methods``."""
+
+
+def applicable(quantised: object) -> list[str]:
+    """The methods that a run can compare: those of rounded weights only if it has them."""
+    return [name for name, method in METHODS.items() if quantised or not method.quantised]
+
+
+_BY = "@"
+
+
+def selecting(name: str, selection: str) -> str:
+    """The name of a method's rows after selection by another method than the run's first."""
+    return f"{name}{_BY}{selection}"
+
+
+def title(name: str) -> str:
+    """What a table or a picture calls a method's rows."""
+    name, _, selection = name.partition(_BY)
+    return METHODS[name].title + (f", selection by {selection}" if selection else "")
+
 
 PESSIMISMS = {k: f"timebill-k{k}" for k in range(1, 9)}
 """The methods of the paper's Fig. 8, by k."""

@@ -7,13 +7,14 @@ time model says, and answers what the model really answered after the same lever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from timebill_ros.bench.answers import Answer, AnsweredCase
 from timebill_ros.bench.methods import Known, PlanningMethod
 from timebill_ros.budget.calibration import Calibration
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.conversation import Conversation
@@ -49,7 +50,8 @@ class Ground:
         time_model: what each stage takes.
         quality: what the levers cost, as the planner knows it.
         calibration: of the length predictor, if it has one.
-        cases: the answers.
+        cases: the answers; after selection by one method.
+        lengths: as predicted, by case; empty without a predictor.
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class Ground:
     quality: LeverQuality | None
     calibration: Calibration | None
     cases: Sequence[AnsweredCase]
+    lengths: Mapping[str, LengthDistribution] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy
         predictor_grace=settings.predictor_grace,
         coverage=CoverageTracker(ground.calibration),
         quality=ground.quality,
-        selection=selection if method.selects else None,
+        selection=selection if method.selects and _measured(ground.quality) else None,
     )
     ended: dict[str, Outcome] = {}
     server = Server(
@@ -133,6 +136,11 @@ def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy
     ]
 
 
+def _measured(quality: LeverQuality | None) -> bool:
+    """Whether selection has a price; the node does not select without one."""
+    return quality is not None and quality.selection is not None
+
+
 @dataclass(frozen=True)
 class _AnsweredSelection:
     """Selects what was selected when the answers were made; a prompt is named, not held."""
@@ -149,7 +157,7 @@ class _AnsweredSelection:
     def rank(self, conversation: Conversation, prompt_tokens: int) -> _AnsweredRanking:
         """Takes the time that ranking took."""
         case = self.cases[conversation.prompt]
-        self.clock.advance(round(case.select * NS_PER_S))
+        self.clock.advance(round(sum(case.rankings.values()) * NS_PER_S))
         return _AnsweredRanking(case)
 
 
@@ -174,7 +182,7 @@ def _requests(ground: Ground, method: PlanningMethod) -> dict[str, SimulatedRequ
     """What the simulated engine makes of every prompt, whole and selected from."""
     requests = {}
     for case in ground.cases:
-        lengths = case.lengths
+        lengths = ground.lengths.get(case.case)
         if method.known is Known.LENGTH or lengths is None:
             lengths = certain_length(case.whole.response_tokens, 1)
         for share in sorted({answer.share for answer in case.answers}):
@@ -195,7 +203,7 @@ def _predictor(
     method: PlanningMethod,
     requests: dict[str, SimulatedRequest],
 ) -> SimulatedPredictor | None:
-    known = any(case.probabilities for case in ground.cases) or method.known is Known.LENGTH
+    known = bool(ground.lengths) or method.known is Known.LENGTH
     if method.known is Known.NOTHING or not known:
         return None
     return SimulatedPredictor(clock, ground.time_model, requests)
@@ -260,7 +268,7 @@ def whole_time(model: TimeModel, case: AnsweredCase) -> float:
 
 
 def _time(model: TimeModel, case: AnsweredCase, answer: Answer) -> float:
-    select = case.select if answer.share < 1.0 else 0.0
+    select = case.rankings.get(answer.selection, 0.0)
     work = model.evict_and_decode(answer.prompt_tokens, answer.kept_tokens, answer.response_tokens)
     return select + model.prefill(answer.prompt_tokens) + work
 

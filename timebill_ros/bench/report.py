@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from timebill_ros.bench.methods import METHODS, PESSIMISMS
+from timebill_ros.bench.methods import PESSIMISMS, title
 from timebill_ros.bench.outcomes import Row
 
 _RESAMPLES = 2000
@@ -77,7 +77,7 @@ def tables(rows: Sequence[Row], quantiles: Mapping[float, str]) -> Iterator[str]
             means = results.scores[i].mean(axis=1)
             cells = [f"{mean:.1f}" for mean in means]
             yield (
-                f"| {METHODS[method].title} | {' | '.join(cells)} | **{means.mean():.1f}** "
+                f"| {title(method)} | {' | '.join(cells)} | **{means.mean():.1f}** "
                 f"| {_against(results, method)} | {results.in_time[i].mean():.1%} |"
             )
         yield ""
@@ -140,7 +140,7 @@ def draw_budgets(path: Path, rows: Sequence[Row]) -> None:
         shown = [name for name in _SHOWN if name in results.methods]
         for name, (color, marker) in zip(shown, _STYLES, strict=False):
             i = results.methods.index(name)
-            style = {"color": color, "marker": marker, "label": METHODS[name].title}
+            style = {"color": color, "marker": marker, "label": title(name)}
             axes[0, column].plot(results.budgets, results.scores[i].mean(axis=1), **style)
             axes[1, column].plot(results.budgets, results.in_time[i].mean(axis=1), **style)
         axes[0, column].set_title(f"{policy}: mean score", loc="left")

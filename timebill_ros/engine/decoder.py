@@ -52,6 +52,9 @@ class Decoder(Protocol):
     def follow(self, tokens: Tensor) -> Tensor:
         """Run n given tokens [n] at once; logits [n, V] of each."""
 
+    def step_together(self, tokens: Tensor, caches: Sequence[KVCache]) -> Tensor:
+        """Run one token [n] of each of n sequences, which have a cache each; logits [n, V]."""
+
 
 class LeanDecoder:
     """The decoder family that most models share, over plain tensors: where ``supports`` is true.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,11 @@ class ModuleDecoder:
     def follow(self, tokens: Tensor) -> Tensor:
         """See ``Decoder.follow``."""
         return self._logits(tokens, None, 0)
+
+    def step_together(self, tokens: Tensor, caches: Sequence[KVCache]) -> Tensor:
+        """See ``Decoder.step_together``: one after the other."""
+        each = zip(tokens.tolist(), caches, strict=True)
+        return torch.stack([ModuleDecoder(self._model, cache).step(token) for token, cache in each])
 
     def _logits(self, tokens: Tensor, queries: QueryWindow | None, last: int) -> Tensor:
         """Run n tokens; logits of the ``last`` of them, 0 for all."""

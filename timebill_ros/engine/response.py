@@ -178,6 +178,15 @@ class ResponseSoFar:
             raise NonFiniteLogits(len(self.tokens))
         if constraint is not None:
             constraint.accept(token)
+        self.add(token)
+
+    def add(self, token: int) -> None:
+        """Go on with a token that was chosen already.
+
+        Raises:
+            SchemaViolated: the response has ended, but does not satisfy its schema.
+        """
+        constraint = self._constraint
         self.tokens.append(token)
         ended = None
         if token in self._eos_tokens:

@@ -27,6 +27,7 @@ class SelectionMethod(Protocol):
         """
 
 
+@dataclass(frozen=True)
 class Recent(SelectionMethod):
     """The end of the prompt: does not look at the instruction, as a floor under the others."""
 
@@ -35,6 +36,7 @@ class Recent(SelectionMethod):
         return np.zeros(len(passages))
 
 
+@dataclass(frozen=True)
 class RandomPassages(SelectionMethod):
     """Any passages, the same ones for the same number of them."""
 

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of answers: what was asked of which model, and going on where it was left."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from timebill_ros.bench.answers import AnsweredCase, AnswerFile, Levers
+from timebill_ros.bench.cases import BenchError, Case, digest, embedded_cases, read_cases
+from timebill_ros.budget.expected import ALPHAS, SHARES
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.time_model import Quadratic, TimeModel
+from timebill_ros.cli.arguments import add_parameters, positive_count
+from timebill_ros.runtime.settings import Settings
+from timebill_ros.selection.methods import SELECTION_METHODS
+from timebill_ros.training.progress import track
+
+if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
+    from timebill_ros.engine.transformer_engine import TransformerEngine
+    from timebill_ros.runtime.loading import Loaded
+
+_LOG = logging.getLogger(__name__)
+
+# Those of the node's parameters that an answer or its time depends on.
+PARAMETERS = (
+    *("model", "device", "dtype", "weights", "threads", "max_context", "chunk", "window"),
+    *("eviction_method", "kernel", "selection_head", "max_tokens", "stop"),
+    *("predictor", "predictor_device", "predictor_threads", "profile_cache", "profile_seconds"),
+)
+_EMBEDDED_LENGTH = (512, 8192)  # tokens
+_TIMED_EVERY = 8  # cases
+
+
+@dataclass(frozen=True)
+class AnsweredRun:
+    """A model's answers to a workload.
+
+    Attributes:
+        header: model, machine, versions, and how long things took when the run was begun.
+        cases: the answers.
+        workload: what was answered.
+        loaded: the model.
+    """
+
+    header: dict[str, Any]
+    cases: Sequence[AnsweredCase]
+    workload: Sequence[Case]
+    loaded: Loaded
+
+    @property
+    def time_model(self) -> TimeModel:
+        """As profiled when the run was begun."""
+        coefficients = dict(self.header["measured"]["time_model"])
+        predictor = coefficients.pop("predictor")
+        given = None if predictor is None else Quadratic(**predictor)
+        return TimeModel(**coefficients, predictor=given)
+
+    def predicted(self, model: TimeModel) -> dict[str, LengthDistribution]:
+        """The predicted length of every answered case, by its id; empty without a predictor.
+
+        The predictor reads as much of a prompt as ``model`` says it has the time for.
+        """
+        engine, predictor = self.loaded.engine, self.loaded.predictor
+        if predictor is None:
+            return {}
+        lengths = {}
+        done = {case.case for case in self.cases}
+        for case in self.workload:
+            if case.id in done:
+                request = engine.prepare(case.conversation)
+                most = model.longest_predictor_input(request.prompt_tokens)
+                lengths[case.id] = predictor.predict(request.text, request.prompt_ids, most)
+        return lengths
+
+
+def _cases(options: argparse.Namespace) -> tuple[list[Case], str]:
+    """The prompts that the options name, of a file all that it has; what tells them from others.
+
+    That is the same for more jobs, or seeds: the same folder can be gone on with for them.
+
+    Raises:
+        BadWorkload: its file cannot be scored.
+    """
+    if options.workload == "embedded":
+        shortest, longest = options.prompt_tokens or _EMBEDDED_LENGTH
+        first = embedded_cases(1, [0], (shortest, longest))
+        return embedded_cases(options.jobs, options.seeds, (shortest, longest)), digest(first)
+    cases = read_cases(Path(options.workload))
+    return cases, digest(cases)
+
+
+def _drawn(
+    cases: Sequence[Case], engine: TransformerEngine, options: argparse.Namespace
+) -> list[Case]:
+    """As many as are wanted of a file's, drawn by chance of those that are as long as wanted."""
+    if options.workload == "embedded":
+        return list(cases)
+    mixed = [cases[place] for place in np.random.default_rng(0).permutation(len(cases))]
+    if options.prompt_tokens is None:
+        return mixed[: options.jobs]
+    shortest, longest = options.prompt_tokens
+    fitting = (
+        case
+        for case in mixed
+        if shortest <= engine.prepare(case.conversation).prompt_tokens <= longest
+    )
+    drawn = list(islice(fitting, options.jobs))
+    if not drawn:
+        raise BenchError(
+            f"no prompt of {options.workload} has {shortest} to {longest} tokens (--prompt-tokens)"
+        )
+    return drawn
+
+
+def answered(
+    settings: Settings, options: argparse.Namespace, levers: Levers, name: str = "answers.jsonl"
+) -> AnsweredRun:
+    """Load the model and have it answer what is not answered yet, into the file ``name``.
+
+    Raises:
+        BadWorkload: the workload cannot be scored.
+        OtherRun: the file holds another run.
+        BenchError: no case can be answered.
+    """
+    from timebill_ros.bench.answers import Answering
+    from timebill_ros.engine.errors import RequestError
+    from timebill_ros.engine.profile_cache import describe_environment
+    from timebill_ros.engine.transformer_engine import TransformerEngine
+    from timebill_ros.runtime.loading import load
+    from timebill_ros.selection.methods import make_selection_method
+    from timebill_ros.selection.selector import Selector
+
+    known, told_apart = _cases(options)
+    loaded = load(settings, lambda share, doing: _LOG.info("[%3.0f%%] %s", share * 100.0, doing))
+    engine = loaded.engine
+    if not isinstance(engine, TransformerEngine):
+        raise BenchError(
+            f"{settings.model} does not run in this process: it cannot be evicted from"
+        )
+    workload = _drawn(known, engine, options)
+    selectors = {
+        method: Selector(make_selection_method(method), settings.window, settings.selection_head)
+        for method in (options.select_by if levers.selects else ())
+    }
+    header = {
+        "environment": dict(describe_environment(engine)),
+        "workload": told_apart,
+        "max_tokens": settings.max_tokens,
+        "selection": {method: repr(selector) for method, selector in selectors.items()},
+        "levers": asdict(levers),
+        "measured": {"time_model": asdict(loaded.fit.model)},
+    }
+    file = AnswerFile(options.out / name)
+    found, done = file.open(header)
+    answering = Answering(engine, selectors, settings.max_tokens)
+    answers = {case.case: case for case in done}
+    for place, case in enumerate(track(workload, "answering")):
+        if case.id in answers:
+            continue
+        try:
+            answer = answering.answer(case, levers, timed=place % _TIMED_EVERY == 0)
+        except RequestError as refused:
+            _LOG.warning("%s is left out: %s", case.id, refused)
+            continue
+        file.add(answer)
+        answers[case.id] = answer
+    cases = [answers[case.id] for case in workload if case.id in answers]
+    if not cases:
+        raise BenchError("no prompt of the workload can be answered by this model")
+    return AnsweredRun(dict(found), cases, workload, loaded)
+
+
+def add_workload(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is answered, and after which levers."""
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; gone on with")
+    parser.add_argument(
+        "--workload", default="embedded", help="embedded, or JSON lines of prompt and reference"
+    )
+    parser.add_argument(
+        "--jobs", type=positive_count, default=120, help="of each seed, or of a file"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="of the embedded workload"
+    )
+    parser.add_argument(
+        *("--prompt-tokens",),
+        type=positive_count,
+        nargs=2,
+        help="shortest and longest prompt, of the embedded workload 512 and 8192 by default; those "
+        "of a file are chosen by it",
+    )
+    parser.add_argument(
+        "--select-by",
+        nargs="+",
+        default=["lexical"],
+        choices=list(SELECTION_METHODS),
+        help="selection methods, each of which shortens every prompt",
+    )
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
+    parser.add_argument("--alphas", type=float, nargs="+", default=list(ALPHAS))
+    parser.add_argument(
+        *("--alphas-selected",),
+        type=float,
+        nargs="+",
+        default=list(ALPHAS),
+        help="eviction ratios after a selection; a plan between them has the higher one's answer",
+    )
+    add_parameters(parser, PARAMETERS)
