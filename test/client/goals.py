@@ -36,7 +36,9 @@ class StandIn:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    def take(self, message: Instruction, *, id: str, caller: Caller) -> str:
+    def take(
+        self, message: Instruction, *, id: str, caller: Caller, fault: str | None = None
+    ) -> str:
         """What the service does with a goal's instruction; the id stands for the job."""
         self.instructions.append(message)
         shown: list[str] = []
