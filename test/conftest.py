@@ -16,6 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from rclpy.context import Context
 
+    from test.client.goals import StandIn
+
 SOURCE_TREE = Path(__file__).resolve().parents[1]
 
 # `python -m pytest`, which `colcon test` calls, puts the working directory first on the path: there
@@ -34,6 +36,18 @@ os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 # Runs on one machine or network must not hear each other; 1 to 100 are free on every platform.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+@pytest.fixture
+def stand_in() -> Iterator[tuple[StandIn, int]]:
+    """A node that answers goals with the words of the prompt, and its domain."""
+    from test.client.goals import StandIn
+    from timebill_ros.client.session import free_domain
+
+    domain = free_domain()
+    stand_in = StandIn(domain)
+    yield stand_in, domain
+    stand_in.close()
 
 
 @pytest.fixture(scope="session")

@@ -80,15 +80,6 @@ def test_an_absent_node_is_named(
     assert "nothing takes instructions at /llm/input/instruction" in capsys.readouterr().err
 
 
-@pytest.fixture
-def stand_in() -> Iterator[tuple[StandIn, int]]:
-    """A node that answers with the words of the prompt, and its domain."""
-    domain = free_domain()
-    stand_in = StandIn(domain)
-    yield stand_in, domain
-    stand_in.close()
-
-
 @pytest.mark.e2e
 @pytest.mark.parametrize("options", [[], ["--no-stream"]])
 def test_every_word_is_printed_once(stand_in: tuple[StandIn, int], options: list[str]) -> None:

@@ -29,14 +29,6 @@ def tree() -> SimpleNamespace:
 
 
 @pytest.fixture
-def stand_in() -> Iterator[tuple[StandIn, int]]:
-    domain = free_domain()
-    stand_in = StandIn(domain)
-    yield stand_in, domain
-    stand_in.close()
-
-
-@pytest.fixture
 def client(stand_in: tuple[StandIn, int]) -> Iterator[InstructionClient]:
     with InstructionClient(domain=stand_in[1]) as client:
         client.wait_for_node(TIMEOUT)

@@ -13,7 +13,13 @@ import yaml
 from timebill_ros.client.node_process import NodeProcess, NodeProcessError, node_command
 from timebill_ros.client.session import free_domain
 
-DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True)"
+# Not ended by SIGINT, nor by anything but another signal.
+DEAF = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("up", flush=True)
+signal.pause()
+"""
 
 
 def running(code: str) -> list[str]:
@@ -38,8 +44,7 @@ def test_a_process_that_ends_is_reported_with_its_last_lines() -> None:
 
 def test_a_process_without_services_is_given_up_and_ended() -> None:
     lines: list[str] = []
-    command = running(f"{DEAF}; time.sleep(60)")
-    node = NodeProcess(command=command, end_timeout=0.5, on_log=lines.append)
+    node = NodeProcess(command=running(DEAF), end_timeout=0.5, on_log=lines.append)
     with pytest.raises(NodeProcessError, match="has no lifecycle services after 1 s"):
         node.start(timeout=1.0)
     assert node.stop() == -signal.SIGTERM

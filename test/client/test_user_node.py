@@ -14,17 +14,8 @@ from rclpy.node import Node
 
 from test.client.goals import TIMEOUT, StandIn
 from timebill_ros.client import CallbackWaits, Ending, InstructionClient, Record
-from timebill_ros.client.session import free_domain
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def stand_in() -> Iterator[tuple[StandIn, int]]:
-    domain = free_domain()
-    stand_in = StandIn(domain)
-    yield stand_in, domain
-    stand_in.close()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from pathlib import Path
 from typing import Self
 
@@ -52,9 +52,8 @@ class Subject(NodeProcess):
         self._settings = {**SETTINGS, "profile_cache": str(profiles)}
         self._served: dict[str, Parameter] | None = None
         self._log: list[str] = []
-        super().__init__(
-            self._settings, domain=domain, namespace=namespace, on_log=self._log.append
-        )
+        self._longer = threading.Condition()
+        super().__init__(self._settings, domain=domain, namespace=namespace, on_log=self._keep)
 
     def serve(self, **parameters: Parameter) -> None:
         """Active and configured with these parameters, whatever it was before.
@@ -83,14 +82,17 @@ class Subject(NodeProcess):
 
     def says(self, text: str) -> bool:
         """Whether its log comes to have the text."""
-        end = time.monotonic() + PATIENCE
-        while not (found := self.said(text)) and time.monotonic() < end:
-            time.sleep(0.01)
-        return found
+        with self._longer:
+            return self._longer.wait_for(lambda: self.said(text), PATIENCE)
 
     def said(self, text: str) -> bool:
         """Whether its log has the text by now: lines come through a pipe, in their order."""
         return any(text in line for line in self._log)
+
+    def _keep(self, line: str) -> None:
+        with self._longer:
+            self._log.append(line)
+            self._longer.notify_all()
 
     def client(self) -> InstructionClient:
         """A client that the node hears; to be closed by the caller."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -53,6 +54,8 @@ class Bench:
             Instruction, "/llm/input/instruction", OUTCOME_QOS
         )
         self.nodes: list[LlmNode] = []
+        # What a test puts in the place of something, until the bench is closed.
+        self.stand_ins = pytest.MonkeyPatch()
 
     def node(self, namespace: str = "/", **overrides: object) -> LlmNode:
         """An unconfigured node with quick settings."""
@@ -117,6 +120,7 @@ class Bench:
         return ended + [o.id for o in self.overruns if o.reason != Overrun.LATE]
 
     def close(self) -> None:
+        self.stand_ins.undo()
         for node in self.nodes:
             node.destroy_node()
         self.client.destroy_node()

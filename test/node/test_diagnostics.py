@@ -13,7 +13,7 @@ from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode
 
 from timebill_ros.engine.conversation import Conversation
-from timebill_ros.node.diagnostics import Diagnostics, ServerHealth, status_name
+from timebill_ros.node.diagnostics import TOPIC, Diagnostics, ServerHealth, status_name
 from timebill_ros.runtime.health import Level, Report
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Stage, Timing
@@ -27,19 +27,32 @@ OUTCOME = Overrun(
 )
 
 
+class Overheard(LifecycleNode):
+    """A node whose diagnostics are kept instead of sent."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        self.said: list[list[DiagnosticStatus]] = []
+        super().__init__(*arguments, **options)
+
+    def create_publisher(self, kind: type, topic: str, *rest: object, **options: object) -> object:
+        publisher = super().create_publisher(kind, topic, *rest, **options)
+        if topic == TOPIC:
+            publisher.publish = lambda message: self.said.append(message.status)
+        return publisher
+
+
 class Spoken:
     """Diagnostics of a node, and the statuses that they publish."""
 
     def __init__(self, context: Context) -> None:
-        self.node = LifecycleNode("llm", namespace="robot", context=context)
+        self.node = Overheard("llm", namespace="robot", context=context)
         self.diagnostics = Diagnostics(self.node)
-        self.said: list[list[DiagnosticStatus]] = []
-        publisher = self.diagnostics._publisher
-        publisher.publish = lambda message: self.said.append(message.status)
+        self.said = self.node.said
+        self.timer, _ = self.node.timers
 
     @property
     def period_ns(self) -> int:
-        return self.diagnostics._timer.timer_period_ns
+        return self.timer.timer_period_ns
 
 
 @pytest.fixture
@@ -93,7 +106,7 @@ def test_configuring_is_told_at_once_and_its_failure_until_something_else(spoken
 def test_reports_follow_the_state_until_nobody_is_watched(spoken: Spoken) -> None:
     reports = {"queue": Report(Level.ERROR, "full", {"queue depth": "4"})}
     assert spoken.period_ns == NS_PER_S
-    assert spoken.diagnostics._timer.clock.clock_type is ClockType.STEADY_TIME
+    assert spoken.timer.clock.clock_type is ClockType.STEADY_TIME
     spoken.diagnostics.watch(lambda: reports, "cpu", 0.25)
     spoken.diagnostics.enter("active")
     [[state, queue]] = spoken.said
@@ -153,9 +166,10 @@ class Guarded:
 
 
 def test_outcomes_may_come_while_reports_are_read() -> None:
-    health = ServerHealth()
-    sources = health._deadlines, health._predictions = Guarded(health._lock), Guarded(health._lock)
+    lock = threading.Lock()
+    sources = Guarded(lock), Guarded(lock)
+    health = ServerHealth(*sources, lock)
     health.add(OUTCOME)
     assert [source.added for source in sources] == [[OUTCOME], [OUTCOME]]
     health.reports(Scene().server, Settings())
-    assert not health._lock.locked()
+    assert not lock.locked()

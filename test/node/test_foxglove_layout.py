@@ -15,7 +15,11 @@ from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from timebill_ros.node.diagnostics import ServerHealth
 from timebill_ros.node.llm_node import LlmNode
+from timebill_ros.runtime.settings import Settings
+
+from ..runtime.simulated import Scene
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "foxglove" / "timebill_ros.json"
 LAYOUT = json.loads(FILE.read_text())
@@ -72,8 +76,7 @@ def test_what_it_shows_is_what_the_node_has(node: LlmNode) -> None:
     names = (node.get_name(), node.get_namespace())
     topics = dict(node.get_publisher_names_and_types_by_node(*names))
     topics |= dict(node.get_subscriber_names_and_types_by_node(*names))
-    assert node._service is not None
-    subjects = {"state", *node._service.reports()}
+    subjects = {"state", *ServerHealth().reports(Scene().server, Settings())}
     for path in message_paths():
         topic, *fields = re.split(r"\.(?![^{]*})", path)
         assert topic in topics, path

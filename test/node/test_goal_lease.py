@@ -86,7 +86,8 @@ def test_no_lease_is_no_end() -> None:
 
 
 def test_goals_whose_client_is_gone_are_canceled(bench: Bench) -> None:
-    hold = Hold(bench.active(goal_lease=0.01))
+    bench.active(goal_lease=0.01)
+    hold = Hold(bench)
     client = Client(bench)
     client.send("runs", **report())
     bench.until(lambda: hold.steps == HELD)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
+from diagnostic_msgs.msg import KeyValue
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.parameter import Parameter
@@ -20,9 +21,10 @@ from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
 
 from timebill_ros.action import Instruct
+from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.msg import ChatMessage, Instruction, Overrun, Partial
 from timebill_ros.node.conversions import duration_msg, nanoseconds
-from timebill_ros.node.llm_node import LlmNode
+from timebill_ros.runtime.health import QUEUE_DEPTH
 from timebill_ros.workload.scene import sample_scene
 from timebill_ros.workload.tasks import Family, pose
 
@@ -105,20 +107,20 @@ def keep(goal: Goal, response: object) -> None:
 
 
 class Hold:
-    """Keeps a node's engine from decoding beyond ``HELD`` tokens, until it is let go."""
+    """Keeps engines from decoding beyond ``HELD`` tokens from now on, until they are let go."""
 
-    def __init__(self, node: LlmNode) -> None:
-        engine = node._service._running._engine
+    def __init__(self, bench: Bench) -> None:
         self.steps = 0
         self._let_go = threading.Event()
-        self._step = engine.step
-        engine.step = self._held_step
+        step = TransformerEngine.step
 
-    def _held_step(self) -> None:
-        self.steps += 1
-        if self.steps >= HELD:
-            assert self._let_go.wait(PATIENCE)
-        self._step()
+        def held_step(engine: TransformerEngine) -> None:
+            self.steps += 1
+            if self.steps >= HELD:
+                assert self._let_go.wait(PATIENCE)
+            step(engine)
+
+        bench.stand_ins.setattr(TransformerEngine, "step", held_step)
 
     def let_go(self) -> None:
         self._let_go.set()
@@ -169,7 +171,8 @@ def test_feedback_grows_into_the_answer(bench: Bench, client: Client) -> None:
 def test_a_running_goal_stops_within_one_step_and_keeps_its_partial_text(
     bench: Bench, client: Client
 ) -> None:
-    hold = Hold(bench.active())
+    bench.active()
+    hold = Hold(bench)
     goal = client.send("a", **report())
     bench.until(lambda: hold.steps == HELD)
     assert client.cancel(goal)
@@ -185,7 +188,8 @@ def test_a_running_goal_stops_within_one_step_and_keeps_its_partial_text(
 
 
 def test_a_queued_goal_is_gone_at_once(bench: Bench, client: Client) -> None:
-    hold = Hold(bench.active())
+    bench.active()
+    hold = Hold(bench)
     running = client.send("runs", **report())
     bench.until(lambda: hold.steps == HELD)
     queued = client.send("waits")
@@ -259,14 +263,15 @@ def test_of_a_burst_of_goals_each_is_answered(bench: Bench, client: Client) -> N
 
 
 def test_goals_and_topic_share_names_and_queue(bench: Bench, client: Client) -> None:
-    hold = Hold(bench.active(queue_capacity=1))
+    bench.active(queue_capacity=1)
+    hold = Hold(bench)
     running = client.send("a", **report())
     bench.until(lambda: hold.steps == HELD)
     again = client.send("a")
     client.ended(again)
     assert again.result.error_msg == "id: 'a' is already in flight"
     bench.send("b")
-    bench.until(lambda: bench.nodes[0]._service._running.server.queue_depth == 1)
+    bench.until(lambda: KeyValue(key=QUEUE_DEPTH, value="1") in bench.said("queue").values)
     third = client.send("c")
     client.ended(third)
     assert third.result.error_msg == "queue: full with 1 instructions"
@@ -301,7 +306,7 @@ def test_goals_in_flight_get_their_result_when_the_node_stops(
     bench: Bench, client: Client, steps: list[str]
 ) -> None:
     node = bench.active()
-    hold = Hold(node)
+    hold = Hold(bench)
     goals = [client.send("runs", **report()), client.send("waits"), client.send("waits too")]
     bench.until(lambda: hold.steps == HELD)
     threading.Timer(0.1, hold.let_go).start()
@@ -316,7 +321,8 @@ def test_goals_in_flight_get_their_result_when_the_node_stops(
 
 
 def test_a_missed_deadline_is_an_error_of_its_own(bench: Bench, client: Client) -> None:
-    hold = Hold(bench.active())
+    bench.active()
+    hold = Hold(bench)
     budget = 4.0  # enough to come to decoding on a busy machine
     end = time.monotonic() + budget
     goal = client.send("a", **{**report(), "budget": duration_msg(budget)})

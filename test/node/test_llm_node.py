@@ -7,7 +7,6 @@ import uuid
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from lifecycle_msgs.msg import State
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 
@@ -136,7 +135,7 @@ def test_shutdown_is_clean_in_any_state(bench: Bench, steps: list[str]) -> None:
     for step in steps:
         assert getattr(node, f"trigger_{step}")() == SUCCESS
     assert node.trigger_shutdown() == SUCCESS
-    assert node._state_machine.current_state[0] == State.PRIMARY_STATE_FINALIZED
+    assert node.state == "finalized"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +161,7 @@ def test_a_failed_configuration_names_its_cause_and_can_be_mended(
 ) -> None:
     node = bench.node(**overrides)
     assert node.trigger_configure() == FAILURE
-    assert node._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
+    assert node.state == "unconfigured"
     log = capfd.readouterr().err
     assert "configuring failed" in log
     assert named in log

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from rclpy.clock import ROSClock
 from rclpy.time import Time
+from rclpy.time_source import TimeSource
 
 from timebill_ros.node import ros_clock
 from timebill_ros.node.ros_clock import RosClock
@@ -15,7 +16,9 @@ from timebill_ros.runtime.clock import NS_PER_S
 @pytest.fixture
 def simulation() -> ROSClock:
     clock = ROSClock()
-    clock._set_ros_time_is_active(True)
+    source = TimeSource(node=None)
+    source.attach_clock(clock)
+    source.ros_time_is_active = True
     return clock
 
 

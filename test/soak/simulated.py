@@ -38,14 +38,18 @@ from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
-from timebill_ros.runtime.simulation import SimulatedRequest, VirtualClock, serve_all
+from timebill_ros.runtime.simulation import (
+    ScaledClock,
+    SimulatedRequest,
+    VirtualClock,
+    serve_all,
+)
 
 from .world import (
     PROFILE,
     FailingEngine,
     FailingPredictor,
     Odds,
-    SettableClock,
     draw_coverage,
     draw_decisions,
     draw_request,
@@ -71,7 +75,9 @@ class Round:
         rng = self._rng = random.Random(self.seed)
         self._odds = Odds.draw(rng)
         self._real = VirtualClock()
-        self._clock = SettableClock(self._real, rng.choice([1.0, 1.0, 0.5, 3.0]))
+        self._clock = ScaledClock(
+            self._real, rate=rng.choice([1.0, 1.0, 0.5, 3.0]), start_ns=NS_PER_S
+        )
         requests: dict[str, SimulatedRequest] = {}
         self._requests = requests
         engine = FailingEngine(

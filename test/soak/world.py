@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import RequestError, SchemaRefused
 from timebill_ros.engine.protocol import PreparedRequest
 from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
-from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.simulation import (
@@ -26,7 +24,6 @@ from timebill_ros.runtime.simulation import (
     SimulatedPrediction,
     SimulatedPredictor,
     SimulatedRequest,
-    VirtualClock,
 )
 
 # A prompt of 1,000 tokens takes 12 ms to prefill, a step 1 ms and 1 us per cached token.
@@ -41,28 +38,6 @@ PROFILE = TimeModel(
     q_structured=2e-4,
     predictor=Quadratic(0.0, 5e-6, 1e-3),
 )
-
-
-class SettableClock:
-    """A clock of deadlines that runs at its own rate, and can be set, as simulated time can."""
-
-    def __init__(self, real: VirtualClock, rate: float) -> None:
-        """Show a second when ``real`` shows 0."""
-        self.rate = rate
-        self._real = real
-        self._ahead_ns = NS_PER_S
-
-    def now_ns(self) -> int:
-        """The present instant, ns."""
-        return self._ahead_ns + math.floor(self._real.now_ns() * self.rate)
-
-    def real_ns(self, instant_ns: int) -> int:
-        """When the real clock shows this instant, unless this one is set before."""
-        return math.ceil((instant_ns - self._ahead_ns) / self.rate)
-
-    def jump(self, by_ns: int) -> None:
-        """Show ``by_ns`` more from now on."""
-        self._ahead_ns += by_ns
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def duration_msg(duration_s: float) -> DurationMsg:
 
 def nanoseconds(moment: DurationMsg | TimeMsg) -> int:
     """A duration or an instant, ns."""
-    return moment.sec * NS_PER_S + moment.nanosec
+    return int(moment.sec * NS_PER_S + moment.nanosec)
 
 
 def time_msg(instant_ns: int) -> TimeMsg:

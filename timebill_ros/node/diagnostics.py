@@ -43,11 +43,16 @@ Reports = Mapping[str, Report]
 class ServerHealth:
     """The reports on one server, by subject; fed by the engine's thread, read by the executor's."""
 
-    def __init__(self) -> None:
-        """No outcome yet."""
-        self._lock = threading.Lock()
-        self._deadlines = DeadlineHealth()
-        self._predictions = PredictionHealth()
+    def __init__(
+        self,
+        deadlines: DeadlineHealth | None = None,
+        predictions: PredictionHealth | None = None,
+        lock: threading.Lock | None = None,
+    ) -> None:
+        """No outcome yet; ``deadlines`` and ``predictions`` are only touched under ``lock``."""
+        self._lock = lock or threading.Lock()
+        self._deadlines = deadlines or DeadlineHealth()
+        self._predictions = predictions or PredictionHealth()
 
     def add(self, outcome: Outcome) -> None:
         """Take one outcome into account."""

@@ -97,7 +97,7 @@ def _guard(callback: Callable[..., Any], name: str, node: Node) -> Callable[...,
         try:
             answered = callback(request, response)
             return await answered if inspect.isawaitable(answered) else answered
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - no request may end the process
             node.get_logger().error(
                 f"a request to {name} was refused: {_told(fault)}",
                 throttle_duration_sec=_REPORT_PERIOD,

@@ -33,7 +33,7 @@ class NodeLogHandler(logging.Handler):
         """Log one record; one that cannot be told goes to stderr and costs its sender nothing."""
         try:
             self._log(record.levelno, self.format(record))
-        except Exception:
+        except Exception:  # noqa: BLE001 - logging must not cost its sender anything
             self.handleError(record)
 
     def _log(self, level: int, text: str) -> None:

@@ -82,11 +82,15 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.begin_loading()
             self.load()
             self.finish_loading()
-        except Exception as failure:
-            # The node's edge: whatever a room below found wrong is told here, once, by name.
+        except Exception as failure:  # noqa: BLE001 - whatever a room below raises is told here, once
             self.loading_failed(failure)
             return FAILURE
         return super().on_configure(state)
+
+    @property
+    def state(self) -> str:
+        """The state of the lifecycle that the node is in."""
+        return str(self._state_machine.current_state[1])
 
     async def change_state(self, transition: int) -> bool:
         """Make a transition, one of ``lifecycle_msgs/Transition``; whether it was made."""
@@ -97,21 +101,20 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.get_logger().info("configuring is canceled")
             self.cancel_loading()
             await self._configured
-            return transition not in _SHUTDOWNS or self.trigger_shutdown() == SUCCESS
+            return transition not in _SHUTDOWNS or bool(self.trigger_shutdown() == SUCCESS)
         possible = {entry[0] for entry in self._state_machine.available_transitions}
         if transition not in possible or transition not in _ON_REQUEST:
             doing = _ON_REQUEST.get(transition, f"make the transition {transition}")
-            state = self._state_machine.current_state[1]
-            self.get_logger().error(f"the node cannot {doing} now: it is {state}")
+            self.get_logger().error(f"the node cannot {doing} now: it is {self.state}")
             return False
         if transition == Transition.TRANSITION_CONFIGURE:
-            return await self._configure() == SUCCESS
+            return bool(await self._configure() == SUCCESS)
         triggers = {
             Transition.TRANSITION_CLEANUP: self.trigger_cleanup,
             Transition.TRANSITION_ACTIVATE: self.trigger_activate,
             Transition.TRANSITION_DEACTIVATE: self.trigger_deactivate,
         }
-        return triggers.get(transition, self.trigger_shutdown)() == SUCCESS
+        return bool(triggers.get(transition, self.trigger_shutdown)() == SUCCESS)
 
     def stop_loading(self) -> None:
         """Cancel a configuration under way and wait until its thread has ended."""
@@ -139,7 +142,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.finish_loading()
             state = LifecycleState("unconfigured", State.PRIMARY_STATE_UNCONFIGURED)
             code = LifecycleNodeMixin.on_configure(self, state)
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - as in on_configure
             self.loading_failed(failure)
             code = FAILURE
         ended = "transition_success" if code == SUCCESS else "transition_failure"
@@ -154,7 +157,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         def run() -> None:
             try:
                 self.load()
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001 - raised where the thread is waited for
                 done.set_exception(failure)
             else:
                 done.set_result(None)
@@ -174,9 +177,10 @@ class ManagedNode(LifecycleNodeMixin, Node):
         asked = request.transition
         transition = self._by_label(asked.label) if asked.label else asked.id
         if transition == _UNKNOWN:
-            state = self._state_machine.current_state[1]
             label = harmless_line(asked.label, 100)
-            self.get_logger().error(f"there is no transition '{label}' now: the node is {state}")
+            self.get_logger().error(
+                f"there is no transition '{label}' now: the node is {self.state}"
+            )
         response.success = transition != _UNKNOWN and await self.change_state(transition)
         return response
 
@@ -184,7 +188,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """The transition of this label; while configuring, those that cancel it have theirs."""
         if self._loader is not None and label in ("cleanup", "shutdown"):
             shutdown = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN
-            return shutdown if label == "shutdown" else Transition.TRANSITION_CLEANUP
+            return int(shutdown if label == "shutdown" else Transition.TRANSITION_CLEANUP)
         for identifier, name, *_ in self._state_machine.available_transitions:
             if name == label:
                 return int(identifier)

@@ -79,6 +79,10 @@ class ScaledClock:
         """The earliest instant of the real clock at which this one shows ``instant_ns`` or more."""
         return math.ceil((instant_ns - self._start_ns) / self.rate)
 
+    def jump(self, by_ns: int) -> None:
+        """Show ``by_ns`` more from now on: less, where time is set back."""
+        self._start_ns += by_ns
+
 
 @dataclass(frozen=True)
 class SimulatedRequest:
