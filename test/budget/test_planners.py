@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.pace import Pace
 from timebill_ros.budget.planners import (
+    PLANNERS,
     FixedPlanner,
     TimeBillPlanner,
     VanillaPlanner,
@@ -216,7 +217,7 @@ def test_planners_are_made_by_name(name: str) -> None:
     [
         (
             {"name": "greedy"},
-            "planner must be one of expected, timebill, fixed, vanilla, not 'greedy'",
+            f"planner must be one of {', '.join(PLANNERS)}, not 'greedy'",
         ),
         ({"alpha_max": 1.0}, r"alpha_max must be in \[0, 1\), not 1.0"),
         ({"alpha_max": -0.1}, "alpha_max"),

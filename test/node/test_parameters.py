@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message, serialize_message
 
+from timebill_ros.budget.planners import PLANNERS
 from timebill_ros.engine.eviction import EVICTION_METHODS
 from timebill_ros.node.parameter_specs import SPECS, Range, Spec
 from timebill_ros.node.parameters import Parameters, parameter_descriptor
@@ -166,7 +167,7 @@ def test_live_parameters_change_while_they_are_in_use(declare: Declare) -> None:
         (
             "planner",
             "greedy",
-            "planner must be one of expected, timebill, fixed, vanilla, not 'greedy'",
+            f"planner must be one of {', '.join(PLANNERS)}, not 'greedy'",
         ),
         ("alpha_max", 1.0, r"alpha_max must be in [0, 1), not 1.0"),
         ("risk", 1.0, r"risk must be in [0, 1), not 1.0"),
