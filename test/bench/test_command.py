@@ -104,7 +104,7 @@ def test_rounded_weights_are_compared_with_answers_and_times_of_their_own(
     some = ("--methods", "vanilla", "quantised", "--jobs", "2")
     assert command.main(compared(folder, *rounded, *some)) == 0
     assert "| rounded weights |" in capsys.readouterr().out
-    header, *lines = (folder / "run" / "answers_int8.jsonl").read_text().splitlines()
+    header, *lines = (folder / "run" / "answers_quantised.jsonl").read_text().splitlines()
     assert json.loads(header)["environment"]["weights"] == "int8"
     assert len(lines) == 2
     assert command.main(compared(folder, "--methods", "quantised")) == 1

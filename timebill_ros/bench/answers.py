@@ -63,12 +63,14 @@ class AnsweredCase:
         rankings: s that ranking the prompt's passages took, by the selection method's name.
         answers: at least the one to the whole prompt and cache.
         measured: None where it was not.
+        max_tokens: N_max, if it is less than the run's; 0 for that.
     """
 
     case: str
     rankings: Mapping[str, float]
     answers: tuple[Answer, ...]
     measured: Stopwatch | None = None
+    max_tokens: int = 0
 
     @property
     def whole(self) -> Answer:
@@ -79,7 +81,7 @@ class AnsweredCase:
         """The same with the answers to whole prompts and to those that this method selected."""
         return replace(
             self,
-            rankings={method: self.rankings[method]} if method else {},
+            rankings={name: took for name, took in self.rankings.items() if name == method},
             answers=tuple(answer for answer in self.answers if answer.selection in ("", method)),
         )
 
@@ -219,7 +221,8 @@ class Answering:
         """
         request = self._engine.prepare(case.conversation)
         asked = [("", 1.0, tuple(request.prompt_ids))]
-        begun = {asked[0][2]: list(self._begin(request, levers.alphas))}
+        most = min(self._max_tokens, case.max_tokens or self._max_tokens)
+        begun = {asked[0][2]: list(self._begin(request, most, levers.alphas))}
         rankings: dict[str, float] = {}
         for name, selector in self._selectors.items():
             start = time.perf_counter()
@@ -231,23 +234,25 @@ class Answering:
                     key = tuple(shorter.prompt_ids)
                     asked.append((name, share, key))
                     if key not in begun:
-                        begun[key] = list(self._begin(shorter, levers.alphas_selected))
+                        begun[key] = list(self._begin(shorter, most, levers.alphas_selected))
         self._finish([each for answers in begun.values() for each in answers])
         answers = (
             _ended(case, name, share, each) for name, share, key in asked for each in begun[key]
         )
-        measured = self._measure(request) if timed else None
-        return AnsweredCase(case.id, rankings, tuple(answers), measured)
+        measured = self._measure(request, most) if timed else None
+        return AnsweredCase(case.id, rankings, tuple(answers), measured, case.max_tokens)
 
     def _selected(self, case: Case, texts: Sequence[str]) -> PreparedRequest:
         """The case's request with these texts in place of its own."""
         rest = iter(texts)
         return self._engine.prepare(case.conversation.with_texts(lambda _: next(rest)))
 
-    def _begin(self, request: PreparedRequest, alphas: Sequence[float]) -> Iterator[_Begun]:
+    def _begin(
+        self, request: PreparedRequest, most: int, alphas: Sequence[float]
+    ) -> Iterator[_Begun]:
         """Prefill once, then evict more and more: evictions are nested."""
         engine, n_x = self._engine, request.prompt_tokens
-        self._prefill(request)
+        room = self._prefill(request, most)
         smallest = min(n_x, max(1, engine.window))
         seen: set[int] = set()
         for alpha in sorted(alphas):
@@ -258,9 +263,9 @@ class Answering:
             if kept < n_x:
                 engine.evict(kept)
             response = engine.new_response()
-            response.begin(self._room(n_x))
+            response.begin(room)
             response.add(engine.response_ids[0])
-            yield _Begun(n_x, kept, response, engine.cache.copy(kept + self._room(n_x)))
+            yield _Begun(n_x, kept, response, engine.cache.copy(kept + room))
 
     def _finish(self, begun: Sequence[_Begun]) -> None:
         """Decode side by side until all have ended."""
@@ -277,23 +282,22 @@ class Answering:
                 for each, its_logits in zip(open_ones, logits, strict=True):
                     each.response.take(its_logits)
 
-    def _measure(self, request: PreparedRequest) -> Stopwatch:
+    def _measure(self, request: PreparedRequest, most: int) -> Stopwatch:
         engine, start = self._engine, time.perf_counter()
-        self._prefill(request)
+        self._prefill(request, most)
         prefilled = time.perf_counter()
         while engine.finish_reason is None:
             engine.step()
         end = time.perf_counter()
         return Stopwatch(prefilled - start, end - prefilled, engine.response_tokens)
 
-    def _prefill(self, request: PreparedRequest) -> None:
-        self._engine.begin(request, self._room(request.prompt_tokens))
+    def _prefill(self, request: PreparedRequest, most: int) -> int:
+        """Prefill the prompt; the tokens that its answer may have, if the context leaves fewer."""
+        room = max(1, min(most, self._engine.max_context - request.prompt_tokens))
+        self._engine.begin(request, room)
         while not self._engine.prefill_chunk():
             pass
-
-    def _room(self, prompt_tokens: int) -> int:
-        """N_max, or what the context leaves."""
-        return max(1, min(self._max_tokens, self._engine.max_context - prompt_tokens))
+        return room
 
 
 def _ended(case: Case, selection: str, share: float, begun: _Begun) -> Answer:

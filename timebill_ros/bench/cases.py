@@ -47,11 +47,32 @@ def last_number(answer: str, reference: str) -> float:
     return float(same)
 
 
+def number_share(answer: str, reference: str) -> float:
+    """The share of the answer's numbers that are the reference's, as LongBench counts them."""
+    given, wanted = (re.findall(r"\d+", text) for text in (answer, reference))
+    return given.count(wanted[0]) / len(given) if given and wanted else 0.0
+
+
+def code_line(answer: str, reference: str) -> float:
+    """Edit similarity of the answer's first line that is neither comment nor fence."""
+    lines = answer.lstrip("\n").split("\n")
+    code = (line for line in lines if not any(mark in line for mark in ("`", "#", "//")))
+    return edit_similarity(next(code, ""), reference)
+
+
+def _of_first_line(metric: Metric) -> Metric:
+    return lambda answer, reference: metric(answer.lstrip("\n").partition("\n")[0], reference)
+
+
 METRICS: Mapping[str, Metric] = {
     "f1": token_f1,
     "rouge_l": rouge_l,
     "edit": edit_similarity,
     "last_number": last_number,
+    "number_share": number_share,
+    "code_line": code_line,
+    "f1_first_line": _of_first_line(token_f1),
+    "rouge_l_first_line": _of_first_line(rouge_l),
 }
 """From 0 to 1 for an answer and a reference, by the names that a workload's file uses."""
 
@@ -67,6 +88,7 @@ class Case:
         system, prompt: what the model is asked.
         references: answers that score 100.
         metric: one of ``METRICS``.
+        max_tokens: N_max, if it is less than the run's; 0 for that.
     """
 
     id: str
@@ -74,6 +96,7 @@ class Case:
     prompt: str
     references: tuple[str, ...]
     metric: str
+    max_tokens: int = 0
 
     @property
     def conversation(self) -> Conversation:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,27 @@ _LOG = logging.getLogger(__name__)
 
 _QUANTISED = "quantised"
 _HALVES = "halves"
+_ROUNDED = ("int8", "int4")
+_FIXED = (0.25, 0.5, 0.75, 0.95)
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # Fig. 7 and 8; alpha_max is 0.95 by default. LongBench cuts prompts in the middle.
+    "paper": {
+        "model": "Qwen/Qwen2.5-7B-Instruct",
+        "device": "cuda",
+        "workload": "LongBench",
+        "cut_middle": 31_500,
+        "max_context": 32_512,
+        "max_tokens": 512,
+        "budgets": [5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
+        "shares": [1.0],
+        "alphas": [0.0, *_FIXED],
+        "methods": [
+            *("vanilla", *(f"fixed-{alpha:g}" for alpha in _FIXED)),
+            *(*PESSIMISMS.values(), "expected-alpha", "hindsight-alpha"),
+        ],
+    }
+}
+"""Defaults of the other options."""
 _QUANTILES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
 
@@ -42,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Answer what is not answered yet, compare, write tables and pictures; 0 if that worked."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.preset:
+        parser.set_defaults(**PRESETS[options.preset])
+        options = parser.parse_args(arguments)
     settings = take_settings(parser, vars(options), PARAMETERS)
     log_to_stderr()
     hide_library_bars()
@@ -97,7 +121,7 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
 
     levers = Levers(options.shares, options.alphas, options.alphas_selected)
     if _QUANTISED in (options.methods or ()) and not options.quantised:
-        raise BenchError("the method 'quantised' needs --quantised int8 or int4")
+        raise BenchError("the method 'quantised' needs --quantised")
     answers = answered(settings, options, levers)
     grounds = _grounds(answers, options, settings)
     if options.quantised:
@@ -153,13 +177,16 @@ def _measured(cases: Sequence[AnsweredCase], options: argparse.Namespace) -> Lev
 
 
 def _quantised(options: argparse.Namespace, settings: Settings) -> Ground:
-    """The same weights rounded: answers and times of their own, of whole prompts alone."""
+    """The model with rounded weights: answers and times of their own, of whole prompts alone."""
     from timebill_ros.bench.outcomes import Ground
     from timebill_ros.replay.simulated import load_time_model
 
-    settings = replace(settings, weights=options.quantised)
+    if options.quantised in _ROUNDED:
+        settings = replace(settings, weights=options.quantised)
+    else:
+        settings = replace(settings, model=options.quantised)
     levers = Levers((1.0,), (0.0,), ())
-    twin = answered(settings, options, levers, f"answers_{options.quantised}.jsonl")
+    twin = answered(settings, options, levers, "answers_quantised.jsonl")
     file = options.quantised_time_model
     model = load_time_model(file) if file else twin.time_model
     return Ground(settings, model, None, None, twin.cases)
@@ -239,6 +266,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench", __doc__, epilog="Run again, it goes on where it stopped.")
     add_workload(parser)
     parser.add_argument(
+        "--preset", choices=PRESETS, help="the paper's set-up: needs a GPU, a hub and LongBench"
+    )
+    parser.add_argument(
         "--methods", nargs="+", choices=METHODS, metavar="METHOD", help="all by default"
     )
     parser.add_argument(
@@ -267,8 +297,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quantised",
-        choices=["int8", "int4"],
-        help="answer with weights rounded so as well, for the method 'quantised'",
+        metavar="|".join((*_ROUNDED, "MODEL")),
+        help="answer with weights rounded so as well, or with another checkpoint, one of AWQ for "
+        "example: the method 'quantised'",
     )
     parser.add_argument(
         "--quantised-time-model", type=Path, metavar="FILE", help="of the rounded weights"

@@ -126,7 +126,10 @@ def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy
     )
     period = round(budget * NS_PER_S)
     jobs = (
-        Job(case.case, Conversation("", case.case), i * period, (i + 1) * period)
+        Job(
+            *(case.case, Conversation("", case.case), i * period, (i + 1) * period),
+            max_tokens=case.max_tokens or None,
+        )
         for i, case in enumerate(ground.cases)
     )
     simulate(server, clock, jobs)

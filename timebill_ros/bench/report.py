@@ -121,11 +121,12 @@ def _short(value: object) -> object:
 _STYLES = (
     *(("#000000", "x"), ("#999999", "v"), ("#56b4e9", "^"), ("#0072b2", "<"), ("#cc79a7", ">")),
     *(("#e69f00", "D"), ("#f0e442", "P"), ("#009e73", "s"), ("#d55e00", "o"), ("#7f3c8d", "*")),
+    ("#7f7f00", "h"),
 )
 # Those of Fig. 7, with what came since.
 _SHOWN = (
     *("vanilla", "fixed-0.25", "fixed-0.5", "fixed-0.75", "fixed-0.95"),
-    *("timebill-k1", "timebill-k5", "expected-alpha", "expected", "hindsight"),
+    *("timebill-k1", "timebill-k5", "expected-alpha", "expected", "hindsight", "quantised"),
 )
 
 
@@ -146,11 +147,11 @@ def draw_budgets(path: Path, rows: Sequence[Row]) -> None:
         axes[0, column].set_title(f"{policy}: mean score", loc="left")
         axes[1, column].set_title(f"{policy}: completion rate", loc="left")
         axes[1, column].set_xlabel("budget, s")
-        axes[0, column].set_ylim(0.0, 102.0)
+        axes[0, column].set_ylim(0.0, _top(rows))
         axes[1, column].set_ylim(0.0, 1.02)
     for each in axes.flat:
         _bare(each)
-    axes[1, -1].legend(frameon=False, loc="lower right", fontsize=9)
+    axes[1, -1].legend(frameon=False, loc="best", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -171,10 +172,18 @@ def draw_pessimism(path: Path, rows: Sequence[Row]) -> None:
         each.plot(factors, means.mean(axis=1), color="#d55e00", lw=3, label="mean of the budgets")
         each.set_title(f"{policy}: mean score", loc="left")
         each.set_xlabel("pessimism k")
-        each.set_ylim(0.0, 102.0)
+        each.set_ylim(0.0, _top(rows))
         _bare(each)
     axes[-1].legend(frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
+
+
+def _top(rows: Sequence[Row]) -> float:
+    """A little above the best mean that could be: that of every case's best score."""
+    best: dict[str, float] = {}
+    for row in rows:
+        best[row.case] = max(best.get(row.case, 0.0), row.score)
+    return max(1.0, 1.02 * sum(best.values()) / max(1, len(best)))
 
 
 def _bare(axes: Axes) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from timebill_ros.bench.answers import AnsweredCase, AnswerFile, Levers
 from timebill_ros.bench.cases import BenchError, Case, digest, embedded_cases, read_cases
+from timebill_ros.bench.longbench import is_longbench, read_longbench
 from timebill_ros.budget.expected import ALPHAS, SHARES
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.time_model import Quadratic, TimeModel
@@ -93,8 +94,9 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], str]:
         shortest, longest = options.prompt_tokens or _EMBEDDED_LENGTH
         first = embedded_cases(1, [0], (shortest, longest))
         return embedded_cases(options.jobs, options.seeds, (shortest, longest)), digest(first)
-    cases = read_cases(Path(options.workload))
-    return cases, digest(cases)
+    path = Path(options.workload)
+    cases = read_longbench(path) if is_longbench(path) else read_cases(path)
+    return cases, f"{digest(cases)} {options.cut_middle or ''}".strip()
 
 
 def _drawn(
@@ -103,9 +105,10 @@ def _drawn(
     """As many as are wanted of a file's, drawn by chance of those that are as long as wanted."""
     if options.workload == "embedded":
         return list(cases)
-    mixed = [cases[place] for place in np.random.default_rng(0).permutation(len(cases))]
+    order = np.random.default_rng(0).permutation(len(cases))
+    mixed = (_cut(cases[place], engine, options.cut_middle) for place in order)
     if options.prompt_tokens is None:
-        return mixed[: options.jobs]
+        return list(islice(mixed, options.jobs))
     shortest, longest = options.prompt_tokens
     fitting = (
         case
@@ -118,6 +121,12 @@ def _drawn(
             f"no prompt of {options.workload} has {shortest} to {longest} tokens (--prompt-tokens)"
         )
     return drawn
+
+
+def _cut(case: Case, engine: TransformerEngine, most: int | None) -> Case:
+    if most is None:
+        return case
+    return replace(case, prompt=engine.without_middle(case.prompt, most))
 
 
 def answered(
@@ -182,7 +191,9 @@ def add_workload(parser: argparse.ArgumentParser) -> None:
     """The options that say what is answered, and after which levers."""
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; gone on with")
     parser.add_argument(
-        "--workload", default="embedded", help="embedded, or JSON lines of prompt and reference"
+        "--workload",
+        default="embedded",
+        help="embedded, JSON lines of prompt and reference, or a folder laid out as LongBench's",
     )
     parser.add_argument(
         "--jobs", type=positive_count, default=120, help="of each seed, or of a file"
@@ -196,6 +207,12 @@ def add_workload(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         help="shortest and longest prompt, of the embedded workload 512 and 8192 by default; those "
         "of a file are chosen by it",
+    )
+    parser.add_argument(
+        "--cut-middle",
+        type=positive_count,
+        metavar="TOKENS",
+        help="leave out the middle of a file's longer prompts, as LongBench does",
     )
     parser.add_argument(
         "--select-by",

@@ -76,6 +76,17 @@ class PromptEncoder:
                 return text, [*before, *tokens, *after]
         return text, [*before, *self._piece_by_piece(rendered, guard), *after]
 
+    def without_middle(self, text: str, most: int) -> str:
+        """A text of at most ``most`` tokens: the first and the last half of them."""
+        tokens = self._tokens(text)
+        if len(tokens) <= most:
+            return text
+        half = most // 2
+        return self._text(tokens[:half]) + self._text(tokens[len(tokens) - half :])
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
     def _check_size(self, conversation: Conversation) -> None:
         turns = 1 + len(conversation.turns)
         if turns > self._max_tokens:

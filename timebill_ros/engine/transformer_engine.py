@@ -111,6 +111,10 @@ class TransformerEngine:
         checkpoint = self._checkpoint
         return ResponseSoFar(checkpoint.tokenizer, self.sampling, self.stop, checkpoint.eos_tokens)
 
+    def without_middle(self, text: str, most: int) -> str:
+        """A text of at most ``most`` tokens: the first and the last half of them."""
+        return self._prompts.without_middle(text, most)
+
     def prepare(
         self,
         conversation: Conversation,
