@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE := $(CURDIR)/build/state
 KVPRESS := build/kvpress
+SERVERS := build/servers
+LLAMACPP := build/llamacpp
 
 # The first Python that really runs (a version manager's shim may not) and has a fitting version.
 RUNS = $(shell $(1) -c 'import sys; sys.version_info[:2] in {(3, 11), (3, 12)} and print("$(1)")' 2>/dev/null)
@@ -39,7 +41,8 @@ SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg s
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup tools demo real test test-slow soak soak-dds fuzz lint bench bench-quick rooms kvpress clean
+.PHONY: help setup tools demo real test test-slow soak soak-dds fuzz lint bench bench-quick rooms \
+	kvpress servers llamacpp clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +97,20 @@ $(KVPRESS)/stamp: $(VENV)/requirements.stamp requirements/kvpress.txt
 	$(BIN)/python -c "$$site" > "$$($(KVPRESS)/bin/python -c "$$site")/timebill_ros.pth"
 	$(KVPRESS)/bin/python -m pip install -q --no-deps -r requirements/kvpress.txt
 	@touch $@
+
+servers: setup ## install what runs `transformers serve`, to try the engine "served" on
+	@rm -rf $(SERVERS)
+	$(PYTHON) -m venv $(SERVERS)
+	@site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -c "$$site" > "$$($(SERVERS)/bin/python -c "$$site")/timebill_ros.pth"
+	$(SERVERS)/bin/python -m pip install -q --no-deps -r requirements/servers.txt
+
+# Not for the building machine's own processor: the environment may be kept for another one.
+llamacpp: ## compile llama.cpp and its Python server for the same: a quarter of an hour
+	@rm -rf $(LLAMACPP)
+	$(PYTHON) -m venv $(LLAMACPP)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DLLAVA_BUILD=OFF" \
+		$(LLAMACPP)/bin/python -m pip install -q -r requirements/llamacpp.txt
 
 rooms: setup ## count the modules of each room, and what an installation brings
 	@$(BIN)/python test/rooms.py

@@ -35,6 +35,7 @@ def test_a_node_takes_over_what_a_preset_says(file: Path) -> None:
 
 def test_a_preset_is_named_for_its_model() -> None:
     for file in FILES:
-        model = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]["model"]
-        assert file.name == f"{model.split('/')[-1].lower()}.param.yaml"
+        said = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
+        name = said["model"].split("/")[-1].lower() if "model" in said else said["engine"]
+        assert file.name == f"{name}.param.yaml"
         assert "Memory: " in file.read_text()

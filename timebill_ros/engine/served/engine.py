@@ -204,7 +204,7 @@ class ServedEngine:
                 stream.close()
                 if path := self.model.flavor.abort_path:
                     self._connection.tell(path, {"rid": self._id})
-                self._connection.tell("/v1/models")  # the next request finds a connection
+                self._connection.tell("/health")  # the next request finds a connection
         self._forget()
 
     def close(self) -> None:

