@@ -69,6 +69,49 @@ LOOK, SETTLING = 0.1, 0.3
 # A node that is seen in the first looks is hardly ours yet; after the last it is taken for it.
 EARLY, DOUBTFUL = 10, 300
 
+# Every launch argument: its default, and what it is for.
+ARGUMENTS = {
+    "param_file": (PARAM_FILE, "Parameter file of the node; empty: the defaults built into it."),
+    "params_file": ("", "Another name of param_file, over which it wins; empty: that one."),
+    "preset": (
+        "",
+        "Name of a model in the package's config/presets, whose parameters override those of "
+        "param_file; empty: none.",
+    ),
+    "model": (
+        "",
+        f"The language model: 'embedded', a checkpoint directory or a hub id; {AS_IN_FILE}.",
+    ),
+    "device": ("", f"Where the model runs: cpu, cuda or cuda:N; {AS_IN_FILE}."),
+    "policy": ("", f"What becomes of a late instruction (overrun_policy); {AS_IN_FILE}."),
+    "use_sim_time": ("", f"Whether deadlines count on /clock: true or false; {AS_IN_FILE}."),
+    "namespace": ("", "Namespace of the node."),
+    "node_name": (NODE_NAME, "Name of the node."),
+    "input_instruction": (TOPICS["input_instruction"], "Topic to take instructions from."),
+    "output_response": (TOPICS["output_response"], "Topic to publish responses on."),
+    "output_overrun": (TOPICS["output_overrun"], "Topic to publish overruns on."),
+    "output_partial": (
+        TOPICS["output_partial"],
+        "Topic to publish responses on while they are generated, where the parameter "
+        "publish_partial wants it.",
+    ),
+    "instruct": (ACTION[1], "Action to take instructions as goals from."),
+    "autostart": ("true", "Whether the node is configured and activated once it runs."),
+    "shutdown_on_failure": (
+        "false",
+        "Whether the launch ends, with exit code 1, where the node cannot be configured, or dies "
+        "and is not respawned.",
+    ),
+    "use_respawn": (
+        "false",
+        "Whether a node that died is started again, and with autostart configured and activated "
+        "again.",
+    ),
+    "respawn_delay": ("2.0", "Time before that, s."),
+    "log_level": ("", "debug, info, warn, error or fatal; empty: ROS's default."),
+}
+CHOICES = {"policy": ["", "kill", "skip_next", "anytime"]}
+
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments; the node is made once their values are known."""
@@ -79,98 +122,9 @@ def arguments() -> list[DeclareLaunchArgument]:
     """Every argument with its default, and what it is for."""
     return [
         DeclareLaunchArgument(
-            "param_file",
-            default_value=PARAM_FILE,
-            description="Parameter file of the node; empty: the defaults built into it.",
-        ),
-        DeclareLaunchArgument(
-            "params_file",
-            default_value="",
-            description="Another name of param_file, over which it wins; empty: that one.",
-        ),
-        DeclareLaunchArgument(
-            "preset",
-            default_value="",
-            description="Name of a model in the package's config/presets, whose parameters "
-            "override those of param_file; empty: none.",
-        ),
-        DeclareLaunchArgument(
-            "model",
-            default_value="",
-            description="The language model: 'embedded', a checkpoint directory or a hub id; "
-            f"{AS_IN_FILE}.",
-        ),
-        DeclareLaunchArgument(
-            "device",
-            default_value="",
-            description=f"Where the model runs: cpu, cuda or cuda:N; {AS_IN_FILE}.",
-        ),
-        DeclareLaunchArgument(
-            "policy",
-            default_value="",
-            choices=["", "kill", "skip_next", "anytime"],
-            description=f"What becomes of a late instruction (overrun_policy); {AS_IN_FILE}.",
-        ),
-        DeclareLaunchArgument(
-            "use_sim_time",
-            default_value="",
-            description=f"Whether deadlines count on /clock: true or false; {AS_IN_FILE}.",
-        ),
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
-        DeclareLaunchArgument(
-            "node_name", default_value=NODE_NAME, description="Name of the node."
-        ),
-        DeclareLaunchArgument(
-            "input_instruction",
-            default_value=TOPICS["input_instruction"],
-            description="Topic to take instructions from.",
-        ),
-        DeclareLaunchArgument(
-            "output_response",
-            default_value=TOPICS["output_response"],
-            description="Topic to publish responses on.",
-        ),
-        DeclareLaunchArgument(
-            "output_overrun",
-            default_value=TOPICS["output_overrun"],
-            description="Topic to publish overruns on.",
-        ),
-        DeclareLaunchArgument(
-            "output_partial",
-            default_value=TOPICS["output_partial"],
-            description="Topic to publish responses on while they are generated, where the "
-            "parameter publish_partial wants it.",
-        ),
-        DeclareLaunchArgument(
-            "instruct",
-            default_value=ACTION[1],
-            description="Action to take instructions as goals from.",
-        ),
-        DeclareLaunchArgument(
-            "autostart",
-            default_value="true",
-            description="Whether the node is configured and activated once it runs.",
-        ),
-        DeclareLaunchArgument(
-            "shutdown_on_failure",
-            default_value="false",
-            description="Whether the launch ends, with exit code 1, where the node cannot be "
-            "configured, or dies and is not respawned.",
-        ),
-        DeclareLaunchArgument(
-            "use_respawn",
-            default_value="false",
-            description="Whether a node that died is started again, and with autostart configured "
-            "and activated again.",
-        ),
-        DeclareLaunchArgument(
-            "respawn_delay", default_value="2.0", description="Time before that, s."
-        ),
-        DeclareLaunchArgument(
-            "log_level",
-            default_value="",
-            description="debug, info, warn, error or fatal; empty: ROS's default.",
-        ),
+            name, default_value=default, description=meaning, choices=CHOICES.get(name)
+        )
+        for name, (default, meaning) in ARGUMENTS.items()
     ]
 
 

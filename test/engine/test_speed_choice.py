@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from timebill_ros.engine import speed_choice as module
-from timebill_ros.engine.factory import make_engine as factory_engine
-from timebill_ros.engine.settings import EngineSettings
-from timebill_ros.engine.speed_choice import (
+from timebill_ros.engine import factory as module
+from timebill_ros.engine.factory import (
     SpeedChoice,
     measure_speeds,
     recall_or_choose,
     thread_numbers,
 )
+from timebill_ros.engine.factory import make_engine as factory_engine
+from timebill_ros.engine.settings import EngineSettings
 
 ENVIRONMENT = {"checkpoint": "abc", "cores": 2}
 CHOICE = SpeedChoice(2, prefill="bfloat16", steps="float32")

@@ -53,14 +53,15 @@ def strings(path: str) -> set[str]:
     return {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
 
-def declared() -> dict[str, dict[str, ast.expr]]:
-    """Every declared argument with what is said of it."""
-    return {call.args[0].value: keywords(call) for call in calls("DeclareLaunchArgument")}
+def declared() -> dict[str, ast.expr]:
+    """Every declared argument with its default and what is said of it."""
+    table = constant("ARGUMENTS")
+    return {name.value: said for name, said in zip(table.keys, table.values, strict=True)}
 
 
 def test_every_argument_has_a_default_and_a_description() -> None:
     assert len(declared()) == 19
-    assert all({"default_value", "description"} <= said.keys() for said in declared().values())
+    assert {len(said.elts) for said in declared().values()} == {2}
 
 
 def test_arguments_override_parameters_that_exist_with_their_types() -> None:
@@ -100,8 +101,9 @@ def test_an_argument_remaps_every_part_of_the_action_that_the_node_has() -> None
 
 
 def test_the_policies_to_choose_from_are_the_nodes() -> None:
-    choices = ast.literal_eval(declared()["policy"]["choices"])
-    assert choices == ["", *(policy.value for policy in OverrunPolicy)]
+    choices = ast.literal_eval(constant("CHOICES"))
+    assert choices.keys() <= declared().keys()
+    assert choices["policy"] == ["", *(policy.value for policy in OverrunPolicy)]
 
 
 def test_the_node_is_the_packages_own_under_its_own_name() -> None:

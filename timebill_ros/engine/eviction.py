@@ -10,7 +10,12 @@ from transformers import PreTrainedModel
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import QueryWindow
-from timebill_ros.engine.eviction_methods.criticalkv import CriticalKV, output_projections
+from timebill_ros.engine.eviction_methods.by_attention import (
+    ChunkKV,
+    CriticalKV,
+    SnapKV,
+    output_projections,
+)
 from timebill_ros.engine.eviction_methods.method import (
     EvictionMethod,
     KeyNorm,
@@ -18,7 +23,6 @@ from timebill_ros.engine.eviction_methods.method import (
     RandomTokens,
     StreamingLLM,
 )
-from timebill_ros.engine.eviction_methods.snapkv import ChunkKV, SnapKV
 from timebill_ros.engine.kv_cache import KVCache
 
 EVICTION_METHODS: Mapping[str, Callable[[SnapKV, PreTrainedModel], EvictionMethod]] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from timebill_ros.engine.eviction_methods.by_attention import ChunkKV, SnapKV
 from timebill_ros.engine.eviction_methods.method import LayerPrompt
-from timebill_ros.engine.eviction_methods.snapkv import ChunkKV, SnapKV
 
 # A window of one token whose query sees just this; the window's own key gets the rest.
 ATTENTION = [0.01, 0.02, 0.01, 0.30, 0.01, 0.02, 0.10, 0.11, 0.09, 0.13, 0.12]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.eviction_methods.snapkv import SnapKV, window_scores
+from timebill_ros.engine.eviction_methods.by_attention import SnapKV, window_scores
 
 
 def defined_scores(queries, keys, kernel):
