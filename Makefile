@@ -36,7 +36,7 @@ REAL := $(STATE)/smollm2-135m-instruct
 REQUIREMENTS := requirements/ros.txt requirements/runtime.txt requirements/train.txt requirements/dev.txt
 # Folders too: their time stamps tell of deleted files.
 SOURCES := $(shell find build_messages.py package.xml pyproject.toml setup.cfg setup.py \
-	action config examples launch msg resource schema timebill_ros -name '*.pyc' -prune -o -name __pycache__ -prune \
+	action config examples launch msg resource schema srv timebill_ros -name '*.pyc' -prune -o -name __pycache__ -prune \
 	-o -print 2>/dev/null)
 
 .DEFAULT_GOAL := help

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the messages of msg/ and action/ with CMake, as a `build_ext` command for setup.py.
+"""Builds the messages of msg/, action/ and srv/ with CMake, as a `build_ext` command for setup.py.
 
 An ament_python package has no CMake step of its own, and rosidl has no other way to generate
 messages. So this command gives CMake a small source folder (those two and package.xml), stages its
@@ -21,7 +21,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import SetupError
 
 PACKAGE = "timebill_ros"
-INTERFACES = ("msg", "action")
+INTERFACES = ("msg", "action", "srv")
 SOURCE = Path(__file__).resolve().parent
 
 

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 PACKAGE = "timebill_ros"
-GENERATED = ("msg", "action")
+GENERATED = ("msg", "action", "srv")
 ROOT = Path(__file__).resolve().parents[1]
 # A requirement's name; what follows are extras, versions and conditions.
 _NAME = re.compile(r"[A-Za-z0-9._-]+")

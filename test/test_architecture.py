@@ -33,7 +33,7 @@ ROOMS = {
     "predictor": {"budget"},
     "selection": {"budget"},
     "runtime": {"budget", "engine", "predictor", "selection"},
-    "node": {"budget", "engine", "predictor", "runtime", "selection", "msg", "action"},
+    "node": {"budget", "engine", "predictor", "runtime", "selection", "msg", "action", "srv"},
     "client": {"budget", "engine", "runtime", "node", "msg", "action"},
     "autoware": {"budget", "runtime", "node", "workload", "msg"},
     "replay": {"budget", "engine", "runtime", "node", "client", "msg"},
@@ -63,7 +63,7 @@ def tree(path: Path) -> ast.Module:
 
 def is_ros(module: str) -> bool:
     top = module.split(".")[0]
-    generated = (f"{PACKAGE}.msg", f"{PACKAGE}.action")
+    generated = (f"{PACKAGE}.msg", f"{PACKAGE}.action", f"{PACKAGE}.srv")
     return top in ROS_MODULES or top.endswith("_msgs") or module.startswith(generated)
 
 
@@ -84,7 +84,7 @@ def test_every_folder_is_a_room_with_a_rule() -> None:
 
 
 def test_the_rules_allow_no_circle() -> None:
-    below: set[str] = {"msg", "action"}
+    below: set[str] = {"msg", "action", "srv"}
     left = dict(ROOMS)
     while ready := {room for room, allowed in left.items() if allowed <= below}:
         below |= ready

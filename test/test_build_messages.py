@@ -87,6 +87,7 @@ def test_changed_messages_or_prefixes_mean_another_build(
 ) -> None:
     (tmp_path / "msg").mkdir()
     (tmp_path / "action").mkdir()
+    (tmp_path / "srv").mkdir()
     (tmp_path / "package.xml").write_text("<package/>")
     (tmp_path / "msg" / "A.msg").write_text("uint8 a")
     monkeypatch.setattr(build, "SOURCE", tmp_path)

@@ -28,7 +28,7 @@ def test_the_command_names_its_executables(arguments: list[str], status: int, te
 
 
 def test_a_source_folder_says_that_it_has_no_messages(tmp_path: Path) -> None:
-    generated = shutil.ignore_patterns("msg", "action", "*.so", "__pycache__", "embedded")
+    generated = shutil.ignore_patterns("msg", "action", "srv", "*.so", "__pycache__", "embedded")
     shutil.copytree(SOURCE_TREE / "timebill_ros", tmp_path / "timebill_ros", ignore=generated)
     command = [sys.executable, "-m", "timebill_ros", "ask", "--help"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}

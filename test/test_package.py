@@ -200,6 +200,7 @@ def test_the_ament_index_lists_the_package_and_its_messages() -> None:
     [
         ("msg", "*.msg"),
         ("action", "*.action"),
+        ("srv", "*.srv"),
         ("config", "*.yaml"),
         ("config/foxglove", "*.json"),
         ("config/security", "*.xml"),
@@ -222,7 +223,7 @@ def test_every_source_and_checkpoint_file_is_installed() -> None:
     generated = {
         path
         for path in files
-        if path.parts[0] in ("msg", "action") or path.suffix in (".so", ".pyc")
+        if path.parts[0] in ("msg", "action", "srv") or path.suffix in (".so", ".pyc")
     }
     installed = Path(timebill_ros.__file__).parent
     assert not {str(path) for path in files - generated if not (installed / path).is_file()}

@@ -78,7 +78,7 @@ def test_the_node_may_do_what_it_does_and_nothing_else(
 
 def test_client_and_operator_share_nothing_that_matters() -> None:
     assert "/llm/input/instruction" in allowed("/llm_client", "topics", "publish")
-    assert allowed("/llm_client", "services", "request") == {"/llm/get_state"}
+    assert allowed("/llm_client", "services", "request") == {"/llm/get_state", "/llm/quote"}
     assert allowed("/llm_client", "actions", "call") == {"/llm/instruct"}
     assert allowed("/llm_operator", "topics", "publish") == {"/rosout", "/parameter_events"}
     assert allowed("/llm_operator", "actions", "call") == set()

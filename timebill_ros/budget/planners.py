@@ -16,7 +16,14 @@ PLANNERS = ("expected", "timebill", "fixed", "vanilla")
 
 
 class Planner(Protocol):
-    """Chooses what one request is shortened by."""
+    """Chooses what one request is shortened by.
+
+    Attributes:
+        risk: accepted probability of a response that is longer than planned; 0 for none set.
+    """
+
+    @property
+    def risk(self) -> float: ...  # noqa: D102 - see the class
 
     def share(self, situation: Situation, model: TimeModel, shares: Sequence[float]) -> float:
         """Before prefill: the share rho of the prompt to keep, one of ``shares`` (falling).

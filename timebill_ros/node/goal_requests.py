@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at a goal's request before it is taken apart into Python's values.
+"""Looks at a request that holds an instruction before it is taken apart into Python's values.
 
 Topics hand their bytes over, see ``serialized``; a service's request comes as the message of C that
 the middleware made. rclpy turns it into Python's values by a function that the request's class
@@ -24,6 +24,7 @@ from rosidl_parser.definition import (
 from unique_identifier_msgs.msg import UUID
 
 import timebill_ros.msg as msg
+import timebill_ros.srv as srv
 from timebill_ros.action import Instruct
 from timebill_ros.node.serialized import count_fault, size_fault
 
@@ -77,17 +78,23 @@ def _member(kind: Any) -> Any:
     if isinstance(kind, NamespacedType):
         return _layout(getattr(importlib.import_module(".".join(kind.namespaces)), kind.name))
     if not isinstance(kind, AbstractNestedType):
-        raise TypeError(f"no message of goals holds a {kind}")
+        raise TypeError(f"no request holds a {kind}")
     element = _member(kind.value_type)
     if hasattr(kind, "size"):
         return element * kind.size
     return type("_Sequence", (_List,), {"element": element})
 
 
-class _Request(ctypes.Structure):
+class _GoalRequest(ctypes.Structure):
     """A goal is nothing but its instruction."""
 
     _fields_ = (("goal_id", _layout(UUID)), ("instruction", _layout(msg.Instruction)))
+
+
+class _QuoteRequest(ctypes.Structure):
+    """A quote is asked for an instruction."""
+
+    _fields_ = (("instruction", _layout(msg.Instruction)),)
 
 
 def _members(holder: ctypes.Structure) -> Iterator[tuple[str, Any]]:
@@ -121,26 +128,53 @@ def _derived(base: Any, **changed: Any) -> Any:
     return type(base.__name__, (base,), changed)
 
 
-class GoalRequests:
+class _LookedAt:
+    """Has rclpy look at each request of one kind.
+
+    Attributes:
+        request: the class of requests to give to rclpy.
+        max_prompt_chars: a prompt of more characters cannot fit the model's context.
+    """
+
+    def __init__(self, request: Any, structure: type[ctypes.Structure]) -> None:
+        """Let pass what no model is needed for to refuse."""
+        self.max_prompt_chars = 0
+        self._structure = structure
+        check_for_type_support(request)
+        functions = {name: getattr(type(request), name) for name in _FUNCTIONS}
+        self._plain = _Conversion(_inside(type(request)._CONVERT_TO_PY, None))
+        self._looking = _Conversion(self._convert)  # kept here, since C does not keep it
+        pointer = ctypes.cast(self._looking, ctypes.c_void_p)
+        functions["_CONVERT_TO_PY"] = _capsule(pointer, None, None)
+        self.request = type("LookedAtRequest", (), functions)()
+
+    def _convert(self, address: int) -> Any:
+        """Python's request; of one that is refused, only what its refusal must name."""
+        looked_at = self._structure.from_address(address)
+        fault = _fault(looked_at.instruction, self.max_prompt_chars)
+        for name, held in _members(looked_at.instruction) if fault else ():
+            if name != "id":
+                held.cut()
+        request = self._plain(address)
+        self._remember(request, fault)
+        return request
+
+    def _remember(self, request: Any, fault: str | None) -> None:
+        raise NotImplementedError
+
+
+class GoalRequests(_LookedAt):
     """Has rclpy look at each goal's request, and remembers what is wrong with the last.
 
     Attributes:
         action: the type of action to give to rclpy's action server.
-        max_prompt_chars: a prompt of more characters cannot fit the model's context.
     """
 
     def __init__(self) -> None:
-        """Let pass what no model is needed for to refuse."""
-        self.max_prompt_chars = 0
+        """See the base."""
+        super().__init__(_REQUEST, _GoalRequest)
         self._refused: tuple[bytes, str] | None = None
-        check_for_type_support(_REQUEST)
-        functions = {name: getattr(type(_REQUEST), name) for name in _FUNCTIONS}
-        self._plain = _Conversion(_inside(type(_REQUEST)._CONVERT_TO_PY, None))
-        self._looking = _Conversion(self._convert)  # kept here, since C does not keep it
-        pointer = ctypes.cast(self._looking, ctypes.c_void_p)
-        functions["_CONVERT_TO_PY"] = _capsule(pointer, None, None)
-        request = type("LookedAtRequest", (), functions)()
-        service = _derived(Instruct.Impl.SendGoalService, Request=request)
+        service = _derived(Instruct.Impl.SendGoalService, Request=self.request)
         self.action = _derived(Instruct, Impl=_derived(Instruct.Impl, SendGoalService=service))
 
     def fault_of(self, goal: bytes) -> str | None:
@@ -149,12 +183,28 @@ class GoalRequests:
             return None
         return self._refused[1]
 
-    def _convert(self, address: int) -> Any:
-        """Python's request; of one that is refused, only what its refusal must name."""
-        request = _Request.from_address(address)
-        fault = _fault(request.instruction, self.max_prompt_chars)
+    def _remember(self, request: Any, fault: str | None) -> None:
         self._refused = (bytes(request.goal_id.uuid), fault) if fault else None
-        for name, held in _members(request.instruction) if fault else ():
-            if name != "id":
-                held.cut()
-        return self._plain(address)
+
+
+class QuoteRequests(_LookedAt):
+    """The same for the requests of quotes.
+
+    Attributes:
+        service: the type of service to give to rclpy.
+    """
+
+    def __init__(self) -> None:
+        """See the base."""
+        super().__init__(srv.Quote.Request, _QuoteRequest)
+        self._refused: tuple[Any, str] | None = None
+        self.service = _derived(srv.Quote, Request=self.request)
+
+    def fault_of(self, request: Any) -> str | None:
+        """What is wrong with this request, if it was taken last."""
+        if self._refused is None or self._refused[0] is not request:
+            return None
+        return self._refused[1]
+
+    def _remember(self, request: Any, fault: str | None) -> None:
+        self._refused = (request, fault) if fault else None

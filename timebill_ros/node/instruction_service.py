@@ -20,7 +20,9 @@ from timebill_ros.node.topics import OutcomeTopics
 from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import JobStopped, Reason
 from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.quote import Quote
 from timebill_ros.runtime.running_server import RunningServer, start_server
 from timebill_ros.runtime.settings import Settings
 
@@ -130,7 +132,7 @@ class InstructionService:
         self._settings = settings
         self._limits = self._limits_of(settings)
         self._setup.outcomes.apply(settings)
-        self._running.server.decide(decisions(settings))
+        self._running.decide(decisions(settings))
 
     def close(self) -> None:
         """Reject instructions from now on, and announce those in flight as canceled."""
@@ -175,6 +177,24 @@ class InstructionService:
         else:
             self._running.server.reject(job, fault)
         return job
+
+    def quote(self, message: msg.Instruction) -> Quote:
+        """What the instruction could be promised, on a thread that may wait some milliseconds.
+
+        Raises:
+            JobStopped: it would be refused, for this reason.
+        """
+        received = Reception(self._setup.ros_clock.now_ns(), self._setup.clock.now_ns())
+        budget = self._limits.default_budget
+        job = job_from(message, id=message.id, received=received, default_budget=budget)
+        if fault := fault_of(job, received, self._limits):
+            raise JobStopped(Reason.REJECTED, fault)
+        return self._running.quotes.quote(job)
+
+    @property
+    def waiting(self) -> int:
+        """Instructions that wait."""
+        return self._running.server.queue_depth
 
     def cancel(self, job: Job, detail: str) -> bool:
         """Withdraw a job, see ``Server.cancel``."""

@@ -15,6 +15,7 @@ from timebill_ros.node.instruct_action import InstructAction
 from timebill_ros.node.instruction_service import InstructionService, ServiceSetup
 from timebill_ros.node.managed_node import ManagedNode
 from timebill_ros.node.parameters import Parameters
+from timebill_ros.node.quote_service import QuoteService
 from timebill_ros.runtime.harmless import HarmlessFormatter, harmless_line
 
 PACKAGE_LOGGER = logging.getLogger("timebill_ros")
@@ -77,6 +78,7 @@ class LlmNode(ManagedNode):
         self._reported = _NOTHING
         self._diagnostics = Diagnostics(self)
         self._action = InstructAction(self)
+        self._quotes = QuoteService(self)
 
     def begin_loading(self) -> None:
         """Read the parameters and create the topics for outcomes."""
@@ -98,6 +100,7 @@ class LlmNode(ManagedNode):
         service.apply(settings)
         self._settings.attach(service.apply)
         self._action.attach(service)
+        self._quotes.attach(service)
         self._diagnostics.watch(service.reports, service.device, settings.diagnostics_period)
         self._diagnostics.enter("inactive")
 
@@ -158,6 +161,7 @@ class LlmNode(ManagedNode):
         service, self._service = self._service, None
         self._settings.detach()
         self._action.detach()
+        self._quotes.detach()
         self._diagnostics.unwatch()
         if service is not None:
             service.destroy()
@@ -173,6 +177,7 @@ class LlmNode(ManagedNode):
         """Release what a shutdown without transition left behind."""
         self.release()
         self._action.destroy()
+        self._quotes.destroy()
         self._diagnostics.destroy()
         PACKAGE_LOGGER.removeHandler(self._log_handler)
         super().destroy_node()

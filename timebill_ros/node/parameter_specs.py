@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from timebill_ros.engine.sampling_override import LARGEST_SEED, LARGEST_TEMPERATURE
 from timebill_ros.engine.served.flavors import FLAVORS
+from timebill_ros.runtime.policy import ADMISSIONS
 from timebill_ros.runtime.settings import ENGINES, Settings
 
 DEFAULTS = Settings()
@@ -208,6 +209,13 @@ SPECS: dict[str, Spec] = {
         "At its deadline an instruction is stopped (kill), runs on while those behind it are "
         "skipped (skip_next), or has been answered with the complete part of its text (anytime).",
         choices=("kill", "skip_next", "anytime"),
+        live=True,
+    ),
+    "admission": Spec(
+        "Whether an instruction is tried whatever its chances (best_effort), or rejected at once "
+        "where even the cheapest plan has not the time that it needs, with the time that would "
+        "have been enough (reject).",
+        choices=ADMISSIONS,
         live=True,
     ),
     "anytime_margin": Spec(

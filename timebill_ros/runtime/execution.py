@@ -68,11 +68,7 @@ class Execution:
         self.late = False
         self._prepared = prepared
         self._parts = parts
-        slowdown, profiled = parts.slowdown, parts.time_model
-        free = profiled if slowdown is None else slowdown.corrected(profiled)
-        drawn = (self.job.sampling.temperature or 0.0) > 0.0
-        free = free.drawn() if drawn else free
-        self._time_model = free.structured() if self.job.response_schema else free
+        self._time_model = parts.model_of(self.job)
         self._decided = decided
         self._canceled = canceled
         self._tell_late = tell_late

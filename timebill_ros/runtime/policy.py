@@ -10,6 +10,9 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.planners import Planner, make_planner
 from timebill_ros.runtime.settings import Settings
 
+REJECT = "reject"
+ADMISSIONS = ("best_effort", REJECT)
+
 
 class OverrunPolicy(Enum):
     """What happens to a running job whose deadline comes before its response is complete.
@@ -33,6 +36,7 @@ class Decisions:
         policy: what the deadline does to a job that has not ended.
         anytime_margin: s that Anytime leaves before the deadline for closing and publishing the
             answer.
+        rejects_hopeless: a job is rejected whose cheapest plan has not the time that it needs.
         time_risk: share of requests that may be slower than their planned worst case.
     """
 
@@ -40,6 +44,7 @@ class Decisions:
     policy: OverrunPolicy
     anytime_margin: float = 0.0
     time_risk: float = 0.0
+    rejects_hopeless: bool = False
 
     @property
     def margin(self) -> float:
@@ -67,4 +72,8 @@ def decisions(settings: Settings) -> Decisions:
     except ValueError:
         names = ", ".join(policy.value for policy in OverrunPolicy)
         raise SettingError("overrun_policy", settings.overrun_policy, f"one of {names}") from None
-    return Decisions(planner, policy, settings.anytime_margin, settings.time_risk)
+    if settings.admission not in ADMISSIONS:
+        bound = f"one of {', '.join(ADMISSIONS)}"
+        raise SettingError("admission", settings.admission, bound)
+    rejects = settings.admission == REJECT
+    return Decisions(planner, policy, settings.anytime_margin, settings.time_risk, rejects)

@@ -16,9 +16,10 @@ from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.loading import Loaded, load
 from timebill_ros.runtime.outcome import Observer, Outcome
 from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
-from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.policy import Decisions, decisions
 from timebill_ros.runtime.prediction import ThreadedPredictor
 from timebill_ros.runtime.preparation import Preparation
+from timebill_ros.runtime.quote import Quotes
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.serving_threads import ServingThreads
@@ -36,16 +37,23 @@ class RunningServer:
 
     Attributes:
         server: takes jobs from any thread.
+        quotes: what jobs could be promised, on any thread that may wait some milliseconds.
         device: where the model runs, for people.
         max_prompt_chars: a prompt of more characters cannot fit the model's context.
     """
 
     server: Server
+    quotes: Quotes
     device: str
     max_prompt_chars: int
     _engine: Engine
     _threads: ServingThreads
     _predictor: ThreadedPredictor | None
+
+    def decide(self, decided: Decisions) -> None:
+        """Plan, treat and quote the next jobs otherwise."""
+        self.quotes.decide(decided)
+        self.server.decide(decided)
 
     def release(self, timeout: float) -> None:
         """End the threads and give the memory back; the caller has closed the server."""
@@ -102,10 +110,11 @@ def start_server(
             quality=loaded.quality,
             selection=loaded.selection,
         )
+        quotes = Quotes(parts, decided, Preparation(loaded.engine, settings.max_tokens))
         server = Server(
             parts,
             decided,
-            prepare=Preparation(loaded.engine, settings.max_tokens),
+            prepare=quotes,
             queue_capacity=settings.queue_capacity,
             emit=emit,
             observe=observe,
@@ -115,7 +124,9 @@ def start_server(
         threads.stop(0.0)
         raise
     engine = loaded.engine
-    return RunningServer(server, engine.device, engine.max_prompt_chars, engine, threads, predictor)
+    return RunningServer(
+        server, quotes, engine.device, engine.max_prompt_chars, engine, threads, predictor
+    )
 
 
 class _Canceled(Exception):

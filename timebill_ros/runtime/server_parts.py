@@ -10,6 +10,7 @@ from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import Engine
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker, RecentLengths
+from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.prediction import PredictionService
 from timebill_ros.runtime.prompt_selection import PromptSelection
@@ -46,3 +47,10 @@ class ServerParts:
     quality: LeverQuality | None = None
     selection: PromptSelection | None = None
     recent_lengths: RecentLengths = field(default_factory=RecentLengths)
+
+    def model_of(self, job: Job) -> TimeModel:
+        """The time model of this job: corrected by past requests, and with its tokens' choice."""
+        profiled, slowdown = self.time_model, self.slowdown
+        free = profiled if slowdown is None else slowdown.corrected(profiled)
+        free = free.drawn() if (job.sampling.temperature or 0.0) > 0.0 else free
+        return free.structured() if job.response_schema else free

@@ -55,6 +55,7 @@ class Settings:
     time_risk: float = 0.0
     fixed_alpha: float = 0.5
     overrun_policy: str = "kill"
+    admission: str = "best_effort"
     anytime_margin: float = 0.01
     default_budget: float = 2.0
     max_budget: float = 3600.0

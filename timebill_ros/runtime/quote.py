@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an instruction could be promised, told without running it."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.plan import Plan, Situation
+from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.runtime.clock import seconds
+from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.outcome import JobStopped, Reason
+from timebill_ros.runtime.policy import Decisions
+from timebill_ros.runtime.prediction import JobPrediction
+from timebill_ros.runtime.preparation import Prepare, PreparedJob
+from timebill_ros.runtime.server_parts import ServerParts
+
+# Without an accepted risk, an answer counts as promised that is likelier in time than not.
+_LIKELY = 0.5
+# A predictor that takes longer than this is not asked: it predicts for what runs. s
+_QUICK_PREDICTION = 0.005
+_PREDICTION_GRACE = 0.010
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What would come of a job that had the engine to itself from now on.
+
+    Attributes:
+        budget: s from now to its deadline.
+        plan: the planner's, as if the prefill took what is predicted.
+        predicted_prefill: the prefill's estimate, s.
+        in_time: probability that the answer ends by the deadline.
+        expected_score: measured score of such answers, 0 to 100, times ``in_time``; None where no
+            score was measured.
+        enough: s within which the cheapest plan ends with an accepted probability.
+    """
+
+    budget: float
+    plan: Plan
+    predicted_prefill: float
+    in_time: float
+    expected_score: float | None
+    enough: float
+
+    @property
+    def promised(self) -> bool:
+        """Whether even the cheapest plan has the time that it needs."""
+        return self.enough <= self.budget
+
+
+class Quotes:
+    """Tells what jobs could be promised, and prepares them; hopeless ones are refused if so set.
+
+    May be used from any thread; takes as long as tokenising the prompt, and some milliseconds.
+    """
+
+    def __init__(self, parts: ServerParts, decided: Decisions, prepare: Prepare) -> None:
+        """Of jobs that run on these parts, as decided, and are prepared so."""
+        self._parts = parts
+        self._decided = decided
+        self._prepare = prepare
+
+    def decide(self, decided: Decisions) -> None:
+        """Plan the next ones otherwise."""
+        self._decided = decided
+
+    def quote(self, job: Job) -> Quote:
+        """What the job could be promised now.
+
+        Raises:
+            JobStopped: REJECTED, with the field and the bound.
+        """
+        return self._quoted(self._prepare(job))
+
+    def __call__(self, job: Job) -> PreparedJob:
+        """The job, prepared.
+
+        Raises:
+            JobStopped: REJECTED, with the field and the bound; under the admission ``reject`` also
+                one whose cheapest plan needs more time than there is, and how much.
+        """
+        prepared = self._prepare(job)
+        if not self._decided.rejects_hopeless:
+            return prepared
+        quote = self._quoted(prepared)
+        if quote.promised:
+            return prepared
+        waited = seconds(self._parts.clock.now_ns() - job.release_ns)
+        raise JobStopped(
+            Reason.REJECTED,
+            f"{job.deadline_field}: {quote.budget:.3f} s are left, and the cheapest plan for a "
+            f"prompt of {prepared.request.prompt_tokens} tokens needs {quote.enough:.3f} s; a "
+            f"budget of {waited + quote.enough:.3f} s would have been enough",
+        )
+
+    def _quoted(self, prepared: PreparedJob) -> Quote:
+        parts, decided, job = self._parts, self._decided, prepared.job
+        model, planner = parts.model_of(job), decided.planner
+        left = seconds(job.deadline_ns - parts.clock.now_ns()) / parts.clock.rate
+        whole = self._situation(prepared, model, left - decided.margin)
+        shares = (1.0,) if parts.selection is None else tuple(parts.selection.shares)
+        share = planner.share(whole, model, shares) if len(shares) > 1 else 1.0
+        situation = _prefilled(whole, model, share)
+        plan = planner.plan(situation, model)
+        in_time = 1.0 - _beyond(situation, _tokens_within(situation, model, plan), plan.alpha)
+        score = plan.score
+        expected = None if score is None else score * in_time
+        accepted = planner.risk or _LIKELY
+        enough = self._needed(whole, model, shares[-1], accepted) + decided.margin
+        return Quote(left, plan, situation.spent, in_time, expected, enough)
+
+    def _needed(
+        self, whole: Situation, model: TimeModel, least_share: float, accepted: float
+    ) -> float:
+        """s of the cheapest plan, for a response that is exceeded with this probability."""
+        hurried = replace(_prefilled(whole, model, least_share), remaining=-1.0)
+        cheapest = self._decided.planner.plan(hurried, model)
+        prompt = hurried.prompt_tokens
+
+        def beyond(tokens: int) -> float:
+            return -_beyond(hurried, tokens, cheapest.alpha)
+
+        longest = hurried.max_tokens
+        tokens = 1 + bisect_left(range(1, longest), -accepted, key=beyond)
+        work = min(
+            model.evict_and_decode(prompt, kept, tokens) for kept in (prompt, cheapest.kept_tokens)
+        )
+        return hurried.spent + hurried.pace.worst(work)
+
+    def _situation(self, prepared: PreparedJob, model: TimeModel, remaining: float) -> Situation:
+        """What is known before the prefill."""
+        parts, longest, request = self._parts, prepared.max_tokens, prepared.request
+        lengths = self._predicted(request, model)
+        evicts = parts.engine.capabilities.evicts
+        known = None if lengths is None else parts.coverage.assess(lengths)
+        return Situation(
+            prompt_tokens=request.prompt_tokens,
+            max_tokens=longest,
+            predicted_tokens=None if lengths is None else lengths.predicted_tokens(longest),
+            window=parts.engine.window if evicts else request.prompt_tokens,
+            spent=0.0,
+            remaining=remaining,
+            length_risk=known,
+            pace=parts.pace.pace(self._decided.time_risk),
+            quality=parts.quality,
+            prior=None if known else parts.recent_lengths.distribution(longest),
+        )
+
+    def _predicted(self, request: PreparedRequest, model: TimeModel) -> LengthDistribution | None:
+        """The predicted length, of a predictor that tells it at once; None otherwise."""
+        predictor = self._parts.predictor
+        longest = model.longest_predictor_input(request.prompt_tokens)
+        if predictor is None or model.predictor is None:
+            return None
+        if model.predictor(longest) > _QUICK_PREDICTION:
+            return None
+        prediction = JobPrediction("a quote")
+        prediction.start(predictor, request, longest)
+        try:
+            return prediction.within(_PREDICTION_GRACE)
+        finally:
+            prediction.cancel()
+
+
+def _prefilled(whole: Situation, model: TimeModel, share: float) -> Situation:
+    """The situation once the share of the prompt is prefilled, as predicted."""
+    tokens = max(1, math.ceil(share * whole.prompt_tokens))
+    prefill = model.prefill(tokens)
+    return replace(
+        whole,
+        prompt_tokens=tokens,
+        window=min(whole.window, tokens),
+        rho=tokens / whole.prompt_tokens,
+        spent=prefill,
+        remaining=whole.remaining - prefill,
+    )
+
+
+def _tokens_within(situation: Situation, model: TimeModel, plan: Plan) -> int:
+    """The most response tokens that end in time under the plan; 0 where none does."""
+    if situation.remaining < 0.0:
+        return 0
+    n_x, kept = situation.prompt_tokens, plan.kept_tokens
+    return bisect_right(
+        range(1, situation.max_tokens + 1),
+        situation.remaining,
+        key=lambda tokens: situation.pace.worst(model.evict_and_decode(n_x, kept, tokens)),
+    )
+
+
+def _beyond(situation: Situation, tokens: int, alpha: float) -> float:
+    """P(N > tokens); nothing is longer than N_max."""
+    if tokens >= situation.max_tokens:
+        return 0.0
+    if tokens < 1:
+        return 1.0
+    known, prior = situation.length_risk, situation.prior
+    if known is not None:
+        return float(known.probability_beyond(np.array([tokens]), np.array([alpha]))[0])
+    return 1.0 if prior is None else float(prior.beyond(tokens))
