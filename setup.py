@@ -12,7 +12,7 @@ from build_messages import INTERFACES, PACKAGE, BuildMessages  # noqa: E402
 SHARE = f"share/{PACKAGE}"
 EXECUTABLES = (
     *("llm_node", "import-gguf", "profile", "ask", "demo", "demo-real", "replay", "top"),
-    *("bench", "measure-quality", "collect", "train-predictor", "evaluate-predictor"),
+    *("bench", "measure-quality", "reach", "collect", "train-predictor", "evaluate-predictor"),
     "autoware_adapter",
 )
 # Uses the Python of the prefix that it is installed in (a virtual environment), otherwise the one
