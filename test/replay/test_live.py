@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 
 from test.replay.recordings import START_NS, of_simulation, recorded, write
 from test.replay.stand_in import StandIn
@@ -15,7 +17,7 @@ from timebill_ros.client.session import free_domain
 from timebill_ros.msg import Instruction
 from timebill_ros.node.conversions import nanoseconds, time_msg
 from timebill_ros.replay.bag import Bag
-from timebill_ros.replay.live import LiveReplay
+from timebill_ros.replay.live import LiveReplay, RecordedTime
 from timebill_ros.replay.recording import Outcomes, Recorded, Tempo
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 
@@ -34,6 +36,30 @@ def play(domain: int, items: list[Recorded], tempo: Tempo, patience: float = 0.5
     return replay.run(items, wait=10.0, patience=patience)
 
 
+def wall_time() -> float:
+    """What the stand-in's clock shows, s."""
+    return seconds(Clock(clock_type=ClockType.SYSTEM_TIME).now().nanoseconds)
+
+
+def assert_released_now(node: StandIn, begun: float) -> None:
+    """The stamps of what it received lie between the begin of the test and their arrival."""
+    for at, message in node.received:
+        assert begun <= seconds(nanoseconds(message.header.stamp)) <= at
+
+
+def test_recorded_time_passes_at_its_rate() -> None:
+    now_ns = NS_PER_S
+    time = RecordedTime([recorded("a", 0.0)], 2.0, lambda: now_ns)
+    lead = time.until(START_NS)
+    assert lead > 0.0
+    now_ns += round(lead * NS_PER_S)
+    assert time.now_ns() == START_NS
+    assert time.until(START_NS + NS_PER_S) == 0.5
+    now_ns += NS_PER_S
+    assert time.now_ns() == START_NS + 2 * NS_PER_S
+    assert time.until(START_NS) == -1.0
+
+
 def test_on_the_wall_clock_stamps_and_deadlines_move_to_now(domain: int) -> None:
     deadline = time_msg(START_NS + 7 * NS_PER_S)
     items = [
@@ -41,16 +67,14 @@ def test_on_the_wall_clock_stamps_and_deadlines_move_to_now(domain: int) -> None
         recorded("b", 0.4, deadline=deadline),
         recorded("c", 0.8, header=Instruction().header),
     ]
+    begun = wall_time()
     with StandIn(domain) as node:
         outcomes = play(domain, items, Tempo(rate=2.0))
     assert outcomes.faults == []
     assert [record.ending for record in outcomes.records] == [Ending.IN_TIME] * 3
-    (a_at, a), (b_at, b), (c_at, c) = node.received
-    for at, message in node.received:
-        assert 0.0 <= at - seconds(nanoseconds(message.header.stamp)) < 0.2
-    assert seconds(nanoseconds(b.deadline)) - b_at == pytest.approx(6.6, abs=0.2)
-    assert b_at - a_at == pytest.approx(0.2, abs=0.15)
-    assert c_at - b_at == pytest.approx(0.2, abs=0.15)
+    (_, a), (_, b), (_, c) = node.received
+    assert_released_now(node, begun)
+    assert nanoseconds(b.deadline) - nanoseconds(b.header.stamp) == round(6.6 * NS_PER_S)
     assert (nanoseconds(a.budget), nanoseconds(a.deadline), nanoseconds(c.deadline)) == (
         NS_PER_S,
         0,
@@ -64,9 +88,9 @@ def test_with_a_clock_instructions_are_sent_as_they_were(domain: int) -> None:
         outcomes = play(domain, items, Tempo(rate=4.0, simulated=True))
     assert [record.ending for record in outcomes.records] == [Ending.IN_TIME] * 2
     assert [message for _, message in node.received] == [item.instruction for item in items]
-    # The clock that the node sees has come to the recorded instant, a tick more or less.
+    # The clock that the node sees has come to the recorded instant, but for some ticks.
     for (at, _), item in zip(node.received, items, strict=True):
-        assert at == pytest.approx(seconds(item.at_ns), abs=0.4)
+        assert at > seconds(item.at_ns) - 0.4
 
 
 def test_outcomes_that_are_missing_or_doubled_are_faults(domain: int) -> None:
@@ -116,10 +140,10 @@ def test_by_their_stamps_a_simulation_s_instructions_move_to_now(
     domain: int, tmp_path: Path
 ) -> None:
     bag = write(tmp_path / "in", [of_simulation("a", 0.0), of_simulation("b", 0.3)])
+    begun = wall_time()
     with StandIn(domain) as node:
         assert run(bag, "--by-stamp", "--expect", "completion==1") == 0
-    for at, message in node.received:
-        assert 0.0 <= at - seconds(nanoseconds(message.header.stamp)) < 0.2
+    assert_released_now(node, begun)
 
 
 def test_an_absent_node_is_said_to_be(

@@ -36,15 +36,21 @@ class Heartbeat(Protocol):
 class RecordedTime:
     """Recorded time as it passes now: from a moment before the first instruction."""
 
-    def __init__(self, recorded: Sequence[Recorded], rate: float) -> None:
+    def __init__(
+        self,
+        recorded: Sequence[Recorded],
+        rate: float,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         """Begin now."""
         self._rate = rate
-        self._begin_ns = time.monotonic_ns()
+        self._monotonic_ns = monotonic_ns
+        self._begin_ns = monotonic_ns()
         self._start_ns = max(1, recorded[0].at_ns - round(_LEAD * rate * NS_PER_S))
 
     def now_ns(self) -> int:
         """The present instant of recorded time."""
-        return self._start_ns + round((time.monotonic_ns() - self._begin_ns) * self._rate)
+        return self._start_ns + round((self._monotonic_ns() - self._begin_ns) * self._rate)
 
     def until(self, at_ns: int) -> float:
         """Real seconds until then; negative where it has passed."""
