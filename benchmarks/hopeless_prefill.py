@@ -13,12 +13,12 @@ import random
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Response
 from timebill_ros.runtime.pace_tracker import PaceTracker
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.simulation import (

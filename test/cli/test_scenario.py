@@ -20,11 +20,11 @@ from timebill_ros.cli.scenario import (
     time_per_cached_token,
 )
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.simulation import (

@@ -12,13 +12,13 @@ from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
+from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Observer, Outcome, Overrun, Response
 from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.prompt_selection import PromptSelection
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.preparation import PreparedJob
 from timebill_ros.runtime.queue import DeadlineQueue
 
 deadlines = st.lists(st.integers(0, 5), max_size=12)

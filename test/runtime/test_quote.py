@@ -11,10 +11,10 @@ from timebill_ros.budget.expected import ExpectedPlanner
 from timebill_ros.budget.planners import Planner, TimeBillPlanner, VanillaPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Overrun, Reason, Response
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.quote import Quote, Quotes
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts

@@ -15,11 +15,11 @@ from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.engine.served.engine import ServedEngine
+from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import MonotonicClock
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 

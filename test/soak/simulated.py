@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from timebill_ros.engine.conversation import Conversation, Turn
-from timebill_ros.runtime.admission import Limits, Reception, fault_of
+from timebill_ros.runtime.admission import Limits, Preparation, Reception, fault_of
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import (
@@ -35,7 +35,6 @@ from timebill_ros.runtime.outcome import (
 )
 from timebill_ros.runtime.pace_tracker import PaceTracker
 from timebill_ros.runtime.policy import OverrunPolicy
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.simulation import (

@@ -18,12 +18,12 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
 from timebill_ros.runtime.policy import decisions
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.settings import Settings

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from timebill_ros.engine.attention import QueryWindow, grouped_attention
+from timebill_ros.engine.attention import HiddenStates, QueryWindow, grouped_attention
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.errors import UnsupportedModel
-from timebill_ros.engine.hidden_states import HiddenStates
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.module_decoder import ModuleDecoder
 from timebill_ros.engine.projection import (

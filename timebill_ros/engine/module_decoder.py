@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from timebill_ros.engine.attention import QueryWindow
-from timebill_ros.engine.hidden_states import HiddenStates
+from timebill_ros.engine.attention import HiddenStates, QueryWindow
 from timebill_ros.engine.kv_cache import KVCache, transformers_view
 
 

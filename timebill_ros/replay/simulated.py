@@ -33,10 +33,9 @@ from timebill_ros.replay.recording import (
     Tempo,
     shifted,
 )
-from timebill_ros.runtime.admission import Limits, Reception, fault_of
+from timebill_ros.runtime.admission import Limits, Preparation, Reception, fault_of
 from timebill_ros.runtime.outcome import Outcome, Overrun
 from timebill_ros.runtime.policy import decisions
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.settings import Settings

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.outcome import (
     JobStopped,
@@ -23,7 +24,6 @@ from timebill_ros.runtime.outcome import (
 )
 from timebill_ros.runtime.planning import JobPlanning
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
-from timebill_ros.runtime.preparation import PreparedJob
 from timebill_ros.runtime.server_parts import ServerParts
 
 _LOG = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import PreparedRequest, RequestHints
+from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.outcome import Timeline
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.prediction import JobPrediction
-from timebill_ros.runtime.preparation import PreparedJob
 from timebill_ros.runtime.server_parts import ServerParts
 
 # Most of the time left to a job that may go into waiting for its prediction: the answer needs some.

@@ -6,8 +6,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 
+from timebill_ros.runtime.admission import PreparedJob, is_light
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.preparation import PreparedJob, is_light
 
 # Only this many of the most urgent jobs are prepared: a job far down the queue will wait anyway,
 # and may never run.

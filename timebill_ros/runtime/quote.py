@@ -13,12 +13,12 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.runtime.admission import Prepare, PreparedJob
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Reason
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.prediction import JobPrediction
-from timebill_ros.runtime.preparation import Prepare, PreparedJob
 from timebill_ros.runtime.server_parts import ServerParts
 
 # Without an accepted risk, an answer counts as promised that is likelier in time than not.

@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 from timebill_ros.engine.protocol import Engine, Progress
+from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.job import Job
@@ -18,7 +19,6 @@ from timebill_ros.runtime.outcome import Observer, Outcome
 from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.policy import Decisions, decisions
 from timebill_ros.runtime.prediction import ThreadedPredictor
-from timebill_ros.runtime.preparation import Preparation
 from timebill_ros.runtime.quote import Quotes
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
+from timebill_ros.runtime.admission import Prepare, PreparedJob
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.execution import Execution
 from timebill_ros.runtime.job import Job
@@ -20,7 +21,6 @@ from timebill_ros.runtime.outcome import (
     Timing,
 )
 from timebill_ros.runtime.policy import Decisions
-from timebill_ros.runtime.preparation import Prepare, PreparedJob
 from timebill_ros.runtime.queue import DeadlineQueue
 from timebill_ros.runtime.server_parts import ServerParts
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from timebill_ros.engine.attention import HiddenStates
 from timebill_ros.engine.decoder import LeanDecoder
-from timebill_ros.engine.hidden_states import HiddenStates
 from timebill_ros.engine.kv_cache import KVCache
 from timebill_ros.engine.protocol import PreparedRequest
 from timebill_ros.engine.response import ResponseSoFar
