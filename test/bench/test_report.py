@@ -61,6 +61,12 @@ def test_the_table_names_methods_budgets_and_intervals() -> None:
     assert "| expected, both levers | 44.5 | 54.5 | **49.5** | +20.0 (+20.0 to +20.0) |" in text
 
 
+def test_differences_to_another_method() -> None:
+    text = "\n".join(tables(ROWS, {}, "timebill-k1"))
+    assert "| against timebill, k = 1 |" in text
+    assert "| vanilla | 24.5 | 34.5 | **29.5** | -5.0 (-5.0 to -5.0) |" in text
+
+
 def test_files_have_a_line_for_every_row_and_mean(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.csv", ROWS)
     write_means(tmp_path / "means.csv", ROWS)

@@ -122,6 +122,8 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
     levers = Levers(options.shares, options.alphas, options.alphas_selected)
     if _QUANTISED in (options.methods or ()) and not options.quantised:
         raise BenchError("the method 'quantised' needs --quantised")
+    if options.against.partition("@")[0] not in METHODS:
+        raise BenchError(f"--against: there is no method {options.against!r}")
     answers = answered(settings, options, levers)
     grounds = _grounds(answers, options, settings)
     if options.quantised:
@@ -134,7 +136,9 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
     draw_budgets(options.out / "budgets.png", rows)
     if any(row.method in PESSIMISMS.values() for row in rows):
         draw_pessimism(options.out / "pessimism.png", rows)
-    text = "\n".join([*_head(answers, options, first[0]), "", *tables(rows, budgets)])
+    text = "\n".join(
+        [*_head(answers, options, first[0]), "", *tables(rows, budgets, options.against)]
+    )
     (options.out / "tables.md").write_text(text + "\n", encoding="utf-8")
     return text
 
@@ -270,6 +274,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, metavar="METHOD", help="all by default"
+    )
+    parser.add_argument(
+        "--against",
+        default="vanilla",
+        metavar="METHOD",
+        help="method that differences are to; of a later selection method METHOD@NAME",
     )
     parser.add_argument(
         "--policies", nargs="+", default=["kill", "skip_next"], choices=["kill", "skip_next"]

@@ -19,7 +19,6 @@ from timebill_ros.bench.outcomes import Row
 
 _RESAMPLES = 2000
 _INTERVAL = (2.5, 97.5)  # percent
-_REFERENCE = "vanilla"
 
 
 @dataclass(frozen=True)
@@ -64,29 +63,34 @@ class Results:
         return float(each.mean()), float(low), float(high)
 
 
-def tables(rows: Sequence[Row], quantiles: Mapping[float, str]) -> Iterator[str]:
-    """Markdown: for every policy the mean scores by budget, and the shares that came in time."""
+def tables(
+    rows: Sequence[Row], quantiles: Mapping[float, str], reference: str = "vanilla"
+) -> Iterator[str]:
+    """Markdown: for every policy the mean scores by budget, and the shares that came in time.
+
+    Differences are to the method ``reference``.
+    """
     for policy in dict.fromkeys(row.policy for row in rows):
         results = Results.of(rows, policy)
         heads = [quantiles.get(budget, f"{budget:.3g} s") for budget in results.budgets]
         yield f"### {policy}, mean score of {len(results.cases)} cases"
         yield ""
-        yield f"| plan | {' | '.join(heads)} | mean | against {_REFERENCE} | in time |"
+        yield f"| plan | {' | '.join(heads)} | mean | against {title(reference)} | in time |"
         yield "|---" * (len(heads) + 4) + "|"
         for i, method in enumerate(results.methods):
             means = results.scores[i].mean(axis=1)
             cells = [f"{mean:.1f}" for mean in means]
             yield (
                 f"| {title(method)} | {' | '.join(cells)} | **{means.mean():.1f}** "
-                f"| {_against(results, method)} | {results.in_time[i].mean():.1%} |"
+                f"| {_against(results, method, reference)} | {results.in_time[i].mean():.1%} |"
             )
         yield ""
 
 
-def _against(results: Results, method: str) -> str:
-    if method == _REFERENCE or _REFERENCE not in results.methods:
+def _against(results: Results, method: str, reference: str) -> str:
+    if method == reference or reference not in results.methods:
         return ""
-    mean, low, high = results.difference(method, _REFERENCE)
+    mean, low, high = results.difference(method, reference)
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
