@@ -9,7 +9,7 @@ from transformers import AttentionInterface
 from timebill_ros.engine.attention import (
     IMPLEMENTATION,
     AttentionShape,
-    QueryWindow,
+    ObservationWindow,
     _masked_attention,
     grouped_attention,
 )
@@ -33,17 +33,38 @@ def test_the_last_tokens_attend_to_themselves_and_before(attention, count, keys)
             torch.testing.assert_close(out[0, head, row], weights @ value[0, head // 3, :seen])
 
 
-def test_query_window_keeps_the_last_queries_scaled():
-    window = QueryWindow(AttentionShape(layers=2, heads=3, kv_heads=3, head_dim=4), window=5)
-    queries = torch.randn(3, 7, 4)
-    window.record(0, queries, 0.5)
-    assert not window.complete
-    window.record(1, queries[:, :2], 2.0)
-    assert window.complete
-    assert torch.equal(window.queries(0), queries[:, -5:] * 0.5)
-    assert torch.equal(window.queries(1), queries[:, :2] * 2.0)
-    window.reset()
-    assert not window.complete
+@pytest.mark.parametrize(("count", "keys", "window"), [(1, 9, 5), (4, 9, 5), (7, 9, 5), (6, 6, 5)])
+def test_the_observation_window_changes_no_attention(count, keys, window):
+    torch.manual_seed(count + keys)
+    query, key, value = (
+        torch.randn(1, 6, count, 8),
+        torch.randn(1, 2, keys, 8),
+        torch.randn(1, 2, keys, 8),
+    )
+    observation = ObservationWindow(layers=2, size=window)
+    out = observation.attend(1, query, key, value, 0.3)
+    torch.testing.assert_close(out, grouped_attention(query, key, value, 0.3))
+    observed = min(count, window)
+    defined = torch.zeros(2, keys - observed)
+    for head in range(6):
+        for row in range(count - observed, count):
+            seen = key[0, head // 3, : keys - count + row + 1]
+            weights = (seen @ query[0, head, row] * 0.3).softmax(0)
+            defined[head // 3] += weights[: keys - observed] / (3 * observed)
+    torch.testing.assert_close(observation.attention(1), defined)
+
+
+def test_a_layer_that_was_not_observed_is_named():
+    observation = ObservationWindow(layers=2, size=5)
+    query = torch.randn(1, 2, 3, 8)
+    observation.attend(0, query, query, query, 1.0)
+    assert not observation.complete
+    with pytest.raises(RuntimeError, match="layer 1"):
+        observation.attention(1)
+    observation.attend(1, query, query, query, 1.0)
+    assert observation.complete
+    observation.reset()
+    assert not observation.complete
 
 
 @pytest.mark.parametrize("argument", ["softcap", "s_aux", "position_bias"])

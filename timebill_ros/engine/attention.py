@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grouped-query attention over the cache: its shape, itself, the observation window's queries."""
+"""Grouped-query attention over the cache: its shape, itself, and what a prompt's end looks at."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class AttentionShape:
         heads: query heads, H; a multiple of ``kv_heads``.
         kv_heads: key-value heads, KV.
         head_dim: size of a head, D.
-        dtype: of the cache and of the recorded queries.
-        device: of the cache and of the recorded queries.
+        dtype: of the cache.
+        device: of the cache.
     """
 
     layers: int
@@ -55,38 +55,82 @@ class AttentionShape:
         )
 
 
-class QueryWindow:
-    """The last prompt queries of every layer, rotated and scaled: what SnapKV observes.
+class ObservationWindow:
+    """What the last prompt tokens attend to, in every layer: what SnapKV observes.
 
-    Recorded where attention runs, so it works for every model, without patching one.
+    Their attention is computed anyway. Computed here, in full, it also tells which tokens they look
+    at: no eviction has to multiply their queries with all keys again. Observed where attention
+    runs, so it works for every model, without patching one.
+
+    Attributes:
+        size: tokens of the window.
     """
 
-    def __init__(self, shape: AttentionShape, window: int) -> None:
-        self._queries = torch.empty(
-            (shape.layers, shape.heads, window, shape.head_dim),
-            dtype=shape.dtype,
-            device=shape.device,
-        )
-        self._filled = [0] * shape.layers
+    def __init__(self, layers: int, size: int) -> None:
+        self.size = size
+        self._seen: list[Tensor | None] = [None] * layers
 
     @property
     def complete(self) -> bool:
-        """Whether every layer has been recorded."""
-        return all(self._filled)
+        """Whether every layer has been observed."""
+        return all(seen is not None for seen in self._seen)
 
     def reset(self) -> None:
-        """Forget the recorded queries."""
-        self._filled = [0] * len(self._filled)
+        """Forget what was observed."""
+        self._seen = [None] * len(self._seen)
 
-    def record(self, layer: int, queries: Tensor, scale: float) -> None:
-        """Keep the last ``window`` of queries [H, n, D] (all of them when n is smaller)."""
-        count = min(queries.shape[1], self._queries.shape[2])
-        torch.mul(queries[:, -count:], scale, out=self._queries[layer, :, :count])
-        self._filled[layer] = count
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """``grouped_attention``, observing the last ``size`` tokens (all where there are fewer)."""
+        before = max(0, query.shape[2] - self.size)
+        out, self._seen[layer] = observed_attention(query[0, :, before:], key[0], value[0], scale)
+        if not before:
+            return out[None]
+        end = key.shape[2] - out.shape[1]
+        first = grouped_attention(query[:, :, :before], key[:, :, :end], value[:, :, :end], scale)
+        return torch.cat((first, out[None]), dim=2)
 
-    def queries(self, layer: int) -> Tensor:
-        """Recorded queries of one layer, [H, min(window, N_x), D]."""
-        return self._queries[layer, :, : self._filled[layer]]
+    def attention(self, layer: int) -> Tensor:
+        """Mean attention to the tokens before the window, [KV, N_x - w], float32.
+
+        Raises:
+            RuntimeError: the layer has not been observed.
+        """
+        seen = self._seen[layer]
+        if seen is None:
+            raise RuntimeError(f"layer {layer} has not been observed")
+        return seen
+
+
+def observed_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention of the last w tokens, and what they attend to of the tokens before them.
+
+    As fast as the fused operator, which does not tell the weights: both are bound by the products
+    with the keys and values.
+
+    Args:
+        query: rotated, [H, w, D].
+        key: rotated, of the whole prompt, [KV, N_x, D].
+        value: of the whole prompt, [KV, N_x, D].
+        scale: factor on the dot products.
+
+    Returns:
+        The output [H, w, D], and the softmax attention averaged over the window and over the query
+        heads that share a key head, [KV, N_x - w], float32.
+    """
+    heads, window, head_dim = query.shape
+    kv_heads, prompt, _ = key.shape
+    grouped = (query * scale).reshape(kv_heads, -1, head_dim)  # [KV, G * w, D]
+    weights = torch.matmul(grouped, key.transpose(1, 2)).float()
+    future = torch.ones(window, window, dtype=torch.bool, device=key.device).triu_(1)
+    in_window = weights.view(kv_heads, -1, window, prompt)[..., prompt - window :]
+    in_window.masked_fill_(future, float("-inf"))
+    torch.softmax(weights, -1, out=weights)
+    rows = weights.shape[1]
+    mean = torch.matmul(weights.new_full((kv_heads, 1, rows), 1.0 / rows), weights)
+    out = torch.matmul(weights.to(value.dtype), value).view(heads, window, head_dim)
+    return out, mean[:, 0, : prompt - window]
 
 
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -106,7 +150,7 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -
     _, heads, count, head_dim = query.shape
     if count == 1:
         # One query attends everywhere: a group's heads stand as queries of their key head.
-        groups = query.view(1, key.shape[1], -1, head_dim)
+        groups = query.reshape(1, key.shape[1], -1, head_dim)
         out = F.scaled_dot_product_attention(groups, key, value, scale=scale)
         return out.view(1, heads, 1, head_dim)
     if count == key.shape[2]:
@@ -149,16 +193,18 @@ def _attention_forward(
     value: Tensor,
     attention_mask: Tensor | None,  # noqa: ARG001, transformers passes it by name
     scaling: float | None = None,
-    query_window: QueryWindow | None = None,
+    observation: ObservationWindow | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     for name in _UNSUPPORTED:
         if kwargs.get(name) is not None:
             raise UnsupportedModel(type(module).__name__, f"its attention uses {name}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query_window is not None:
-        query_window.record(module.layer_idx, query[0], scale)  # type: ignore[arg-type]
-    out = grouped_attention(query, key, value, scale)
+    if observation is None:
+        out = grouped_attention(query, key, value, scale)
+    else:
+        layer: int = module.layer_idx  # type: ignore[assignment]
+        out = observation.attend(layer, query, key, value, scale)
     return out.transpose(1, 2), None
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from timebill_ros.engine.attention import HiddenStates, QueryWindow, grouped_attention
+from timebill_ros.engine.attention import HiddenStates, ObservationWindow, grouped_attention
 from timebill_ros.engine.checkpoint import Checkpoint
 from timebill_ros.engine.errors import UnsupportedModel
 from timebill_ros.engine.kv_cache import KVCache
@@ -39,10 +39,10 @@ class Decoder(Protocol):
 
     hidden: HiddenStates | None
 
-    def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
+    def prefill(self, tokens: Tensor, observation: ObservationWindow | None) -> Tensor:
         """Run n prompt tokens [n]; logits [V] of the last.
 
-        ``queries`` records the observation window, if given.
+        ``observation`` sees what the last of them attend to, if given.
         """
 
     def step(self, token: int) -> Tensor:
@@ -88,9 +88,9 @@ class LeanDecoder:
         self._cos, self._sin = rotary_tables(model, cache.capacity)
         self._rotary_dim = self._cos.shape[-1]
 
-    def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
+    def prefill(self, tokens: Tensor, observation: ObservationWindow | None) -> Tensor:
         """See ``Decoder.prefill``."""
-        x = self._chunk(tokens, queries)
+        x = self._chunk(tokens, observation)
         return self._head(self._normed(_rms_norm(x[-1], self._norm, self._eps)))
 
     def follow(self, tokens: Tensor) -> Tensor:
@@ -98,16 +98,17 @@ class LeanDecoder:
         x = self._chunk(tokens, None)
         return self._head(F.rms_norm(x, self._norm.shape, self._norm, self._eps))
 
-    def _chunk(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
+    def _chunk(self, tokens: Tensor, observation: ObservationWindow | None) -> Tensor:
         """Run n tokens [n] at the cache's position; what the layers make of them, [n, h]."""
         cache, count = self._cache, len(tokens)
 
         def attend(layer: int, query: Tensor, new: Tensor) -> Tensor:
             key, value = cache.append(layer, new.permute(1, 2, 0, 3)).split(1)
             query = query.transpose(0, 1)  # [H, n, D]
-            if queries is not None:
-                queries.record(layer, query, self._scale)
-            out = grouped_attention(query[None], key, value, self._scale)
+            if observation is None:
+                out = grouped_attention(query[None], key, value, self._scale)
+            else:
+                out = observation.attend(layer, query[None], key, value, self._scale)
             return out[0].transpose(0, 1).reshape(count, -1)
 
         positions = slice(cache.position, cache.position + count)
@@ -218,7 +219,7 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def make_decoder(
     checkpoint: Checkpoint,
     cache: KVCache,
-    queries: QueryWindow,
+    observation: ObservationWindow,
     *,
     lean: bool,
     weights: WeightKinds,
@@ -236,19 +237,19 @@ def make_decoder(
         return LeanDecoder(model, cache, weights.maker(), weights.head_maker())
     decoder = ModuleDecoder(model, cache)
     try:
-        decoder.prefill(torch.zeros(1, dtype=torch.long, device=model.device), queries)
+        decoder.prefill(torch.zeros(1, dtype=torch.long, device=model.device), observation)
     except (RuntimeError, TypeError) as error:
         fault = str(error).splitlines()[0]
         reason = f"{type(model).__name__} does not run over the engine's cache: {fault}"
         raise UnsupportedModel(checkpoint.folder, reason) from error
-    if not queries.complete:
+    if not observation.complete:
         reason = (
             f"some layers of {type(model).__name__} do not attend through transformers' attention "
             "interface"
         )
         raise UnsupportedModel(checkpoint.folder, reason)
     cache.reset()
-    queries.reset()
+    observation.reset()
     return decoder
 
 

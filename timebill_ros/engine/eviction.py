@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.attention import QueryWindow
+from timebill_ros.engine.attention import ObservationWindow
 from timebill_ros.engine.eviction_methods.by_attention import (
     ChunkKV,
     CriticalKV,
@@ -61,12 +61,11 @@ class PromptEviction:
     """
 
     def __init__(
-        self, cache: KVCache, queries: QueryWindow, window: int, method: EvictionMethod
+        self, cache: KVCache, observation: ObservationWindow, method: EvictionMethod
     ) -> None:
         self.method = method
         self._cache = cache
-        self._queries = queries
-        self._window = window
+        self._observation = observation
         self._scores: list[Tensor] | None = None
         self._prompt_tokens = 0
         self.kept_tokens = 0
@@ -83,7 +82,7 @@ class PromptEviction:
         Raises:
             SettingError: less than the observation window or more than what is cached.
         """
-        window = min(self._window, self._prompt_tokens)
+        window = min(self._observation.size, self._prompt_tokens)
         if not window <= kept_tokens <= self.kept_tokens:
             bound = f"from {window} (observation window) to {self.kept_tokens} (cached prompt)"
             raise SettingError("kept_tokens", kept_tokens, bound)
@@ -105,4 +104,4 @@ class PromptEviction:
 
     def _prompt(self, layer: int) -> LayerPrompt:
         keys, values = self._cache.rows(layer)[:, :, : self._prompt_tokens]
-        return LayerPrompt(layer, self._queries.queries(layer), keys, values)
+        return LayerPrompt(layer, self._observation.attention(layer), keys, values)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from timebill_ros.engine.attention import HiddenStates, QueryWindow
+from timebill_ros.engine.attention import HiddenStates, ObservationWindow
 from timebill_ros.engine.kv_cache import KVCache, transformers_view
 
 
@@ -26,9 +26,9 @@ class ModuleDecoder:
         self._cache = cache
         self._past = transformers_view(cache)
 
-    def prefill(self, tokens: Tensor, queries: QueryWindow | None) -> Tensor:
+    def prefill(self, tokens: Tensor, observation: ObservationWindow | None) -> Tensor:
         """See ``Decoder.prefill``."""
-        return self._logits(tokens, queries, 1)[0]
+        return self._logits(tokens, observation, 1)[0]
 
     def step(self, token: int) -> Tensor:
         """See ``Decoder.step``."""
@@ -43,7 +43,7 @@ class ModuleDecoder:
         each = zip(tokens.tolist(), caches, strict=True)
         return torch.stack([ModuleDecoder(self._model, cache).step(token) for token, cache in each])
 
-    def _logits(self, tokens: Tensor, queries: QueryWindow | None, last: int) -> Tensor:
+    def _logits(self, tokens: Tensor, observation: ObservationWindow | None, last: int) -> Tensor:
         """Run n tokens; logits of the ``last`` of them, 0 for all."""
         count = len(tokens)
         first = self._cache.position
@@ -55,7 +55,7 @@ class ModuleDecoder:
             past_key_values=self._past,
             use_cache=True,
             logits_to_keep=last,
-            query_window=queries,
+            observation=observation,
             output_hidden_states=self.hidden is not None,
         )
         self._cache.advance(count)

@@ -11,7 +11,7 @@ import torch
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
-from timebill_ros.engine.attention import AttentionShape, QueryWindow
+from timebill_ros.engine.attention import AttentionShape, ObservationWindow
 from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
@@ -85,11 +85,11 @@ class TransformerEngine:
             shape = AttentionShape.of(checkpoint.model)
             _check_memory(shape, max_context)
             self.cache = KVCache(shape, max_context)
-            self._queries = QueryWindow(shape, window)
+            self._observation = ObservationWindow(shape.layers, window)
             self.decoder = make_decoder(
-                checkpoint, self.cache, self._queries, lean=settings.lean, weights=self._weights
+                checkpoint, self.cache, self._observation, lean=settings.lean, weights=self._weights
             )
-        self.eviction = PromptEviction(self.cache, self._queries, window, method)
+        self.eviction = PromptEviction(self.cache, self._observation, method)
 
     @property
     def response_ids(self) -> Sequence[int]:
@@ -180,7 +180,7 @@ class TransformerEngine:
         size = (total - done) % self.chunk or self.chunk
         last = done + size == total
         logits = self.decoder.prefill(
-            self._prompt[done : done + size], self._queries if last else None
+            self._prompt[done : done + size], self._observation if last else None
         )
         if last:
             self._response.take(logits)
@@ -229,12 +229,12 @@ class TransformerEngine:
         self._prompt = self._prompt[:0]
         self._response.begin(0)
         self.cache.reset()
-        self._queries.reset()
+        self._observation.reset()
 
     def close(self) -> None:
         """Give back the cache and the model; the engine cannot be used any more."""
         self.schemas.close()
-        del self.decoder, self.eviction, self._queries, self.cache, self._checkpoint
+        del self.decoder, self.eviction, self._observation, self.cache, self._checkpoint
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

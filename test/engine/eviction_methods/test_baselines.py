@@ -21,5 +21,5 @@ from timebill_ros.engine.eviction_methods.method import LayerPrompt, StreamingLL
 def test_sinks_come_first_then_the_most_recent(sinks, count, kept):
     keys = torch.zeros(1, 12, 4)
     method = StreamingLLM(sinks)
-    scores = method.scores(LayerPrompt(0, torch.zeros(1, 2, 4), keys, keys))
+    scores = method.scores(LayerPrompt(0, torch.zeros(1, 10), keys, keys))
     assert method.keep(scores, count).tolist() == [kept]

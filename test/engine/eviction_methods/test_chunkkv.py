@@ -7,7 +7,7 @@ import torch
 from timebill_ros.engine.eviction_methods.by_attention import ChunkKV, SnapKV
 from timebill_ros.engine.eviction_methods.method import LayerPrompt
 
-# A window of one token whose query sees just this; the window's own key gets the rest.
+# Of a window of one token.
 ATTENTION = [0.01, 0.02, 0.01, 0.30, 0.01, 0.02, 0.10, 0.11, 0.09, 0.13, 0.12]
 
 
@@ -23,9 +23,8 @@ ATTENTION = [0.01, 0.02, 0.01, 0.30, 0.01, 0.02, 0.10, 0.11, 0.09, 0.13, 0.12]
     ],
 )
 def test_chunks_are_kept_whole_but_the_last(count, kept):
-    logits = torch.tensor([*ATTENTION, 1.0 - sum(ATTENTION)]).log()
-    keys = torch.stack((logits, torch.zeros(12)), dim=-1)[None]
-    prompt = LayerPrompt(0, torch.tensor([[[1.0, 0.0]]]), keys, keys)
+    keys = torch.zeros(1, 12, 2)
+    prompt = LayerPrompt(0, torch.tensor([ATTENTION]), keys, keys)
     method = ChunkKV(SnapKV(kernel=1), chunk=3)
     assert method.keep(method.scores(prompt), count).tolist() == [sorted(kept)]
 
@@ -34,5 +33,5 @@ def test_all_heads_of_a_layer_keep_the_same():
     torch.manual_seed(0)
     keys = torch.randn(3, 50, 8)
     method = ChunkKV()
-    scores = method.scores(LayerPrompt(0, torch.randn(6, 5, 8), keys, keys))
+    scores = method.scores(LayerPrompt(0, torch.rand(3, 45), keys, keys))
     assert len(method.keep(scores, 23).unique(dim=0)) == 1

@@ -22,7 +22,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from timebill_ros.engine.attention import AttentionShape, QueryWindow
+from timebill_ros.engine.attention import AttentionShape, ObservationWindow
 from timebill_ros.engine.decoder import LeanDecoder
 from timebill_ros.engine.eviction import PromptEviction, make_eviction_method
 from timebill_ros.engine.kv_cache import KVCache
@@ -66,10 +66,10 @@ def prefilled(name: str, method: str) -> tuple[KVCache, PromptEviction]:
     """The engine's cache after the prompt, and what evicts from it."""
     model = model_of(name)
     shape = AttentionShape.of(model)
-    cache, queries = KVCache(shape, PROMPT), QueryWindow(shape, WINDOW)
-    LeanDecoder(model, cache).prefill(prompt_tokens(), queries)
+    cache, observation = KVCache(shape, PROMPT), ObservationWindow(shape.layers, WINDOW)
+    LeanDecoder(model, cache).prefill(prompt_tokens(), observation)
     chosen = make_eviction_method(method, kernel=KERNEL, model=model)
-    eviction = PromptEviction(cache, queries, WINDOW, chosen)
+    eviction = PromptEviction(cache, observation, chosen)
     eviction.begin(PROMPT)
     return cache, eviction
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from timebill_ros.engine.attention import observed_attention
 from timebill_ros.engine.eviction import EVICTION_METHODS, make_eviction_method
 from timebill_ros.engine.eviction_methods.method import LayerPrompt, keep_highest
 
@@ -33,7 +34,9 @@ def draw_prompt(seed, window, prompt_tokens, *, equal=False, dtype=torch.float32
     values = torch.randn(KV_HEADS, prompt_tokens, DIM, generator=generator)
     if equal:
         keys, values = (rows[:, :1].expand_as(rows) for rows in (keys, values))
-    return LayerPrompt(seed % LAYERS, *(x.to(dtype) for x in (queries, keys, values)))
+    queries, keys, values = (x.to(dtype) for x in (queries, keys, values))
+    _, attention = observed_attention(queries, keys, values, 1.0)
+    return LayerPrompt(seed % LAYERS, attention, keys, values)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

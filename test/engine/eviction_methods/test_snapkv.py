@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.eviction_methods.by_attention import SnapKV, window_scores
+from timebill_ros.engine.attention import observed_attention
+from timebill_ros.engine.eviction_methods.by_attention import SnapKV
+from timebill_ros.engine.eviction_methods.method import LayerPrompt
 
 
 def defined_scores(queries, keys, kernel):
@@ -33,7 +35,8 @@ def test_scores_follow_the_definition(heads, kv_heads, kernel):
     generator = torch.Generator().manual_seed(heads + kernel)
     queries = torch.randn(heads, 5, 8, generator=generator)
     keys = torch.randn(kv_heads, 33, 8, generator=generator)
-    scores = window_scores(queries, keys, kernel)
+    _, attention = observed_attention(queries, keys, keys, 1.0)
+    scores = SnapKV(kernel).scores(LayerPrompt(0, attention, keys, keys))
     torch.testing.assert_close(scores.double(), defined_scores(queries, keys, kernel))
 
 

@@ -42,34 +42,17 @@ class SnapKV(EvictionMethod):
             raise SettingError("kernel", self.kernel, "odd and >= 1")
 
     def scores(self, prompt: LayerPrompt) -> Tensor:
-        """The window's attention, smoothed, [KV, N_x - w]: the paper's "voting"."""
-        return window_scores(prompt.queries, prompt.keys, self.kernel)
+        """The window's attention, smoothed, [KV, N_x - w]: the paper's "voting".
 
-
-def window_scores(queries: Tensor, keys: Tensor, kernel: int) -> Tensor:
-    """Score the prompt tokens before the observation window.
-
-    The softmax attention of the last w prompt queries, averaged over the window and over the query
-    heads of a group, smoothed by average pooling (zeros beyond both ends count, as in SnapKV's
-    code).
-
-    Args:
-        queries: rotated and scaled queries of the window, [H, w, D].
-        keys: rotated keys of the whole prompt, [KV, N_x, D].
-        kernel: width of the pooling, odd.
-
-    Returns:
-        [KV, N_x - w], float32.
-    """
-    _, window, head_dim = queries.shape
-    kv_heads, prompt, _ = keys.shape
-    grouped = queries.reshape(kv_heads, -1, head_dim)  # [KV, G * w, D]
-    logits = torch.matmul(grouped, keys.transpose(1, 2)).float()
-    logits = logits.view(kv_heads, -1, window, prompt)
-    future = torch.ones(window, window, dtype=torch.bool, device=keys.device).triu_(1)
-    logits[..., prompt - window :].masked_fill_(future, float("-inf"))
-    attention = logits.softmax(-1)[..., : prompt - window].mean((1, 2))
-    return F.avg_pool1d(attention, kernel, stride=1, padding=kernel // 2)
+        Average pooling; zeros beyond both ends count, as in the authors' code. Adding shifted rows
+        takes an eighth of the time of ``avg_pool1d`` on CPU.
+        """
+        half, count = self.kernel // 2, prompt.evictable
+        padded = F.pad(prompt.attention, (half, half))
+        scores = padded[:, :count].clone()
+        for shift in range(1, self.kernel):
+            scores += padded[:, shift : shift + count]
+        return scores.div_(self.kernel)
 
 
 @dataclass(frozen=True)

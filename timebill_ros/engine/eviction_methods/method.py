@@ -16,20 +16,21 @@ class LayerPrompt:
 
     Attributes:
         layer: index of the layer.
-        queries: rotated and scaled queries of the observation window, [H, w, D].
+        attention: mean attention of the observation window to the tokens before it, see
+            ``attention.observed_attention``, [KV, N_x - w].
         keys: rotated keys of the whole prompt, [KV, N_x, D].
         values: its values, [KV, N_x, D].
     """
 
     layer: int
-    queries: Tensor
+    attention: Tensor
     keys: Tensor
     values: Tensor
 
     @property
     def evictable(self) -> int:
         """Tokens before the observation window, N_x - w: all that a method chooses from."""
-        return self.keys.shape[1] - self.queries.shape[1]
+        return self.attention.shape[1]
 
 
 class EvictionMethod(Protocol):
@@ -58,8 +59,13 @@ class EvictionMethod(Protocol):
 
 
 def keep_highest(scores: Tensor, count: int) -> Tensor:
-    """Indices of the ``count`` highest scores of each head, [KV, n] -> [KV, count], ascending."""
-    return scores.topk(count, dim=-1, sorted=False).indices.sort(-1).values
+    """Indices of the ``count`` highest scores of each head, [KV, n] -> [KV, count], ascending.
+
+    Marking them and reading the marks in order takes half the time of sorting the indices.
+    """
+    highest = scores.topk(count, dim=-1, sorted=False).indices
+    kept = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, highest, True)
+    return kept.nonzero()[:, 1].view(len(scores), count)
 
 
 @dataclass(frozen=True)
