@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from timebill_ros.engine.errors import SchemaRefused
 from timebill_ros.engine.json_schema import MOST_SCHEMA_CHARS
 from timebill_ros.engine.response_schema import ResponseSchemas
+from timebill_ros.engine.schema_process import SchemaProcess
 from timebill_ros.training.embedded.batches import build_tokenizer
 
 from .conftest import COMMON, EOS, byte_tokenizer
@@ -142,6 +144,19 @@ def test_a_schema_that_would_never_be_compiled_is_refused_and_the_next_one_is_ta
     with pytest.raises(SchemaRefused, match="to compile; simplify it"):
         schemas.constraint(endless(range(1, 30)))
     schemas.constraint('{"enum": ["left"]}')
+
+
+def test_schemas_that_would_never_be_compiled_end_no_process_that_others_would_wait_for(
+    monkeypatch,
+):
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(1) or popen(*a, **k))
+    process = SchemaProcess()
+    for last in (30, 31, 32):
+        assert "to compile; simplify it" in process.fault(endless(range(1, last)))
+    assert process.fault('{"enum": ["left"]}') == ""
+    process.close()
+    assert len(started) == 1
 
 
 def test_many_optional_members_are_refused_by_their_number(schemas):

@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from rclpy.context import Context
+
 from timebill_ros.msg import Overrun
 from timebill_ros.node.instruct_action import GoalLease
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.simulation import VirtualClock
 
-from .bench import Bench
+from .bench import PATIENCE, Bench
 from .test_instruct_action import HELD, Client, Hold, report
 
 LEASE = 5.0
@@ -101,3 +109,38 @@ def test_goals_whose_client_is_gone_are_canceled(bench: Bench) -> None:
         assert overrun.reason == Overrun.CANCELED
         assert overrun.detail == "goal_lease: nobody has listened to the action for 0.01 s"
     bench.until(lambda: bench.nodes[0].goals_pending == 0)
+
+
+@pytest.mark.slow
+def test_the_goal_of_a_process_that_was_killed_is_canceled(
+    bench: Bench, ros_context: Context
+) -> None:
+    """Fast DDS gives a process up that has been silent for 20 s; until then nobody can know."""
+    bench.active(goal_lease=0.01)
+    hold = Hold(bench, patience=600.0)
+    bench.send("runs", budget=600.0, **report())
+    bench.until(lambda: hold.steps == HELD)
+    ask = subprocess.Popen(
+        [sys.executable, "-m", "timebill_ros", "ask", "stop", "--budget", "600"],
+        env={**os.environ, "ROS_DOMAIN_ID": str(ros_context.get_domain_id())},
+    )
+    try:
+        bench.until(lambda: bench.said("queue").values and waiting(bench) == "1")
+    finally:
+        ask.kill()
+        ask.wait()
+    killed = time.monotonic()
+    while not bench.overruns:
+        bench.until(lambda: bench.overruns or time.monotonic() > killed + PATIENCE / 2)
+        assert time.monotonic() < killed + 600.0
+    print(f"canceled {time.monotonic() - killed:.1f} s after its client was killed")
+    [overrun] = bench.overruns
+    assert overrun.reason == Overrun.CANCELED
+    assert overrun.detail.startswith("goal_lease: ")
+    hold.let_go()
+    bench.until(lambda: bench.responses)
+
+
+def waiting(bench: Bench) -> str:
+    """Instructions in the queue, as the diagnostics tell."""
+    return {value.key: value.value for value in bench.said("queue").values}["queue depth"]

@@ -104,6 +104,18 @@ def test_a_parameter_of_an_unknown_type_is_refused_and_costs_no_other(bench: Ben
     assert node.get_parameter("risk").value == 0.25
 
 
+def test_every_parameter_can_be_set_to_what_it_is(bench: Bench) -> None:
+    """So that a dump can be loaded; rclpy refuses those that are read-only, one of its own too."""
+    node = bench.active()
+    names = ask(bench, ListParameters, "list_parameters").result.names
+    values = ask(bench, GetParameters, "get_parameters", names=names).values
+    assert node.describe_parameter("start_type_description_service").read_only
+    dumped = [Parameter(name=name, value=value) for name, value in zip(names, values, strict=True)]
+    assert [result.reason for result in set_each(bench, *dumped) if not result.successful] == []
+    [refused] = set_each(bench, parameter("start_type_description_service", 1, bool_value=False))
+    assert not refused.successful
+
+
 def test_a_name_or_value_of_others_forges_no_line(
     bench: Bench, capfd: pytest.CaptureFixture[str]
 ) -> None:

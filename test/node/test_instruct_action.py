@@ -109,7 +109,7 @@ def keep(goal: Goal, response: object) -> None:
 class Hold:
     """Keeps engines from decoding beyond ``HELD`` tokens from now on, until they are let go."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, patience: float = PATIENCE) -> None:
         self.steps = 0
         self._let_go = threading.Event()
         step = TransformerEngine.step
@@ -117,7 +117,7 @@ class Hold:
         def held_step(engine: TransformerEngine) -> None:
             self.steps += 1
             if self.steps >= HELD:
-                assert self._let_go.wait(PATIENCE)
+                assert self._let_go.wait(patience)
             step(engine)
 
         bench.stand_ins.setattr(TransformerEngine, "step", held_step)

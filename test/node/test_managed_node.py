@@ -14,6 +14,7 @@ from timebill_ros.node.llm_node import LlmNode
 
 from .bench import PATIENCE, Bench
 from .test_guard import change, state
+from .test_instruct_action import HELD, Hold, report
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 SHUTDOWN = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN
@@ -76,9 +77,28 @@ def test_cleaning_up_cancels_a_configuration_and_the_node_can_be_configured(
     assert change(held.bench, **asked)
     assert not held.outcome()
     assert state(held.bench) == "unconfigured"
-    assert held.bench.said("state").message == "configuring failed: it was canceled"
+    assert held.bench.said("state").message == "unconfigured: nothing is loaded"
     assert change(held.bench, CONFIGURE)
     assert state(held.bench) == "inactive"
+
+
+def test_what_ends_work_waits_for_the_engine_and_nothing_else_waits(bench: Bench) -> None:
+    node, hold = bench.active(), Hold(bench)
+    bench.send("held", budget=600.0, **report())
+    bench.until(lambda: hold.steps >= HELD)
+    deactivated = bench.spinning(node.change_state(Transition.TRANSITION_DEACTIVATE))
+    bench.send("late")
+    bench.until(lambda: bench.terminal() == ["late"])
+    assert state(bench) == "active"
+    assert not change(bench, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert not deactivated.done()
+    hold.let_go()
+    bench.until(deactivated.done)
+    assert deactivated.result()
+    assert state(bench) == "inactive"
+    bench.until(lambda: sorted(bench.terminal()) == ["held", "late"])
+    assert change(bench, CLEANUP)
+    assert change(bench, CONFIGURE)
 
 
 @pytest.mark.parametrize("asked", [{"id": SHUTDOWN}, {"label": "shutdown"}])

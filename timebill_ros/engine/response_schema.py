@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from timebill_ros.engine.complete_prefix import Closing, closings
 from timebill_ros.engine.errors import GrammarExhausted, SchemaRefused, SchemaViolated
 from timebill_ros.engine.json_schema import SchemaCheck, compile_grammar, fault_of, read_schema
-from timebill_ros.engine.schema_faults import SchemaProcess
+from timebill_ros.engine.schema_process import SchemaProcess
 
 # A string is free text where it may go on with any word; names and choices are not.
 _ANY_WORDS = (b" a", b" z", b" 7")

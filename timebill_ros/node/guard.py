@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.executors import (
@@ -24,6 +25,7 @@ from rclpy.executors import (
 )
 from rclpy.logging import get_logger
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.task import Future, Task
 
 from timebill_ros.runtime.harmless import harmless_line
@@ -118,6 +120,9 @@ def _guard_set_parameters(
 
     async def answer(request: Any, response: Any) -> Any:
         for parameter in request.parameters:
+            if _is_unchanged(node, parameter):
+                response.results.append(SetParametersResult(successful=True))
+                continue
             single = await one(SetParameters.Request(parameters=[parameter]), type(response)())
             if not single.results:
                 told = harmless_line(parameter.name)
@@ -127,6 +132,16 @@ def _guard_set_parameters(
         return response
 
     return answer
+
+
+def _is_unchanged(node: Node, message: ParameterMsg) -> bool:
+    """Whether this sets one that cannot be set to what it is, as loading a dump does."""
+    try:
+        given, name = Parameter.from_parameter_msg(message), message.name
+        read_only = node.has_parameter(name) and node.describe_parameter(name).read_only
+        return read_only and node.get_parameter(name).value == given.value
+    except Exception:  # noqa: BLE001 - what is wrong with it is for setting it to say
+        return False
 
 
 def _told(fault: BaseException) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
@@ -44,6 +45,7 @@ class ServiceSetup:
         simulated = node.get_parameter("use_sim_time").value
         self.clock: Clock = self.ros_clock if simulated else MonotonicClock()
         self.outcomes = OutcomeTopics(node, settings)
+        self._lock = threading.Lock()
         self._running: RunningServer | None = None
 
     def load(self, progress: Progress) -> None:
@@ -68,11 +70,17 @@ class ServiceSetup:
             raise RuntimeError("nothing was loaded yet")
         return self._running
 
+    def end(self) -> None:
+        """End the server's threads and give its memory back, once; on any thread."""
+        with self._lock:
+            running, self._running = self._running, None
+        if running is not None:
+            running.release(_PIECE_TIMEOUT)
+
     def release(self) -> None:
         """Give back the memory and the topics."""
         self.ros_clock.close()
-        if self._running is not None:
-            self._running.release(_PIECE_TIMEOUT)
+        self.end()
         self.outcomes.close()
 
 

@@ -105,15 +105,27 @@ class LlmNode(ManagedNode):
         self._diagnostics.enter("inactive")
 
     def loading_failed(self, failure: Exception) -> None:
-        """Say why, and give back what there was."""
+        """Say why, and give back what there was; what was asked for is no failure."""
         told = harmless_line(str(failure))
-        self.get_logger().error(f"configuring failed: {told}")
+        asked = self._canceled.is_set() or self.ending.is_set()
+        if not asked:
+            self.get_logger().error(f"configuring failed: {told}")
         self.release()
-        self._diagnostics.failed(told)
+        if asked:
+            self._diagnostics.enter("unconfigured")
+        else:
+            self._diagnostics.failed(told)
 
     def cancel_loading(self) -> None:
         """Have loading give up at its next step."""
         self._canceled.set()
+
+    def settle(self, *, release: bool) -> None:
+        """Announce what is in flight as canceled once the engine has stopped."""
+        if (service := self._service) is not None:
+            service.close()
+        if release and (setup := self._setup) is not None:
+            setup.end()
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Accept instructions."""

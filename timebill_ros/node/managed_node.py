@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from lifecycle_msgs.msg import State, Transition
@@ -59,6 +61,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 service.callback = self._answer_change_state  # type: ignore[assignment]
         guard_services(self)
         self._loader: threading.Thread | None = None
+        self._settling = False
         self._configured = Future()
 
     def begin_loading(self) -> None:
@@ -75,6 +78,12 @@ class ManagedNode(LifecycleNodeMixin, Node):
 
     def cancel_loading(self) -> None:
         """Have ``load`` raise soon; from any thread."""
+
+    def settle(self, *, release: bool) -> None:
+        """Have what is in flight end, and with ``release`` give back what is held.
+
+        However long it takes; runs beside the executor's thread, before a transition that does it.
+        """
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and return when that is done: for ``trigger_configure``."""
@@ -102,6 +111,9 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.cancel_loading()
             await self._configured
             return transition not in _SHUTDOWNS or bool(self.trigger_shutdown() == SUCCESS)
+        if self._settling:
+            self.get_logger().error("the node cannot change its state now: it ends its work")
+            return False
         possible = {entry[0] for entry in self._state_machine.available_transitions}
         if transition not in possible or transition not in _ON_REQUEST:
             doing = _ON_REQUEST.get(transition, f"make the transition {transition}")
@@ -109,6 +121,13 @@ class ManagedNode(LifecycleNodeMixin, Node):
             return False
         if transition == Transition.TRANSITION_CONFIGURE:
             return bool(await self._configure() == SUCCESS)
+        if transition != Transition.TRANSITION_ACTIVATE:
+            release = transition != Transition.TRANSITION_DEACTIVATE
+            self._settling = True
+            try:
+                await self._beside("settling", functools.partial(self.settle, release=release))[1]
+            finally:
+                self._settling = False
         triggers = {
             Transition.TRANSITION_CLEANUP: self.trigger_cleanup,
             Transition.TRANSITION_ACTIVATE: self.trigger_activate,
@@ -152,11 +171,19 @@ class ManagedNode(LifecycleNodeMixin, Node):
 
     async def _loaded(self) -> None:
         """Run ``load`` on a thread, and return when it has."""
+        self._loader, done = self._beside("loader", self.load)
+        try:
+            await done
+        finally:
+            self._loader = None
+
+    def _beside(self, name: str, work: Callable[[], None]) -> tuple[threading.Thread, Future]:
+        """Start ``work`` on a thread; the future is done when it has ended."""
         done = Future()
 
         def run() -> None:
             try:
-                self.load()
+                work()
             except Exception as failure:  # noqa: BLE001 - raised where the thread is waited for
                 done.set_exception(failure)
             else:
@@ -164,12 +191,9 @@ class ManagedNode(LifecycleNodeMixin, Node):
             if (executor := self.executor) is not None:
                 executor.wake()
 
-        self._loader = threading.Thread(target=run, name="loader", daemon=True)
-        self._loader.start()
-        try:
-            await done
-        finally:
-            self._loader = None
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread, done
 
     async def _answer_change_state(
         self, request: ChangeState.Request, response: ChangeState.Response

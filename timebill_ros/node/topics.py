@@ -27,8 +27,9 @@ from timebill_ros.runtime.settings import Settings
 INSTRUCTION_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 OUTCOME_QOS = INSTRUCTION_QOS
 
-# Outcomes that may be on their way beside those of a full queue that is given up at once.
-_OUTCOMES_UNDER_WAY = 1000
+# Outcomes that may be on their way beside those of a full queue that is given up at once: as many
+# as instructions in a burst, of which Fast DDS keeps 5000 with the client and 5000 with the node.
+_OUTCOMES_UNDER_WAY = 10_000
 # The last ones are enough: each holds all of the text so far.
 _PARTIAL_DEPTH = 10
 _DEBUG_DEPTH = 10

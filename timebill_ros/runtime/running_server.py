@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -63,6 +66,18 @@ class RunningServer:
         if self._predictor is not None:
             self._predictor.close()
         self._engine.close()
+        _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Have Python collect what holds itself in circles, and the allocator return its free pages.
+
+    Python's own collections become rare as a process grows, and glibc keeps what lies below a piece
+    in use. Without this a process grew by 50 MB in twenty reloads.
+    """
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def start_server(
