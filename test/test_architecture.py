@@ -169,6 +169,23 @@ def test_a_room_itself_holds_a_docstring_only() -> None:
     assert loaded_by("timebill_ros.client") & {"torch", "transformers"} == set()
 
 
+def test_tests_reach_no_private_attribute() -> None:
+    """What a test needs is passed into a constructor, or published."""
+    public = {"_asdict", "_replace", "_fields"}  # of named tuples
+    found = {}
+    for path in (ROOT / "test").rglob("*.py"):
+        reached = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)]
+        found[path] = {
+            ast.unparse(node)
+            for node in reached
+            if node.attr.startswith("_")
+            and not node.attr.endswith("__")
+            and node.attr not in public
+            and ast.unparse(node.value) not in ("self", "cls")
+        }
+    assert offenders(found) == {}
+
+
 def test_files_are_short_licensed_and_named_for_their_subject() -> None:
     found: dict[Path, list[str]] = {}
     for path in PYTHON_FILES:

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from timebill_ros.engine import factory as module
 from timebill_ros.engine.factory import (
     SpeedChoice,
     measure_speeds,
@@ -19,52 +18,34 @@ ENVIRONMENT = {"checkpoint": "abc", "cores": 2}
 CHOICE = SpeedChoice(2, prefill="bfloat16", steps="float32")
 
 
-class Clock:
-    """A clock by which every way to multiply takes the time that a rule gives it."""
+def choose(seconds):
+    """The choice where every way to multiply takes the time that a rule gives it."""
 
-    def __init__(self, monkeypatch, seconds):
-        self.now = 0
-        self.threads = 1
-        monkeypatch.setattr(module, "time", self)
-        monkeypatch.setattr(module.torch, "set_num_threads", self.set_threads)
-        monkeypatch.setattr(module, "_work", lambda _, kind, rows: lambda: self.spend(kind, rows))
-        self.seconds = seconds
+    def timed(weights, kind, rows):
+        return lambda: seconds(torch.get_num_threads(), kind, rows)
 
-    def set_threads(self, number):
-        self.threads = number
-
-    def spend(self, kind, rows):
-        self.now += round(1e9 * self.seconds(self.threads, kind, rows))
-
-    def perf_counter_ns(self):
-        return self.now
+    kinds = ["float32", "bfloat16"]
+    return measure_speeds(nn.Linear(8, 8), chunk=512, threads=[1, 2, 4], kinds=kinds, timed=timed)
 
 
-def choose(threads=(1, 2, 4)):
-    model = nn.Linear(8, 8)
-    return measure_speeds(model, chunk=512, threads=threads, kinds=["float32", "bfloat16"])
-
-
-def test_prefill_and_steps_may_differ(monkeypatch):
+def test_prefill_and_steps_may_differ():
     faster = {("bfloat16", 512), ("float32", 1)}
-    Clock(monkeypatch, lambda n, kind, rows: (1.0 if (kind, rows) in faster else 2.0) / n)
-    assert choose() == SpeedChoice(4, prefill="bfloat16", steps="float32")
+    made = choose(lambda n, kind, rows: (1.0 if (kind, rows) in faster else 2.0) / n)
+    assert made == SpeedChoice(4, prefill="bfloat16", steps="float32")
 
 
-def test_more_threads_that_slow_each_other_are_not_taken(monkeypatch):
-    Clock(monkeypatch, lambda n, kind, rows: {1: 1.0, 2: 0.7, 4: 0.9}[n])
-    assert choose().threads == 2
+def test_more_threads_that_slow_each_other_are_not_taken():
+    assert choose(lambda n, kind, rows: {1: 1.0, 2: 0.7, 4: 0.9}[n]).threads == 2
 
 
-def test_other_work_for_some_turns_decides_nothing(monkeypatch):
+def test_other_work_for_some_turns_decides_nothing():
     turns = iter(range(1000))
 
     def seconds(n, kind, rows):
         busy = next(turns) < 24  # two of five turns
         return (50.0 if busy and n == 4 else 1.0) / n
 
-    Clock(monkeypatch, seconds)
-    assert choose().threads == 4
+    assert choose(seconds).threads == 4
 
 
 def test_a_choice_is_made_once(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint, target_fingerprint
-from timebill_ros.runtime import loading, profiling
+from timebill_ros.runtime import profiling
 from timebill_ros.runtime.loading import load, model_folder
 from timebill_ros.runtime.predictor_match import mismatches
 from timebill_ros.runtime.settings import Settings
@@ -25,7 +25,7 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture
 def predictor(tmp_path: Path) -> Path:
     """A copy of the embedded predictor that says it was trained for the embedded model."""
-    folder = Path(shutil.copytree(loading._EMBEDDED / "predictor", tmp_path / "predictor"))
+    folder = Path(shutil.copytree(EMBEDDED.parent / "predictor", tmp_path / "predictor"))
     edit(folder, target=target_fingerprint(EMBEDDED), target_id="embedded")
     return folder
 

@@ -28,6 +28,8 @@ from timebill_ros.engine.transformer_engine import TransformerEngine
 
 _LOG = logging.getLogger(__name__)
 
+_SMALL_MODEL = 50_000_000  # weights
+_FORMAT = 1  # of what a choice depends on
 _TURNS = 5
 # Weights of the sample that a step is timed on: more than any cache holds, as in the whole model.
 _STEP_SAMPLE = 64_000_000
@@ -53,8 +55,30 @@ def thread_numbers(most: int) -> list[int]:
     return sorted({*(1 << power for power in range(most.bit_length())), most})
 
 
+def multiplication(weights: Sequence[Tensor], kind: str, rows: int) -> Callable[[], float]:
+    """Multiplies ``rows`` vectors by every weight, kept in this way; how long that took, s."""
+    make = WeightKinds(kind, kind).maker()
+    pairs: list[tuple[Projection, Tensor]] = []
+    for weight in weights:
+        shape = (weight.shape[1],) if rows == 1 else (rows, weight.shape[1])
+        pairs.append((make(weight, None), torch.randn(shape, dtype=weight.dtype)))
+
+    def run() -> float:
+        start = time.perf_counter_ns()
+        for project, x in pairs:
+            project(x)
+        return (time.perf_counter_ns() - start) * 1e-9
+
+    return run
+
+
 def measure_speeds(
-    model: nn.Module, *, chunk: int, threads: Sequence[int], kinds: Sequence[str]
+    model: nn.Module,
+    *,
+    chunk: int,
+    threads: Sequence[int],
+    kinds: Sequence[str],
+    timed: Callable[[Sequence[Tensor], str, int], Callable[[], float]] = multiplication,
 ) -> SpeedChoice:
     """Time linear layers of the model in every way, by turns, and take the fastest.
 
@@ -67,6 +91,7 @@ def measure_speeds(
         chunk: vectors that a prefill multiplies at once.
         threads: numbers to try.
         kinds: of weights to try, the checkpoint's own first.
+        timed: makes what is called to be timed, of weights, their kind and a number of vectors.
     """
     weights = [m.weight.detach() for m in model.modules() if isinstance(m, nn.Linear)]
     before = torch.get_num_threads()
@@ -74,7 +99,7 @@ def measure_speeds(
     try:
         with torch.inference_mode():
             work = {
-                (kind, rows): _work(_sample(weights, size), kind, rows)
+                (kind, rows): timed(_sample(weights, size), kind, rows)
                 for kind, (rows, size) in product(
                     kinds, ((1, _STEP_SAMPLE), (chunk, _CHUNK_SAMPLE))
                 )
@@ -84,7 +109,7 @@ def measure_speeds(
                     torch.set_num_threads(number)
                     for (kind, rows), run in work.items():
                         key = (number, kind, rows)
-                        times[key] = min(times.get(key, math.inf), _seconds(run))
+                        times[key] = min(times.get(key, math.inf), run())
     finally:
         torch.set_num_threads(before)
 
@@ -143,31 +168,6 @@ def _sample(weights: Iterable[Tensor], size: int) -> list[Tensor]:
         if size <= 0:
             break
     return taken
-
-
-def _work(weights: Sequence[Tensor], kind: str, rows: int) -> Callable[[], None]:
-    """Multiplies ``rows`` vectors by every weight, kept in this way."""
-    make = WeightKinds(kind, kind).maker()
-    pairs: list[tuple[Projection, Tensor]] = []
-    for weight in weights:
-        shape = (weight.shape[1],) if rows == 1 else (rows, weight.shape[1])
-        pairs.append((make(weight, None), torch.randn(shape, dtype=weight.dtype)))
-
-    def run() -> None:
-        for project, x in pairs:
-            project(x)
-
-    return run
-
-
-def _seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - start) * 1e-9
-
-
-_SMALL_MODEL = 50_000_000  # weights
-_FORMAT = 1  # of what a choice depends on
 
 
 def make_engine(
