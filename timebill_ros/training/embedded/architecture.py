@@ -17,8 +17,27 @@ MAX_CONTEXT = 16384
 ROPE_THETA = 1e10
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """Build the untrained model: 3 layers, hidden size 216, 4 heads of 64, about 1.9 M weights.
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of an embedded model; its heads are of 64."""
+
+    hidden: int
+    feed_forward: int
+    layers: int
+    heads: int
+
+
+SHAPES = {
+    "embedded": ModelShape(hidden=216, feed_forward=256, layers=3, heads=4),
+    "embedded-small": ModelShape(hidden=152, feed_forward=128, layers=2, heads=2),
+}
+"""By the name of the model: 1.9 M and 0.8 M weights."""
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, shape: ModelShape = SHAPES["embedded"]
+) -> Qwen2ForCausalLM:
+    """Build the untrained model.
 
     Every query head has its own key-value head: the cache is then large beside the weights, as it
     is in a large model, and evicting it buys time.
@@ -26,11 +45,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
-            hidden_size=216,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
+            hidden_size=shape.hidden,
+            intermediate_size=shape.feed_forward,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
             head_dim=64,  # type: ignore[call-arg]  # accepted, though not declared
             max_position_embeddings=MAX_CONTEXT,
             tie_word_embeddings=True,

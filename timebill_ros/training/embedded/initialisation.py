@@ -9,6 +9,9 @@ record before. The second layer's heads retrieve: one finds the token with the s
 comes next in a record, and copies its identity; others find the next name of a list or a report, or
 the next token of a header. Words that JSON copies have the identity of what they copy. The third
 layer is left to training, which is free to change all of it.
+
+The small model has half of the heads, those that records and reports need: it starts without the
+circuits that find a sector and list what is in it.
 """
 
 from __future__ import annotations
@@ -32,13 +35,15 @@ from timebill_ros.workload.vocabulary import (
     OBJECT_KINDS,
 )
 
-# Slots of the residual stream (hidden size 216).
+# Slots of the residual stream: hidden size 216, in the small model 152, which has no slots for the
+# sector and the record before.
 IDENTITY = slice(0, 64)
 KIND = slice(64, 84)
 TAG = slice(84, 116)
 SECTOR = slice(116, 152)
 PREVIOUS = slice(152, 184)
 RECORD_BEFORE = slice(184, 216)
+PREVIOUS_IN_SMALL = slice(116, 148)
 
 # Kinds of tokens. An ARGUMENT is a number or a place that an instruction gives to a command, a
 # VALUE its copy in JSON, as other words that JSON copies; keys of JSON are followed by values.
@@ -151,24 +156,34 @@ def initialise(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed
     # Names are coded alike in all slots, so that one slot can be matched with another.
     name_code = _orthogonal(32, 64, random)
     surroundings = _Writer(model, 0, scale=model.config.hidden_size**0.5)
+    # What the first layer wrote makes a slot a smaller part of the normed residual.
+    retrieval = _Writer(model, 1, scale=7.3)
     surroundings.attend_to_nearest(0, OBJECT, ARGUMENT)
     surroundings.attend_to_offset(1, 1)
-    surroundings.attend_to_nearest(2, SECTOR_NAME)
-    surroundings.attend_to_offset(3, RECORD_WORDS)
     surroundings.copy(0, name_code, TAG, 0.8)
-    surroundings.copy(1, name_code, PREVIOUS, 0.8)
-    surroundings.copy(2, _orthogonal(36, 64, random), SECTOR, 0.8)
-    surroundings.copy(3, name_code, RECORD_BEFORE, 0.8)
-
-    # What the first layer wrote makes a slot a smaller part of the normed residual. Where both next
-    # names are found, that of the instruction (a report) wins over that of the scene (a list).
-    retrieval = _Writer(model, 1, scale=7.3)
-    header = (_Term(SECTOR, SECTOR, rows=20), _Term(IDENTITY, PREVIOUS, rows=10, code=name_code))
-    retrieval.match(0, (_Term(TAG, TAG),), NEXT_IN_RECORD, random)
-    retrieval.match(1, (_Term(TAG, RECORD_BEFORE),), NEXT_NAME, random)
-    retrieval.match(2, (_Term(TAG, PREVIOUS),), NEXT_NAME, random)
-    retrieval.match(3, header, {}, random)
-    for head, gain in enumerate((3.0, 1.5, 2.5, 1.5)):
+    if model.config.num_attention_heads == 2:
+        surroundings.copy(1, name_code, PREVIOUS_IN_SMALL, 0.8)
+        retrieval.match(0, (_Term(TAG, TAG),), NEXT_IN_RECORD, random)
+        retrieval.match(1, (_Term(TAG, PREVIOUS_IN_SMALL),), NEXT_NAME, random)
+        gains: tuple[float, ...] = (3.0, 2.5)
+    else:
+        surroundings.copy(1, name_code, PREVIOUS, 0.8)
+        surroundings.attend_to_nearest(2, SECTOR_NAME)
+        surroundings.attend_to_offset(3, RECORD_WORDS)
+        surroundings.copy(2, _orthogonal(36, 64, random), SECTOR, 0.8)
+        surroundings.copy(3, name_code, RECORD_BEFORE, 0.8)
+        header = (
+            _Term(SECTOR, SECTOR, rows=20),
+            _Term(IDENTITY, PREVIOUS, rows=10, code=name_code),
+        )
+        retrieval.match(0, (_Term(TAG, TAG),), NEXT_IN_RECORD, random)
+        retrieval.match(1, (_Term(TAG, RECORD_BEFORE),), NEXT_NAME, random)
+        retrieval.match(2, (_Term(TAG, PREVIOUS),), NEXT_NAME, random)
+        retrieval.match(3, header, {}, random)
+        # Where both next names are found, that of the instruction (a report) wins over that of the
+        # scene (a list).
+        gains = (3.0, 1.5, 2.5, 1.5)
+    for head, gain in enumerate(gains):
         retrieval.copy(head, torch.eye(64), IDENTITY, gain)
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from timebill_ros.training.embedded.architecture import MAX_CONTEXT, build_model, forward
+from timebill_ros.training.embedded.architecture import MAX_CONTEXT, SHAPES, build_model, forward
 from timebill_ros.training.embedded.batches import Batch, BatchSampler, build_tokenizer
 from timebill_ros.training.embedded.initialisation import initialise
 from timebill_ros.workload.vocabulary import domain_words
@@ -127,10 +128,14 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="checkpoint directory to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shape", choices=SHAPES, default="embedded", help="which model to train")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="share of the curriculum's steps, in (0, 1]"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     tokenizer = build_tokenizer(domain_words(), MAX_CONTEXT)
-    model = build_model(tokenizer)
+    model = build_model(tokenizer, SHAPES[arguments.shape])
     initialise(model, tokenizer, arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)
     columns = list(Progress.__dataclass_fields__)
@@ -146,7 +151,10 @@ def main() -> None:
             if progress.step % SAVE_EVERY == 0:
                 save(model, tokenizer, arguments.output)
 
-        train(model, tokenizer, seed=arguments.seed, report=report)
+        curriculum = tuple(
+            replace(stage, steps=math.ceil(arguments.share * stage.steps)) for stage in CURRICULUM
+        )
+        train(model, tokenizer, seed=arguments.seed, curriculum=curriculum, report=report)
     save(model, tokenizer, arguments.output)
 
 
