@@ -122,6 +122,21 @@ def test_rho_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]
         assert chosen == SHARES[-1]
 
 
+def test_selection_breaks_the_prefix_and_eviction_does_not() -> None:
+    # 4,000 tokens take 0.202 s to prefill, of which the last 500 take 0.045 s.
+    tight = known(0.12, max_tokens=40, risk=risk_of(np.eye(3)[0]))
+    assert ExpectedPlanner().share(tight, MODEL, SHARES) < 1.0
+    kept = replace(tight, reused_tokens=3500)
+    assert ExpectedPlanner().share(kept, MODEL, SHARES) == 1.0
+    # What selection leaves is prefilled as if nothing were kept.
+    least = replace(kept, remaining=0.04)
+    assert MODEL.prefill(1000) < 0.04 < MODEL.prefill(4000, 3500)
+    fresh = replace(least, reused_tokens=0)
+    chosen = ExpectedPlanner().share(least, MODEL, SHARES)
+    assert chosen == ExpectedPlanner().share(fresh, MODEL, SHARES) < 1.0
+    assert ExpectedPlanner().plan(kept, MODEL).reused_tokens == 3500
+
+
 def assured(risk: LengthRisk) -> LengthRisk:
     """Where what is stated below one half was never seen to happen."""
     return replace(risk, coverage=Coverage(np.array([0.5]), np.array([0.0])))

@@ -18,6 +18,14 @@ def test_decode_is_the_sum_over_steps_of_equation_7(kept: int, response: int) ->
     assert MODEL.decode(kept, response) == pytest.approx(by_step, rel=1e-9, abs=1e-15)
 
 
+@given(prompt=st.integers(1, 8192), share=st.floats(0.0, 1.0))
+def test_prefill_after_a_prefix_is_the_sum_over_positions(prompt: int, share: float) -> None:
+    reused = int(share * prompt)
+    by_position = sum(MODEL.a * (2 * s + 1) + MODEL.b for s in range(reused, prompt))
+    assert MODEL.prefill(prompt, reused) == pytest.approx(MODEL.c + by_position)
+    assert MODEL.prefill(prompt) == MODEL.prefill(prompt, 0)
+
+
 def test_one_token_answer_needs_no_decoding() -> None:
     assert MODEL.decode(4096, 1) == 0.0
     assert MODEL.decode(4096, 0) == 0.0

@@ -294,4 +294,6 @@ def test_the_account_has_what_there_is() -> None:
     assert "alpha 0.42 (expected score 91), prompt 3005 tokens (selected, 25% of it)" in (
         ask.account(weighed)
     )
+    shared = replace(ANSWERED, plan=replace(ANSWERED.plan, reused_tokens=2880))
+    assert "prompt 3005 tokens (2880 reused)," in ask.account(shared)
     assert ask.account(EXPIRED) == "[expired], queued 0.530 s, slack -0.018 s"

@@ -69,6 +69,7 @@ def test_a_response_becomes_a_record() -> None:
             score=97.5,
             rho=0.5,
             expected_score=90.0,
+            reused_tokens=24,
         ),
         # Under a clock at rate 3: what it tells is three times as long as the work.
         timing=Timing(
@@ -83,6 +84,7 @@ def test_a_response_becomes_a_record() -> None:
     assert (record.plan.alpha, record.plan.wcet) == (0.25, 0.4)
     assert (record.plan.risk, record.plan.score) == (0.05, 97.5)
     assert (record.plan.rho, record.plan.expected_score) == (0.5, 90.0)
+    assert record.plan.reused_tokens == 24
     assert record.execution == pytest.approx(0.1)
 
 

@@ -33,7 +33,21 @@ HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="base_link")
 JOB = Job("a", Conversation("", "stop"), 0, 10, context=JobContext(HEADER))
 EVICTED = (Eviction(1, 750),)
 PLAN = Plan(
-    "timebill", 0.25, True, 1000, EVICTED, 32, 160, 0.25, 0.75, 0.05, 0.125, 97.5, 0.5, 90.0
+    "timebill",
+    0.25,
+    True,
+    1000,
+    EVICTED,
+    32,
+    160,
+    0.25,
+    0.75,
+    0.05,
+    0.125,
+    97.5,
+    0.5,
+    90.0,
+    reused_tokens=600,
 )
 
 
@@ -164,6 +178,7 @@ def test_a_response_carries_predicted_beside_actual() -> None:
     assert message.plan.time_margin == 0.125
     assert message.plan.score == 97.5
     assert (message.plan.rho, message.plan.expected_score) == (0.5, 90.0)
+    assert message.plan.reused_tokens == 600
     assert message.timing.queued == duration_msg(0.01)
     assert message.timing.predict == duration_msg(0.02)
     assert message.timing.prefill == duration_msg(0.03)

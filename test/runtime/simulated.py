@@ -116,9 +116,15 @@ class Scene:
         least_complete: int = 1,
         lengths: LengthDistribution | None = None,
         sampling: SamplingOverride = NOTHING_SET,
+        shared_tokens: int = 0,
     ) -> Job:
         self.requests[id] = SimulatedRequest(
-            prompt_tokens, response_tokens, predicted_tokens, least_complete, lengths
+            prompt_tokens,
+            response_tokens,
+            predicted_tokens,
+            least_complete,
+            lengths,
+            shared_tokens=shared_tokens,
         )
         release_ns = release_ms * MS
         deadline_ns = release_ns + budget_ms * MS

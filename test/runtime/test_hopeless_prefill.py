@@ -56,3 +56,14 @@ def test_a_hopeless_job_costs_no_prediction() -> None:
     scene.run()
     assert scene.overrun("hopeless").timing.predict == 0.0
     assert scene.response("behind").plan.predicted_tokens > 0
+
+
+def test_what_an_earlier_prompt_left_is_not_counted() -> None:
+    scene = Scene()
+    scene.job("a", budget_ms=9, response_tokens=1, shared_tokens=400)
+    scene.job("hopeless", release_ms=50, budget_ms=5, shared_tokens=400)
+    assert scene.story() == [("a", "response", 6.0), ("hopeless", "expired", 50.0)]
+    response = scene.response("a")
+    assert response.plan.reused_tokens == 400
+    assert response.predicted_prefill == pytest.approx(0.006)
+    assert "prefill of 600 tokens alone" in scene.overrun("hopeless").detail

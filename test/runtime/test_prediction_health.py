@@ -72,6 +72,12 @@ def test_the_latest_plan_s_time_margin_is_told() -> None:
     assert report.values["time margin"] == "0.500"
 
 
+def test_the_share_of_the_prompts_that_was_reused_is_told() -> None:
+    half = replace(PLAN, reused_tokens=PLAN.prompt_tokens // 2)
+    assert after(answer(), answer(plan=half)).values["share of prompts reused"] == "0.250"
+    assert after().values["share of prompts reused"] == "-"
+
+
 def test_a_plan_without_a_prediction_has_no_length_error() -> None:
     report = after(answer(plan=replace(PLAN, predicted_tokens=0)), answer())
     assert report.values["length error"] == "0.500"

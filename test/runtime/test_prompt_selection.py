@@ -125,3 +125,21 @@ def test_a_conversation_keeps_its_turns_and_roles() -> None:
     assert "o17 s17 car" in selected.turns[1].content
     assert len(selected.turns[1].content) < 0.2 * len(scene_text)
     assert selection.shares == (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)
+
+
+def test_a_prompt_that_an_earlier_one_shares_stays_whole() -> None:
+    run = scene(Halving())
+    lengths = LengthDistribution(np.array([1.0, 0.0]), 16)
+    run.job(
+        "a",
+        budget_ms=45,
+        prompt_tokens=10_000,
+        response_tokens=16,
+        lengths=lengths,
+        shared_tokens=8_000,
+    )
+    run.run()
+    response = run.response("a")
+    assert (response.plan.rho, response.plan.reused_tokens) == (1.0, 8_000)
+    assert response.predicted_prefill == pytest.approx(0.02)
+    assert response.timing.prefill == pytest.approx(0.02)

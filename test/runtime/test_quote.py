@@ -36,11 +36,16 @@ class World:
     """A simulated engine, and what its jobs are promised."""
 
     def __init__(
-        self, planner: Planner, *, rejects: bool = False, times: TimeModel = TIMES
+        self,
+        planner: Planner,
+        *,
+        rejects: bool = False,
+        times: TimeModel = TIMES,
+        request: SimulatedRequest = REQUEST,
     ) -> None:
         self.clock = VirtualClock()
-        self.engine = SimulatedEngine(self.clock, times, {"go": REQUEST}, window=10)
-        self.predictor = SimulatedPredictor(self.clock, times, {"go": REQUEST})
+        self.engine = SimulatedEngine(self.clock, times, {"go": request}, window=10)
+        self.predictor = SimulatedPredictor(self.clock, times, {"go": request})
         self.parts = ServerParts(
             self.engine, times, self.predictor, self.clock, self.clock, predictor_grace=0.0
         )
@@ -100,6 +105,13 @@ def test_the_cheapest_plan_evicts_where_that_is_cheaper() -> None:
     dear = replace(TIMES, evict_base=1.0)
     never = World(TimeBillPlanner(alpha_max=0.9), times=dear)
     assert never.quote(1.0).enough == pytest.approx(whole.quote(1.0).enough)
+
+
+def test_what_an_earlier_prompt_left_needs_no_time() -> None:
+    shared = replace(REQUEST, shared_tokens=800)
+    usual, less = World(VanillaPlanner()), World(VanillaPlanner(), request=shared)
+    assert less.quote(1.0).enough == pytest.approx(usual.quote(1.0).enough - 0.008)
+    assert less.quote(1000.0).predicted_prefill == pytest.approx(0.002)
 
 
 def test_a_smaller_risk_asks_for_more_time() -> None:

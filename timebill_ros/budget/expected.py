@@ -84,12 +84,15 @@ class ExpectedPlanner:
         """rho, one of ``shares``, which fall; the situation is that before prefill.
 
         Its ``remaining`` is the time that is left for prefill, eviction and decoding, its
-        ``prompt_tokens`` are those of the whole prompt.
+        ``prompt_tokens`` are those of the whole prompt. That one alone is sure to reuse an earlier
+        prompt's prefill: what selection leaves depends on the instruction.
         """
         rho = np.array(shares)[:, None]
         alphas = np.array([alpha for alpha in ALPHAS if alpha <= self.alpha_max] or [0.0])[None]
         tokens = np.maximum(1.0, np.ceil(rho * situation.prompt_tokens))
+        reused = np.where(rho < 1.0, 0, situation.reused_tokens)
         prefill = (model.a * tokens + model.b) * tokens + model.c
+        prefill = prefill - (model.a * reused + model.b) * reused
         left = situation.pace.profiled_within(situation.remaining) - prefill
         chosen = weigh(situation, model, rho, tokens, alphas, left).best(self.risk)
         return float(shares[chosen // alphas.size])
@@ -126,6 +129,7 @@ class ExpectedPlanner:
             score=measured_score(situation, alpha),
             rho=situation.rho,
             expected_score=float(choices.score[best]),
+            reused_tokens=situation.reused_tokens,
         )
 
     def _smallest_safe(self, situation: Situation, model: TimeModel) -> float:

@@ -36,6 +36,8 @@ class Situation:
         pace: how late eviction and decoding are taken to be in the worst case.
         quality: what the levers cost the loaded model; None where that was not measured.
         rho: share of the prompt's tokens that selection kept; ``prompt_tokens`` are those.
+        reused_tokens: prompt tokens whose prefill an earlier prompt has done; before prefill, those
+            of the whole prompt.
         prior: lengths of recent responses, which stand in for a prediction that there is not.
     """
 
@@ -50,6 +52,7 @@ class Situation:
     quality: LeverQuality | None = None
     rho: float = 1.0
     prior: LengthDistribution | None = None
+    reused_tokens: int = 0
 
     def smallest_kept(self) -> int:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
@@ -117,6 +120,7 @@ class Plan:
         score: Q(rho, alpha), the mean score of 0 to 100 that was measured at these levers; None
             where none was.
         rho: share of the prompt's tokens that selection kept; ``prompt_tokens`` are those.
+        reused_tokens: of the prompt's, those whose prefill an earlier prompt had done.
         expected_score: the score times the probability of ending in time, of a planner that knows
             it; None for the others.
     """
@@ -135,6 +139,7 @@ class Plan:
     score: float | None = None
     rho: float = 1.0
     expected_score: float | None = None
+    reused_tokens: int = 0
 
     @property
     def kept_tokens(self) -> int:
@@ -176,6 +181,7 @@ def plan_with(
         time_margin=situation.pace.margin,
         score=measured_score(situation, evicted),
         rho=situation.rho,
+        reused_tokens=situation.reused_tokens,
     )
 
 

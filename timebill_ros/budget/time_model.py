@@ -101,9 +101,14 @@ class TimeModel:
         """Of response tokens that take so much longer; prefill makes the first."""
         return replace(self, c=self.c + seconds, q=self.q + seconds)
 
-    def prefill(self, prompt_tokens: int) -> float:
-        """Seconds to prefill N_x tokens, equation (4)."""
-        return Quadratic(self.a, self.b, self.c)(prompt_tokens)
+    def prefill(self, prompt_tokens: int, reused_tokens: int = 0) -> float:
+        """Seconds to prefill N_x tokens, equation (4).
+
+        The first ``reused_tokens`` of them are cached already. A token at position s takes time
+        that grows linearly with s, 2 a s + b, so those that are left take the integral of that.
+        """
+        whole = Quadratic(self.a, self.b, self.c)
+        return whole(prompt_tokens) - Quadratic(self.a, self.b, 0.0)(reused_tokens)
 
     def step(self, cache_tokens: int) -> float:
         """Seconds of one decoding step over a cache of N_kv tokens, equation (4)."""
@@ -133,7 +138,7 @@ class TimeModel:
             return 0.0
         return max(0.0, self.predictor(predictor_tokens) - self.prefill(prompt_tokens))
 
-    def longest_predictor_input(self, prompt_tokens: int) -> int:
+    def longest_predictor_input(self, prompt_tokens: int, reused_tokens: int = 0) -> int:
         """Longest predictor input N_p whose time does not exceed the prefill's.
 
         Never above N_x, never below 1. Where even an empty input would exceed the prefill, no
@@ -142,7 +147,7 @@ class TimeModel:
         """
         if self.predictor is None:
             return prompt_tokens
-        limit = self.prefill(prompt_tokens)
+        limit = self.prefill(prompt_tokens, reused_tokens)
         if self.predictor.c >= limit:
             limit += self.predictor.c
         if self.predictor(prompt_tokens) <= limit:

@@ -164,6 +164,7 @@ def account(record: Record) -> str:
         if plan.expected_score is not None:
             score += f" (expected score {plan.expected_score:.0f})"
         selected = "" if plan.rho >= 1.0 else f" (selected, {plan.rho:.0%} of it)"
+        selected += f" ({plan.reused_tokens} reused)" if plan.reused_tokens else ""
         beyond = "" if plan.feasible else ", more than the budget left: no plan could promise it"
         parts += [
             f"alpha {plan.alpha:.2f}{score}",

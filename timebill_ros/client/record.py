@@ -44,6 +44,7 @@ class Planned:
 
     ``risk``, of a response longer than N_W, is None where it was not known, and so is ``score``,
     which was measured at alpha and rho, the share of the prompt that selection kept.
+    ``reused_tokens`` of the prompt were prefilled for an earlier one.
     """
 
     predicted_tokens: int
@@ -56,6 +57,7 @@ class Planned:
     score: float | None = None
     rho: float = 1.0
     expected_score: float | None = None
+    reused_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def _row(record: Record) -> dict[str, object]:
         "prompt_tokens": record.prompt_tokens,
         "released": f"{record.released:.6f}",
         "budget": record.budget,
+        "reused_tokens": plan.reused_tokens if plan else "",
         "predicted_tokens": plan.predicted_tokens if plan else "",
         "planned_tokens": plan.planned_tokens if plan else "",
         "risk": plan.risk if plan and plan.risk is not None else "",
@@ -247,6 +250,7 @@ def _planned(message: msg.Plan) -> Planned | None:
         score=message.score if message.score >= 0.0 else None,
         rho=message.rho,
         expected_score=message.expected_score if message.expected_score >= 0.0 else None,
+        reused_tokens=message.reused_tokens,
     )
 
 

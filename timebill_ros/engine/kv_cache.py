@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preallocated key-value cache: written in place, compacted in place."""
+"""Preallocated key-value cache: written in place, compacted in place; and what outlives it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,6 +119,102 @@ class KVCache:
                 # The clone: source and target may overlap.
                 half[:, kept_tokens : kept_tokens + tail] = half[:, end : end + tail].clone()
         self.length = kept_tokens + tail
+
+
+PREFIX_BLOCK = 64
+"""Tokens whose keys and values are kept together for later prompts."""
+
+_BlockKey = tuple[int, tuple[int, ...]]
+
+
+class _Block(NamedTuple):
+    """Where a block is kept, and the number by which the blocks that follow it name it."""
+
+    slot: int
+    number: int
+
+
+class KeptPrefixes:
+    """Keys and values of earlier prompts, for prompts that start with the same tokens.
+
+    They are copied out of the cache after a prefill and back before another: what a request does to
+    the cache, evictions above all, never reaches them. Whole blocks of tokens are kept, each under
+    its tokens and the block that it follows, so that what prompts have in common is kept once. The
+    least recently used go first, of one prompt the last.
+    """
+
+    def __init__(self, cache: KVCache, tokens: int) -> None:
+        """Keep up to ``tokens`` tokens of ``cache``, in memory that is allocated here; 0: none."""
+        layers, two, kv_heads, _, head_dim = cache.buffer.shape
+        self._cache = cache
+        self._slots = cache.buffer.new_empty(
+            (tokens // PREFIX_BLOCK, layers, two, kv_heads, PREFIX_BLOCK, head_dim)
+        )
+        self._free = list(range(len(self._slots)))
+        self._blocks: OrderedDict[_BlockKey, _Block] = OrderedDict()  # the last used last
+        self._numbered = 0
+
+    def common(self, prompt_ids: Sequence[int]) -> int:
+        """How many of the prompt's first tokens are kept."""
+        return PREFIX_BLOCK * len(self._known(prompt_ids))
+
+    def restore(self, prompt_ids: Sequence[int], tokens: int) -> None:
+        """Have the first ``tokens`` of the prompt, which are kept, cached instead of anything else.
+
+        Raises:
+            ValueError: so many are not kept.
+        """
+        known = self._known(prompt_ids)
+        if tokens > PREFIX_BLOCK * len(known):
+            raise ValueError(f"{tokens} tokens of the prompt are not kept")
+        for index, key in enumerate(known):
+            start, end = PREFIX_BLOCK * index, min(tokens, PREFIX_BLOCK * (index + 1))
+            if start < end:
+                slot = self._slots[self._blocks[key].slot]
+                self._cache.buffer[:, :, :, start:end] = slot[:, :, :, : end - start]
+        self._cache.reset()
+        self._cache.advance(tokens)
+
+    def keep(self, prompt_ids: Sequence[int]) -> None:
+        """Keep the prompt, all of which is cached and nothing evicted; its start if it is long."""
+        known = self._known(prompt_ids)
+        self._touch(known)  # so that none of them makes room for those that follow it
+        last = self._blocks[known[-1]].number if known else 0
+        for index, tokens in enumerate(_whole_blocks(prompt_ids)):
+            if index < len(known):
+                continue
+            if index == len(self._slots):
+                break
+            slot = self._free.pop() if self._free else self._blocks.popitem(last=False)[1].slot
+            start = PREFIX_BLOCK * index
+            self._slots[slot] = self._cache.buffer[:, :, :, start : start + PREFIX_BLOCK]
+            self._numbered += 1
+            key = (last, tokens)
+            last = self._numbered
+            self._blocks[key] = _Block(slot, last)
+            known.append(key)
+        self._touch(known)
+
+    def _known(self, prompt_ids: Sequence[int]) -> list[_BlockKey]:
+        """The kept blocks that the prompt starts with."""
+        known, last = [], 0
+        for tokens in _whole_blocks(prompt_ids):
+            block = self._blocks.get((last, tokens))
+            if block is None:
+                break
+            known.append((last, tokens))
+            last = block.number
+        return known
+
+    def _touch(self, path: Sequence[_BlockKey]) -> None:
+        """These were used now; a block is never older than those that follow it."""
+        for key in reversed(path):
+            self._blocks.move_to_end(key)
+
+
+def _whole_blocks(prompt_ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    for start in range(0, len(prompt_ids) - PREFIX_BLOCK + 1, PREFIX_BLOCK):
+        yield tuple(prompt_ids[start : start + PREFIX_BLOCK])
 
 
 class _CacheLayer(CacheLayerMixin):

@@ -137,6 +137,13 @@ class Engine(Protocol):
             SchemaRefused: responses cannot be held to this schema.
         """
 
+    def reusable(self, request: PreparedRequest) -> int:
+        """Prompt tokens that its prefill would not run again, as an earlier prompt had them too.
+
+        On the engine's thread before ``begin``; on another it is what may still change until then.
+        0 where that cannot be known.
+        """
+
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; runs nothing yet.
 

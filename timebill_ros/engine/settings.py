@@ -25,6 +25,8 @@ class EngineSettings:
         sampling: how tokens are chosen, greedily by default. The checkpoint's own sampling defaults
             do not apply.
         stop: strings that end the response and are no part of its text.
+        prefix_tokens: most prompt tokens whose keys and values are kept, over all prompts, for
+            prompts that start with the same tokens; 0 for none.
         lean: use the lean decoder where it supports the model, else the modules' own forward.
         weights: how those of linear layers are kept, for prefill and for steps; as the checkpoint
             has them by default. None, for the fastest, is for ``make_engine`` alone.
@@ -38,6 +40,7 @@ class EngineSettings:
     threads: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
+    prefix_tokens: int = 0
     lean: bool = True
     weights: WeightKinds | None = field(default_factory=WeightKinds)
 
@@ -50,6 +53,7 @@ class EngineSettings:
         _require("chunk", self.chunk, 1)
         _require("window", self.window, 1, self.chunk)
         _require("threads", self.threads, 1)
+        _require("prefix_tokens", self.prefix_tokens, 0)
         if "" in self.stop:
             raise SettingError("stop", list(self.stop), "without empty strings")
 

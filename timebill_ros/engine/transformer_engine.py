@@ -18,7 +18,7 @@ from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.device import device_name, free_memory
 from timebill_ros.engine.errors import ContextExceeded, EngineMisuse, PromptEmpty, RequestError
 from timebill_ros.engine.eviction import PromptEviction, make_eviction_method
-from timebill_ros.engine.kv_cache import KVCache
+from timebill_ros.engine.kv_cache import KeptPrefixes, KVCache
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_work import structured_answer, time_drawing
 from timebill_ros.engine.projection import WeightKinds
@@ -81,10 +81,13 @@ class TransformerEngine:
             evicts=True, structured=self.schemas.supported, counts_tokens=True
         )
         self._prompt = torch.empty(0, dtype=torch.long)
+        self._request = PreparedRequest([])
+        self._measuring = False
         with torch.inference_mode():
             shape = AttentionShape.of(checkpoint.model)
-            _check_memory(shape, max_context)
+            _check_memory(shape, max_context, settings.prefix_tokens)
             self.cache = KVCache(shape, max_context)
+            self._prefixes = KeptPrefixes(self.cache, settings.prefix_tokens)
             self._observation = ObservationWindow(shape.layers, window)
             self.decoder = make_decoder(
                 checkpoint, self.cache, self._observation, lean=settings.lean, weights=self._weights
@@ -134,10 +137,19 @@ class TransformerEngine:
         constraint = self.schemas.constraint(response_schema) if response_schema else None
         return PreparedRequest(prompt_ids, text, constraint, sampling)
 
+    def reusable(self, request: PreparedRequest) -> int:
+        """Prompt tokens that its prefill will not run again, as an earlier prompt had them too.
+
+        All of the observation window is run, for its queries are not kept.
+        """
+        most = max(0, request.prompt_tokens - self.window)
+        return min(self._prefixes.common(request.prompt_ids), most)
+
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; runs nothing yet.
 
-        With ``ignore_eos`` only ``max_tokens`` ends the response, for measuring.
+        With ``ignore_eos`` only ``max_tokens`` ends the response, for measuring; nothing of earlier
+        prompts is reused then, nor is this one kept.
 
         Raises:
             PromptEmpty, ContextExceeded, RequestError: the request cannot be run.
@@ -151,6 +163,8 @@ class TransformerEngine:
             constraint = constraint.fresh()  # so that the request may be begun again
         self._bind_thread()
         self._prompt = torch.tensor(prompt_ids, device=self.device)
+        self._request = request
+        self._measuring = ignore_eos
         self._response.begin(max_tokens, constraint, request.sampling, ignore_eos=ignore_eos)
         self.eviction.begin(len(prompt_ids))
 
@@ -171,9 +185,11 @@ class TransformerEngine:
     def prefill_chunk(self) -> bool:
         """Run the next chunk of the prompt; True once response token 1 exists.
 
-        The remainder comes first: so every later chunk is full, and the last one holds the whole
-        observation window.
+        What can be reused of earlier prompts is there before the first. The remainder comes next:
+        so every later chunk is full, and the last one holds the whole observation window.
         """
+        if not self._measuring and not self.cache.position:
+            self._prefixes.restore(self._request.prompt_ids, self.reusable(self._request))
         done, total = self.cache.position, len(self._prompt)
         if done >= total:
             raise EngineMisuse("prefill_chunk needs a request whose prompt is not prefilled yet")
@@ -184,6 +200,8 @@ class TransformerEngine:
         )
         if last:
             self._response.take(logits)
+            if not self._measuring:
+                self._prefixes.keep(self._request.prompt_ids)
         return last
 
     @torch.inference_mode()
@@ -227,6 +245,7 @@ class TransformerEngine:
     def abort(self) -> None:
         """Forget the request; the memory stays."""
         self._prompt = self._prompt[:0]
+        self._request = PreparedRequest([])
         self._response.begin(0)
         self.cache.reset()
         self._observation.reset()
@@ -234,7 +253,8 @@ class TransformerEngine:
     def close(self) -> None:
         """Give back the cache and the model; the engine cannot be used any more."""
         self.schemas.close()
-        del self.decoder, self.eviction, self._observation, self.cache, self._checkpoint
+        del self.decoder, self.eviction, self._observation, self.cache, self._prefixes
+        del self._checkpoint
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -274,7 +294,7 @@ class TransformerEngine:
     def warm_up(self) -> None:
         """Run every stage once, so that the first request finds allocators and caches warm."""
         prompt = [0] * min(2 * self.chunk, self.max_context - _WARM_UP_STEPS)
-        self.begin(PreparedRequest(prompt), _WARM_UP_STEPS)
+        self.begin(PreparedRequest(prompt), _WARM_UP_STEPS, ignore_eos=True)
         while not self.prefill_chunk():
             pass
         self.evict(max(self.window, len(prompt) // 2))
@@ -290,15 +310,17 @@ class TransformerEngine:
             torch.set_num_threads(self.threads)
 
 
-def _check_memory(shape: AttentionShape, max_context: int) -> None:
-    """Refuse a context whose cache cannot fit: an allocator's error would name no setting."""
+def _check_memory(shape: AttentionShape, max_context: int, prefix_tokens: int) -> None:
+    """Refuse what cannot fit: an allocator's error would name no setting."""
     per_token, free = KVCache.bytes_per_token(shape), free_memory(shape.device)
-    if max_context * per_token > free:
-        bound = (
-            f"at most {free // per_token}: a token takes {per_token / 1e3:.0f} kB of cache, and "
-            f"{free / 1e9:.1f} GB are free"
-        )
-        raise SettingError("max_context", max_context, bound)
+    for name, tokens in (("max_context", max_context), ("prefix_tokens", prefix_tokens)):
+        if tokens * per_token > free:
+            bound = (
+                f"at most {free // per_token}: a token takes {per_token / 1e3:.0f} kB of cache, "
+                f"and {free / 1e9:.1f} GB are free"
+            )
+            raise SettingError(name, tokens, bound)
+        free -= tokens * per_token
 
 
 def _check_request(

@@ -238,6 +238,7 @@ def plan_msg(plan: Plan | None, predicted_prefill: float) -> msg.Plan:
         score=_UNKNOWN if plan.score is None else plan.score,
         rho=plan.rho,
         expected_score=_UNKNOWN if plan.expected_score is None else plan.expected_score,
+        reused_tokens=plan.reused_tokens,
     )
 
 

@@ -128,6 +128,12 @@ SPECS: dict[str, Spec] = {
         "odd.",
         Range(1, 63),
     ),
+    "prefix_tokens": Spec(
+        "Prompt tokens whose keys and values are kept, over all prompts, so that prompts that "
+        "start alike, with a common system text or scene, prefill only what is new; each takes as "
+        "much memory as one of max_context. 0: off.",
+        Range(0, 10_000_000),
+    ),
     "selection": Spec(
         "How a prompt is shortened before prefill, where the planner wants that: its passages that "
         "share rare words with the instruction stay (lexical), or its end (recent), any (random), "

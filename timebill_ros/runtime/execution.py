@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from timebill_ros.budget.plan import Plan
-from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.outcome import (
@@ -162,21 +162,21 @@ class Execution:
         self._checkpoint()
         # A prompt that cannot be shortened is known to be hopeless before it costs a prediction.
         if parts.selection is None:
-            self._check_prefill(prepared.request.prompt_tokens)
+            self._check_prefill(prepared.request, parts.engine.reusable(prepared.request))
         request = self._planning.start()
         self._kept = request.prompt_tokens
         if parts.selection is not None:
-            self._check_prefill(request.prompt_tokens)
+            self._check_prefill(request, self._planning.reused_tokens)
         late = self._decided.policy is OverrunPolicy.SKIP_NEXT
         expected = self._planning.expectation(may_be_late=late)
         parts.engine.begin(replace(request, expected=expected), prepared.max_tokens)
 
-    def _check_prefill(self, tokens: int) -> None:
+    def _check_prefill(self, request: PreparedRequest, reused: int) -> None:
         """Leave the engine to others where prefill alone cannot end by the deadline.
 
         Not under Skip-Next, whose late answers count too.
         """
-        self._predicted_prefill = self._time_model.prefill(tokens)
+        self._predicted_prefill = self._time_model.prefill(request.prompt_tokens, reused)
         remaining = self._remaining()
         if self._decided.policy is OverrunPolicy.SKIP_NEXT or self._parts.pace.prefill_fits(
             self._predicted_prefill, remaining
@@ -184,8 +184,8 @@ class Execution:
             return
         raise JobStopped(
             Reason.EXPIRED,
-            f"deadline: {remaining:.3f} s ahead, but prefill of {tokens} tokens alone is predicted "
-            f"to take {self._predicted_prefill:.3f} s",
+            f"deadline: {remaining:.3f} s ahead, but prefill of {request.prompt_tokens - reused} "
+            f"tokens alone is predicted to take {self._predicted_prefill:.3f} s",
         )
 
     def _prefill(self) -> None:

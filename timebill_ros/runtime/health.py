@@ -203,6 +203,7 @@ class _Comparison:
         beyond_wcet: execution outlasted the plan's worst case, or its deadline came although the
             worst case was to end before.
         predicted: a prediction came in time.
+        prompt_tokens, reused_tokens: of the prompt, and of those what an earlier one left.
         time_margin: how much slower than profiled the plan took decoding to be, in proportion.
     """
 
@@ -213,6 +214,8 @@ class _Comparison:
     beyond_wcet: bool
     predicted: bool
     time_margin: float
+    prompt_tokens: int
+    reused_tokens: int
 
 
 class PredictionHealth:
@@ -252,6 +255,7 @@ class PredictionHealth:
             "share beyond planned_tokens": f"{planned:.3f}",
             "share beyond wcet": f"{wcet:.3f}",
             "share without prediction": f"{_share(not c.predicted for c in last):.3f}",
+            "share of prompts reused": _reused(last),
             "time margin": f"{last[-1].time_margin:.3f}" if last else _NONE,
             "predictor failures": f"{len(faults)} of {len(self._faults)}",
             "plans": str(len(last)),
@@ -286,6 +290,8 @@ def _compare(outcome: Outcome, plan: Plan, *, complete: bool) -> _Comparison:
         beyond_wcet=timing.execution > plan.wcet or (plan.feasible and not complete),
         predicted=predicted,
         time_margin=plan.time_margin,
+        prompt_tokens=plan.prompt_tokens,
+        reused_tokens=plan.reused_tokens,
     )
 
 
@@ -298,6 +304,13 @@ def _error(pairs: Iterable[tuple[float, float] | None]) -> str:
     known = [pair for pair in pairs if pair is not None]
     actual = sum(pair[1] for pair in known)
     return f"{sum(abs(p - a) for p, a in known) / actual:.3f}" if actual > 0 else _NONE
+
+
+def _reused(last: Iterable[_Comparison]) -> str:
+    """Tokens that needed no prefill, over all of the prompts' tokens."""
+    tokens = [(c.reused_tokens, c.prompt_tokens) for c in last]
+    total = sum(prompt for _, prompt in tokens)
+    return f"{sum(reused for reused, _ in tokens) / total:.3f}" if total else _NONE
 
 
 def _share(flags: Iterable[bool]) -> float:

@@ -231,6 +231,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         window=settings.window,
         eviction_method=settings.eviction_method,
         kernel=settings.kernel,
+        prefix_tokens=settings.prefix_tokens,
         chunk=settings.chunk,
         threads=settings.threads,
         sampling=Sampling(

@@ -45,6 +45,7 @@ class JobPlanning:
     Attributes:
         prediction: of the response's length; None of it until ``start``.
         request: what is prefilled.
+        reused_tokens: of those, what need not be run, for an earlier prompt started with the same.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class JobPlanning:
     ) -> None:
         self.prediction = JobPrediction(prepared.job.id)
         self.request = prepared.request
+        self.reused_tokens = 0
         self._prepared = prepared
         self._parts = parts
         self._decided = decided
@@ -78,8 +80,9 @@ class JobPlanning:
             RequestError: the shorter prompt cannot be rendered.
         """
         whole, model, parts = self._prepared.request, self._time_model, self._parts
+        reused = self.reused_tokens = parts.engine.reusable(whole)
         if parts.predictor is not None:
-            longest = model.longest_predictor_input(whole.prompt_tokens)
+            longest = model.longest_predictor_input(whole.prompt_tokens, reused)
             self.prediction.start(parts.predictor, whole, longest)
         if parts.selection is None:
             return whole
@@ -89,13 +92,14 @@ class JobPlanning:
             return whole
         ranked = parts.selection.rank(self._prepared.job.conversation, whole.prompt_tokens)
         shorter = math.ceil(first * whole.prompt_tokens)
-        saved = model.prefill(whole.prompt_tokens) - model.prefill(shorter)
+        saved = model.prefill(whole.prompt_tokens, reused) - model.prefill(shorter)
         self._take_prediction(_WORTH_WAITING * saved)
         possible = [share for share in shares if share > ranked.least_share]
         share = planner.share(self._situation(), model, [*possible, ranked.least_share])
         if share < 1.0:
             selected = parts.engine.prepare(ranked.select(share))
             self.request = replace(selected, constraint=whole.constraint, sampling=whole.sampling)
+            self.reused_tokens = parts.engine.reusable(self.request)
         return self.request
 
     def expectation(self, *, may_be_late: bool) -> RequestHints:
@@ -108,7 +112,8 @@ class JobPlanning:
         if not may_be_late:
 
             def at_its_fastest(tokens: int) -> float:
-                return (model.prefill(prompt) + model.decode(prompt, tokens)) / _MUCH_FASTER
+                prefill = model.prefill(prompt, self.reused_tokens)
+                return (prefill + model.decode(prompt, tokens)) / _MUCH_FASTER
 
             most = max(1, bisect_right(range(1, longest + 1), left, key=at_its_fastest))
         self._most = most
@@ -151,6 +156,7 @@ class JobPlanning:
             quality=parts.quality,
             rho=prompt_tokens / self._prepared.request.prompt_tokens,
             prior=None if known else parts.recent_lengths.distribution(max_tokens),
+            reused_tokens=self.reused_tokens,
         )
 
     def _take_prediction(self, grace: float) -> None:

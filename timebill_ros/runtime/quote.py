@@ -120,7 +120,9 @@ class Quotes:
         self, whole: Situation, model: TimeModel, least_share: float, accepted: float
     ) -> float:
         """s of the cheapest plan, for a response that is exceeded with this probability."""
-        hurried = replace(_prefilled(whole, model, least_share), remaining=-1.0)
+        shares = (1.0, least_share)  # the whole prompt may have more to reuse
+        soonest = min((_prefilled(whole, model, share) for share in shares), key=_spent)
+        hurried = replace(soonest, remaining=-1.0)
         cheapest = self._decided.planner.plan(hurried, model)
         prompt = hurried.prompt_tokens
 
@@ -151,6 +153,7 @@ class Quotes:
             pace=parts.pace.pace(self._decided.time_risk),
             quality=parts.quality,
             prior=None if known else parts.recent_lengths.distribution(longest),
+            reused_tokens=parts.engine.reusable(request),
         )
 
     def _predicted(self, request: PreparedRequest, model: TimeModel) -> LengthDistribution | None:
@@ -172,15 +175,21 @@ class Quotes:
 def _prefilled(whole: Situation, model: TimeModel, share: float) -> Situation:
     """The situation once the share of the prompt is prefilled, as predicted."""
     tokens = max(1, math.ceil(share * whole.prompt_tokens))
-    prefill = model.prefill(tokens)
+    reused = whole.reused_tokens if share >= 1.0 else 0
+    prefill = model.prefill(tokens, reused)
     return replace(
         whole,
+        reused_tokens=reused,
         prompt_tokens=tokens,
         window=min(whole.window, tokens),
         rho=tokens / whole.prompt_tokens,
         spent=prefill,
         remaining=whole.remaining - prefill,
     )
+
+
+def _spent(situation: Situation) -> float:
+    return situation.spent
 
 
 def _tokens_within(situation: Situation, model: TimeModel, plan: Plan) -> int:

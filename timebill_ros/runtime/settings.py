@@ -36,6 +36,7 @@ class Settings:
     window: int = 64
     eviction_method: str = "snapkv"
     kernel: int = 5
+    prefix_tokens: int = 4096
     selection: str = "auto"
     selection_head: int = 16
     rho_min: float = 0.06

@@ -95,6 +95,7 @@ class SimulatedRequest:
         least_complete: tokens before which nothing of the response can stand for itself.
         lengths: all that the predictor says; None where it is sure of ``predicted_tokens``.
         after_eviction: N once only so many prompt tokens are kept; None where that changes nothing.
+        shared_tokens: prompt tokens that an earlier prompt had too, whose prefill takes no time.
     """
 
     prompt_tokens: int
@@ -103,6 +104,7 @@ class SimulatedRequest:
     least_complete: int = 1
     lengths: LengthDistribution | None = None
     after_eviction: Callable[[int], int] | None = None
+    shared_tokens: int = 0
 
 
 class SimulatedEngine:
@@ -160,6 +162,11 @@ class SimulatedEngine:
         tokens = [0] * self._requests[text].prompt_tokens
         return PreparedRequest(tokens, text, response_schema or None, sampling)
 
+    def reusable(self, request: PreparedRequest) -> int:
+        """What its whole prompt shares; nothing where that was shortened."""
+        known = self._requests[request.text]
+        return known.shared_tokens if request.prompt_tokens == known.prompt_tokens else 0
+
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; a schema only takes its time."""
         free = self._free_model
@@ -168,7 +175,7 @@ class SimulatedEngine:
         self._max_tokens = max_tokens
         self._ignore_eos = ignore_eos
         self._kept = len(request.prompt_ids)
-        self._prefilled = 0
+        self._prefilled = self._reused = self.reusable(request)
         self._response_tokens = 0
         self._full_length = self._request.response_tokens
 
@@ -176,8 +183,9 @@ class SimulatedEngine:
         """Let the time of one chunk pass; True after the last."""
         done = min(self._prefilled + self._chunk, self._kept)
         # The chunk's own time is the difference of the whole's: the time model knows only wholes.
-        before = self._time_model.prefill(self._prefilled) if self._prefilled else 0.0
-        self._spend(self._time_model.prefill(done) - before)
+        times, reused = self._time_model, self._reused
+        before = times.prefill(self._prefilled, reused) if self._prefilled > reused else 0.0
+        self._spend(times.prefill(done, reused) - before)
         self._prefilled = done
         if done < self._kept:
             return False
@@ -220,7 +228,8 @@ class SimulatedEngine:
     def abort(self) -> None:
         """Forget the request; no time passes."""
         self._request = SimulatedRequest(0, 1, 1)
-        self._kept = self._prefilled = self._response_tokens = self._full_length = 0
+        self._kept = self._prefilled = self._reused = 0
+        self._response_tokens = self._full_length = 0
 
     def close(self) -> None:
         """Nothing to give back."""

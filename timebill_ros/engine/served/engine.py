@@ -116,6 +116,10 @@ class ServedEngine:
             conversation=conversation,
         )
 
+    def reusable(self, request: PreparedRequest) -> int:
+        """0: what the server keeps of other prompts, it does not tell."""
+        return 0
+
     def begin(self, request: PreparedRequest, max_tokens: int, *, ignore_eos: bool = False) -> None:
         """Forget the previous request and take this one; nothing is sent yet.
 
