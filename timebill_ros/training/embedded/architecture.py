@@ -18,7 +18,7 @@ ROPE_THETA = 1e10
 
 
 @dataclass(frozen=True)
-class ModelShape:
+class EmbeddedShape:
     """The sizes of an embedded model; its heads are of 64."""
 
     hidden: int
@@ -28,14 +28,14 @@ class ModelShape:
 
 
 SHAPES = {
-    "embedded": ModelShape(hidden=216, feed_forward=256, layers=3, heads=4),
-    "embedded-small": ModelShape(hidden=152, feed_forward=128, layers=2, heads=2),
+    "embedded": EmbeddedShape(hidden=216, feed_forward=256, layers=3, heads=4),
+    "embedded-small": EmbeddedShape(hidden=152, feed_forward=128, layers=2, heads=2),
 }
 """By the name of the model: 1.9 M and 0.8 M weights."""
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerFast, shape: ModelShape = SHAPES["embedded"]
+    tokenizer: PreTrainedTokenizerFast, shape: EmbeddedShape = SHAPES["embedded"]
 ) -> Qwen2ForCausalLM:
     """Build the untrained model.
 
