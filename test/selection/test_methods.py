@@ -41,3 +41,10 @@ def test_every_method_scores_every_passage(name: str) -> None:
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(SettingError, match="selection must be one of lexical"):
         make_selection_method("best")
+
+
+def test_words_without_white_space_are_found_by_their_characters() -> None:
+    passages = ["机器人把蓝色箱子放到三号架。", "然后它停在门口。", "今天天气很好。"]
+    scores = Lexical().scores(passages, "蓝箱在何处")
+    assert scores.argmax() == 0
+    assert scores[1] > 0.0 == scores[2]  # one shares a word

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from timebill_ros.selection.selector import split
 
 
-@given(st.text(alphabet="ab .;\n", max_size=400))
+@given(st.text(alphabet="ab .;\n箱カ。」", max_size=400))
 def test_the_passages_are_the_text(text: str) -> None:
     assert "".join(split(text)) == text
     assert all(split(text))
@@ -35,3 +35,16 @@ def test_a_text_without_ends_is_cut_between_words(words: int) -> None:
     passages = split("word " * words)
     assert len(passages) >= words // 64
     assert all(len(passage.split()) <= 64 + 5 for passage in passages)
+
+
+def test_sentences_without_white_space_are_passages() -> None:
+    sentences = ["机器人把蓝箱放到架上。", "然后它停在门口等待。", "箱子在哪里？"]  # noqa: RUF001
+    assert split("".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize("text", ["箱" * 300, "カメラ" * 100, "x" * 6400])
+def test_a_text_without_white_space_or_ends_is_cut(text: str) -> None:
+    passages = split(text)
+    assert "".join(passages) == text
+    assert len(passages) > 1
+    assert all(len(passage) <= 64 * 64 for passage in passages)

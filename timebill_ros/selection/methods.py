@@ -45,7 +45,10 @@ class RandomPassages(SelectionMethod):
         return np.random.default_rng(0).random(len(passages))
 
 
-_WORD = re.compile(r"\w+")
+UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Kana and Han characters, as a range of a regular expression: no white space between words."""
+
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Lexical(SelectionMethod):
     b + b l / l_mean)), where f is how often the passage has the word and l its number of words. A
     library would index every word of a prompt that is asked one question: bm25s takes 15 us per
     passage, this 2 us.
+
+    A Han or kana character counts as a word.
 
     Attributes:
         k1: from where on more of the same word counts no more.

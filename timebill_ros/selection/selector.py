@@ -11,11 +11,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from timebill_ros.selection.methods import SelectionMethod
+from timebill_ros.selection.methods import UNSPACED, SelectionMethod
 
 # A passage ends with a sentence, a record or a line; the white space behind it belongs to it.
-_END = re.compile(r"(?:[.!?;]+[\"')\]]*\s+|\n\s*)")
-_WORD = re.compile(r"\S+\s*")
+# Chinese and Japanese ends stand without any.
+_END = re.compile(r"(?:[.!?;]+[\"')\]]*\s+|[。！？；]+[」』”’）]*\s*|\n\s*)")  # noqa: RUF001
+# Where words are not told apart by white space, a character counts for one; and whatever is that
+# long is no word.
+_WORD = re.compile(rf"[{UNSPACED}]\s*|[^\s{UNSPACED}]{{1,64}}\s*")
 # What is shorter joins the next one, for a heading says nothing without its text.
 _FEWEST_WORDS = 5
 # A text without ends is cut after so many words.
@@ -28,7 +31,7 @@ def split(text: str) -> list[str]:
     started = ""
     for piece in _pieces(text):
         started += piece
-        if len(started.split()) >= _FEWEST_WORDS:
+        if len(_WORD.findall(started)) >= _FEWEST_WORDS:
             passages.append(started)
             started = ""
     if not started:
