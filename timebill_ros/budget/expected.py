@@ -63,8 +63,8 @@ class ExpectedPlanner:
     n is the most tokens that end in time. Before prefill it chooses the share rho of the prompt
     with the prefill predicted, by the value of its best alpha; after prefill alpha, with the time
     that is really left. With a ``risk``, among the choices that miss with at most that probability.
-    With rho = 1, a certain length and a Q that is flat but for a step at alpha > 0 that is equation
-    (11).
+    Where rho is 1, the length is certain, and Q is flat but for a step at alpha > 0, the plan is
+    that of equation (11).
 
     Raises:
         SettingError: alpha_max or risk outside [0, 1).

@@ -128,8 +128,8 @@ def recall_or_choose(
 ) -> SpeedChoice:
     """What was chosen before in this environment, or else a new choice, which is then kept.
 
-    Kept, since the time model depends on it: one that came out differently at the next start would
-    cost a new profile.
+    It is kept because the time model depends on it: a choice that came out differently at the next
+    start would cost a new profile.
     """
     path = kept_path(folder, "choice", environment)
     if path.exists():

@@ -21,9 +21,9 @@ from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Observer, Outcome, Partial, Periodically, Response
 from timebill_ros.runtime.settings import Settings
 
-# Single events that nobody repeats: reliable; volatile, as an answer to a node that is gone helps
-# nobody. Every instruction is owed an outcome, so a burst is kept whole until the reader comes to
-# it, and the same goes for who reads the outcomes.
+# Reliable, because nobody repeats an instruction. Volatile, because an instruction that waits for a
+# node to come back is late. All are kept, because each is owed an outcome: a burst of them stays
+# whole until its reader comes to it. Readers of outcomes use the same settings.
 INSTRUCTION_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 OUTCOME_QOS = INSTRUCTION_QOS
 

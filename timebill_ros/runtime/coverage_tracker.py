@@ -21,8 +21,8 @@ class CoverageTracker:
     """Remembers the latest responses, and corrects every prediction by them.
 
     It keeps a window of scores. Gibbs and Candes (*Adaptive conformal inference under distribution
-    shift*, NeurIPS 2021) adapt one quantile instead; but the risk may be set anew at any time, and
-    plans that were made without one should tell theirs too.
+    shift*, NeurIPS 2021) adapt one quantile instead; but here the risk may be set anew at any time,
+    and a plan that was made without one tells its risk too.
 
     The window begins with the scores that a calibrated predictor would have, evenly spread. Without
     a calibration it begins empty. Then every plan is made for N_max, until enough responses have

@@ -289,7 +289,7 @@ class Execution:
         return seconds(self.job.deadline_ns - clock.now_ns()) / clock.rate
 
     def _look(self) -> None:
-        """Let the observer look; one that fails sees no more, and costs the job nothing."""
+        """Let the observer look. If it raises, it is not called again, and the job goes on."""
         if self._observer is None:
             return
         try:

@@ -30,7 +30,7 @@ from timebill_ros.runtime.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
-# How often whoever waits for loading is told how far it has come, and may end it, s.
+# How often the caller is told how far loading has come, and may end it, s.
 _HEARTBEAT = 0.2
 
 

@@ -178,7 +178,7 @@ class Server:
         """Emit CANCELED if it is queued; stop it within one piece of engine work if it runs.
 
         Takes the job itself, as its id may by now be that of a later one. False where it has
-        ended. One that ends by itself just now has that outcome, and no other.
+        ended. A job that ends by itself at this moment has that outcome, and no other.
         """
         with self._lock:
             if self._queue.remove(job):
