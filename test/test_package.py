@@ -47,6 +47,7 @@ FIELDS = {
         "seed": "sequence<uint32, 1>",
         "temperature": "sequence<float, 1>",
         "top_p": "sequence<float, 1>",
+        "fallback_text": "string",
     },
     ChatMessage: {"role": "string", "content": "string"},
     Eviction: {"at_token": "uint32", "kept_tokens": "uint32"},
@@ -81,6 +82,7 @@ FIELDS = {
         "response_tokens": "uint32",
         "plan": "timebill_ros/Plan",
         "timing": "timebill_ros/Timing",
+        "engine": "string",
     },
     Overrun: {
         "header": "std_msgs/Header",
@@ -92,6 +94,7 @@ FIELDS = {
         "response_tokens": "uint32",
         "plan": "timebill_ros/Plan",
         "timing": "timebill_ros/Timing",
+        "engine": "string",
     },
     Partial: {
         "header": "std_msgs/Header",

@@ -258,7 +258,8 @@ def test_diagnostics_speak_of_every_subject_with_where_the_model_runs(bench: Ben
         lambda: "1" in {v.value for v in bench.said("prediction").values if v.key == "plans"}
     )
     names = [status.name for status in bench.diagnostics[-1].status]
-    assert names == [f"llm: {s}" for s in ("state", "deadlines", "queue", "prediction", "memory")]
+    subjects = ("state", "deadlines", "queue", "prediction", "memory", "engine")
+    assert names == [f"llm: {subject}" for subject in subjects]
     assert {status.hardware_id for status in bench.diagnostics[-1].status} == {"cpu"}
 
 

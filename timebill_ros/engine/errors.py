@@ -134,17 +134,17 @@ class EngineMisuse(EngineError, RuntimeError):
     """A method was called in a phase of the request that does not allow it."""
 
 
-class ServerUnavailable(EngineError):
-    """The server that runs the model is not there, too busy or too slow; another one may answer."""
+class ServerError(EngineError):
+    """Base of what a server that runs the model did wrong; another engine may answer."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"server: {reason}")
         self.reason = reason
 
 
-class ServerFault(EngineError):
+class ServerUnavailable(ServerError):
+    """The server is not there, too busy or too slow."""
+
+
+class ServerFault(ServerError):
     """The server refused the request, or answered what it must not."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"server: {reason}")
-        self.reason = reason

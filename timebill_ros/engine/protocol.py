@@ -31,6 +31,9 @@ class FinishReason(Enum):
     DEADLINE = "DEADLINE"
     """The deadline was too near for another token; no engine says so, only who watches the time."""
 
+    FALLBACK = "FALLBACK"
+    """No engine answered in time: the text is the instruction's own; no engine says so either."""
+
 
 @dataclass(frozen=True)
 class Capabilities:

@@ -58,6 +58,7 @@ FINISH_REASONS = {
     FinishReason.LENGTH: msg.Response.LENGTH,
     FinishReason.STOP: msg.Response.STOP,
     FinishReason.DEADLINE: msg.Response.DEADLINE,
+    FinishReason.FALLBACK: msg.Response.FALLBACK,
 }
 REASONS = {
     Reason.KILLED: msg.Overrun.KILLED,
@@ -137,6 +138,7 @@ def job_from(
         response_schema=message.response_schema,
         context=JobContext(header, caller),
         sampling=sampling_of(message),
+        fallback_text=message.fallback_text,
     )
 
 
@@ -186,6 +188,7 @@ def response_msg(response: Response) -> msg.Response:
         response_tokens=response.response_tokens,
         plan=plan_msg(response.plan, response.predicted_prefill),
         timing=timing_msg(response.timing),
+        engine=response.engine,
     )
 
 
@@ -201,6 +204,7 @@ def overrun_msg(overrun: Overrun) -> msg.Overrun:
         response_tokens=overrun.response_tokens,
         plan=plan_msg(overrun.plan, overrun.predicted_prefill),
         timing=timing_msg(overrun.timing),
+        engine=overrun.engine,
     )
 
 

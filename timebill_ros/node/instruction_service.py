@@ -20,6 +20,7 @@ from timebill_ros.node.serialized import refusal_of
 from timebill_ros.node.topics import OutcomeTopics
 from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.clock import Clock, MonotonicClock
+from timebill_ros.runtime.health import engine_report
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Reason
 from timebill_ros.runtime.policy import decisions
@@ -129,7 +130,8 @@ class InstructionService:
 
     def reports(self) -> Reports:
         """How the service does, by subject."""
-        return self._setup.outcomes.health.reports(self._running.server, self._settings)
+        health = self._setup.outcomes.health.reports(self._running.server, self._settings)
+        return {**health, "engine": engine_report(self._running.chain)}
 
     def open(self) -> None:
         """Accept instructions from now on."""

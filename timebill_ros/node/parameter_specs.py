@@ -53,6 +53,11 @@ SPECS: dict[str, Spec] = {
         "completions (served): vLLM, SGLang, llama.cpp and others, see docs/served-engines.md.",
         choices=ENGINES,
     ),
+    "fallback": Spec(
+        "Engines that answer where engine cannot, in this order: served, local. Each is loaded "
+        "when the node configures; one that keeps failing is left alone for a while. '' entries "
+        "are none.",
+    ),
     "url": Spec(
         "Address of the server, as http://HOST:PORT or https://HOST; everybody can read it here, "
         "so it may hold no secret.",

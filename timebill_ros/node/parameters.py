@@ -89,7 +89,8 @@ class Parameters:
         """The parameters as they are now, but for those that are ``changed``."""
         values = {f.name: self._node.get_parameter(f.name).value for f in fields(Settings)}
         values |= changed
-        values["stop"] = tuple(text for text in values["stop"] if text)
+        for name in ("stop", "fallback"):
+            values[name] = tuple(text for text in values[name] if text)
         for name in ("model", "predictor", "device", "predictor_device"):
             if not values[name].strip():
                 raise SettingError(name, values[name], "not empty")

@@ -127,6 +127,7 @@ def _texts(reader: _Reader) -> Iterator[tuple[str, bytes | int]]:
             yield field, count
             return
         reader.integers("I" * count)  # the number, also of four bytes
+    yield "fallback_text", reader.string()
 
 
 class _Reader:

@@ -16,6 +16,9 @@ from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Reason
 
+MOST_FALLBACK = 4096
+"""Characters of an instruction's own answer."""
+
 # What DDS middleware puts in the place of bytes that are not UTF-8.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -100,6 +103,9 @@ def max_tokens_of(job: Job, prompt_tokens: int, *, default: int, context: int) -
 def _text_fault(job: Job, limits: Limits) -> str | None:
     conversation = job.conversation
     # Counting takes no time; looking at every character of too long a text would.
+    if len(job.fallback_text) > MOST_FALLBACK:
+        count = len(job.fallback_text)
+        return f"fallback_text: {count} characters are more than the {MOST_FALLBACK} that are taken"
     characters = sum(map(len, conversation.texts))
     if characters > limits.max_prompt_chars:
         return (
@@ -124,6 +130,7 @@ def _named_texts(job: Job, conversation: Conversation) -> Iterator[tuple[str, st
     yield "system", conversation.system
     yield "prompt", conversation.prompt
     yield "response_schema", job.response_schema
+    yield "fallback_text", job.fallback_text
     for number, text in enumerate(job.sampling.stop or ()):
         yield f"stop[{number}]", text
     for number, turn in enumerate(conversation.turns):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.errors import ServerError, ServerUnavailable
 from timebill_ros.engine.protocol import FinishReason, PreparedRequest
 from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.clock import seconds
@@ -22,6 +23,7 @@ from timebill_ros.runtime.outcome import (
     Stage,
     Timeline,
 )
+from timebill_ros.runtime.pace_tracker import StepTimer
 from timebill_ros.runtime.planning import JobPlanning
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.server_parts import ServerParts
@@ -43,6 +45,7 @@ class Execution:
         job: what is answered.
         stage: how far it has come.
         late: its deadline has passed, and Skip-Next lets it run on.
+        given_up: its engine failed or had no token when another one needed the time.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Execution:
         *,
         canceled: Callable[[], str | None],
         tell_late: Callable[[Overrun], None],
+        reserve: float = 0.0,
     ) -> None:
         """A job that is about to start: its queueing ends now.
 
@@ -62,10 +66,15 @@ class Execution:
             decided: how it is planned, and what its deadline means.
             canceled: asked between any two pieces of engine work; says why the job is to stop.
             tell_late: called once with the overrun LATE, when Skip-Next lets the job run on.
+            reserve: s that another engine needs, should this one have no token by then.
         """
         self.job = prepared.job
         self.stage = Stage.QUEUED
         self.late = False
+        self.given_up = False
+        self._reserve = reserve
+        late_allowed = decided.policy is OverrunPolicy.SKIP_NEXT
+        self._ends_ns = self.job.deadline_ns if late_allowed else self.job.answer_by_ns
         self._prepared = prepared
         self._parts = parts
         self._time_model = parts.model_of(self.job)
@@ -80,7 +89,7 @@ class Execution:
         self._plan: Plan | None = None
         self._kept = prepared.request.prompt_tokens  # prompt tokens that are cached
         self._predicted_prefill = 0.0
-        self._step_began_ns: int | None = None  # of one that has brought no token yet
+        self._steps = StepTimer(parts.pace, parts.stopwatch)
 
     def run(self, observer: Observer | None = None) -> Outcome:
         """Run the job; every way it can end becomes its one terminal outcome here.
@@ -91,6 +100,9 @@ class Execution:
         outcome: Outcome
         try:
             outcome = self._ended()
+        except ServerError as failure:
+            self.given_up = True
+            outcome = self.overrun(Reason.FAILED, str(failure))
         except Exception as failure:  # noqa: BLE001 - whatever a part raises ends this job alone
             _LOG.exception("%s failed", self.job.id)
             outcome = self.overrun(Reason.FAILED, f"{type(failure).__name__}: {failure}")
@@ -112,6 +124,7 @@ class Execution:
             plan=self._plan,
             predicted_prefill=self._predicted_prefill,
             predictor_fault=self._planning.prediction.fault,
+            engine=self._parts.name,
         )
 
     def _ended(self) -> Outcome:
@@ -154,6 +167,7 @@ class Execution:
             predicted_prefill=self._predicted_prefill,
             timing=timing,
             predictor_fault=self._planning.prediction.fault,
+            engine=self._parts.name,
         )
 
     def _begin(self) -> None:
@@ -211,7 +225,7 @@ class Execution:
             self._checkpoint()
             if self._decided.policy is OverrunPolicy.ANYTIME and not self._step_fits():
                 return FinishReason.DEADLINE, self._early_text()
-            self._step()
+            self._steps.step(engine, self._profiled_step())
         if finish is FinishReason.LENGTH and self._planning.capped(engine.response_tokens):
             return FinishReason.DEADLINE, self._early_text()
         if finish is FinishReason.LENGTH and self.job.response_schema:
@@ -245,8 +259,10 @@ class Execution:
         decoding = self.stage is Stage.DECODE
         # Anytime ends a response that grows before the deadline, not at it.
         early = decoding and self._decided.policy is OverrunPolicy.ANYTIME
-        if not early and self._parts.clock.now_ns() >= self.job.deadline_ns:
+        if not early and self._parts.clock.now_ns() >= self._ends_ns:
             self._miss()
+        if self._reserve and self.stage is Stage.PREFILL and self._remaining() < self._reserve:
+            raise ServerUnavailable(f"no token with {self._remaining():.3f} s left")
         if decoding:
             self._look()
 
@@ -258,18 +274,6 @@ class Execution:
             self.late = True
             detail = "deadline: reached, the response will be late"
             self._tell_late(self.overrun(Reason.LATE, detail))
-
-    def _step(self) -> None:
-        """One decoding step, timed from token to token for those to come."""
-        parts, before = self._parts, self._parts.engine.response_tokens
-        profiled = self._profiled_step()
-        if self._step_began_ns is None:
-            self._step_began_ns = parts.stopwatch.now_ns()
-        parts.engine.step()
-        if (grown := parts.engine.response_tokens - before) > 0:
-            took = seconds(parts.stopwatch.now_ns() - self._step_began_ns)
-            parts.pace.observe_step(took / grown, profiled)
-            self._step_began_ns = None
 
     def _step_fits(self) -> bool:
         """Whether another decoding step, and the margin after it, end by the deadline.

@@ -12,6 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 
 from timebill_ros.budget.plan import Plan
+from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.runtime.engine_chain import EngineChain
 from timebill_ros.runtime.outcome import Outcome, Reason, Response, Stage
 from timebill_ros.runtime.settings import Settings
 
@@ -125,6 +127,14 @@ def queue_report(depth: int, peak: int, capacity: int) -> Report:
     return Report(Level.OK, "has room", values)
 
 
+def engine_report(chain: EngineChain) -> Report:
+    """WARN where an engine failed and is left alone for a while; else which answers how many."""
+    left_alone = ", ".join(chain.left_alone())
+    if left_alone:
+        return Report(Level.WARN, f"left alone for a while: {left_alone}", chain.status())
+    return Report(Level.OK, "every engine may answer", chain.status())
+
+
 @dataclass(frozen=True)
 class Memory:
     """The memory of this process, MiB.
@@ -178,6 +188,8 @@ def memory_report(memory: Memory) -> Report:
 
 
 def _kind(response: Response) -> str:
+    if response.finish_reason is FinishReason.FALLBACK:
+        return "fallback text"
     if response.truncated:
         return "truncated"
     return "late" if response.late else "in time"
@@ -275,7 +287,7 @@ class PredictionHealth:
 def _decoded(outcome: Outcome) -> bool:
     """Whether it came to its end, or to its deadline while it was decoded."""
     if isinstance(outcome, Response):
-        return True
+        return outcome.finish_reason is not FinishReason.FALLBACK
     return outcome.reason is Reason.KILLED and outcome.stage is Stage.DECODE
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 
+CANNED_NS = 10_000_000
+"""Time that is kept for publishing an answer that no engine makes."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -22,6 +25,7 @@ class Job:
         context: what the caller wants back with the outcome; never looked at.
         deadline_field: the field of the instruction that set the deadline, "budget" or "deadline";
             a refusal names it.
+        fallback_text: the answer where no engine has one in time; "" for none.
         sampling: what it sets of its sampling in the place of the server's settings.
     """
 
@@ -34,3 +38,9 @@ class Job:
     context: object = None
     deadline_field: str = "budget"
     sampling: SamplingOverride = NOTHING_SET
+    fallback_text: str = ""
+
+    @property
+    def answer_by_ns(self) -> int:
+        """The instant by which an engine must have answered: a canned answer needs a moment too."""
+        return self.deadline_ns - CANNED_NS if self.fallback_text else self.deadline_ns

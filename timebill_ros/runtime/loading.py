@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, QualityFile,
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest, load_checkpoint
 from timebill_ros.engine.device import usable_device
+from timebill_ros.engine.errors import ServerError, ServerUnavailable
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.projection import WeightKinds
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
@@ -49,7 +50,8 @@ class Loaded:
     """What a server needs of the model: ``predictor`` is None where none is configured.
 
     ``calibration`` is None where the predictor has none, ``selection`` where prompts stay whole.
-    ``shared``: others work on the same machine, so that its times drift.
+    ``shared``: others work on the same machine, so that its times drift. ``others`` answer where
+    this engine cannot.
     """
 
     engine: MeasurableEngine
@@ -59,6 +61,8 @@ class Loaded:
     quality: LeverQuality | None = None
     selection: ConversationSelection | None = None
     shared: bool = False
+    name: str = "local"
+    others: tuple[Loaded, ...] = ()
 
 
 def load(settings: Settings, progress: Progress) -> Loaded:
@@ -74,9 +78,38 @@ def load(settings: Settings, progress: Progress) -> Loaded:
         Exception: whatever ``progress`` raised.
     """
     with _alone(progress):
-        if settings.engine == "served":
-            return _load_served(settings, progress)
-        return _load_local(settings, progress)
+        loaded: list[Loaded] = []
+        names = settings.engines
+        try:
+            for number, name in enumerate(names):
+                loaded += _load_one(settings, name, len(names) > 1, _part(progress, number, names))
+        except BaseException:
+            for each in loaded:
+                each.engine.close()
+            raise
+        if not loaded:
+            raise ServerUnavailable("none of the engines can be reached")
+        return replace(loaded[0], others=tuple(loaded[1:]))
+
+
+def _load_one(
+    settings: Settings, name: str, others: bool, progress: Progress
+) -> tuple[Loaded, ...]:
+    """The engine of that name; none where its server is not there, but others may answer."""
+    if name == "local":
+        return (_load_local(settings, progress),)
+    try:
+        return (_load_served(settings, progress),)
+    except ServerError as error:
+        if not others:
+            raise
+        _LOG.error("the engine %s is left out until the node is configured again: %s", name, error)
+        return ()
+
+
+def _part(progress: Progress, number: int, names: Sequence[str]) -> Progress:
+    """The progress of one engine among several."""
+    return lambda share, doing: progress((number + share) / len(names), doing)
 
 
 @contextmanager
@@ -95,7 +128,7 @@ def _load_served(settings: Settings, progress: Progress) -> Loaded:
     progress(0.0, "asking the server what it runs")
     engine = connect(served_settings(settings))
     try:
-        quality, selection = measured_levers(settings)
+        quality, selection = measured_levers(settings, local=False)
         predictor, name, calibration = _loaded_predictor(settings, None)
         fit = _fit(engine, predictor, name, settings, progress)
         progress(0.9, "warming up")
@@ -104,7 +137,7 @@ def _load_served(settings: Settings, progress: Progress) -> Loaded:
         engine.close()
         raise
     progress(1.0, f"ready on {engine.device}")
-    return Loaded(engine, predictor, fit, calibration, quality, selection, shared=True)
+    return Loaded(engine, predictor, fit, calibration, quality, selection, True, "served")
 
 
 def _load_local(settings: Settings, progress: Progress) -> Loaded:
@@ -185,7 +218,9 @@ def model_folder(settings: Settings) -> str | Path:
     return _EMBEDDED / "checkpoint" if settings.model == "embedded" else settings.model
 
 
-def measured_levers(settings: Settings) -> tuple[LeverQuality, ConversationSelection | None]:
+def measured_levers(
+    settings: Settings, *, local: bool = True
+) -> tuple[LeverQuality, ConversationSelection | None]:
     """What the levers cost the model, as its folder tells, and how its prompts are selected from.
 
     Selection without a measured curve is off: it may cost more than the deadline it meets is worth.
@@ -195,13 +230,13 @@ def measured_levers(settings: Settings) -> tuple[LeverQuality, ConversationSelec
         SettingError: no such selection method, or a ``rho_min`` or ``selection_head`` out of range.
     """
     path = Path(settings.quality_file or Path(model_folder(settings)) / QUALITY_FILE).expanduser()
-    known = settings.quality_file or (settings.engine == "local" and path.is_file())
+    known = settings.quality_file or (local and path.is_file())
     measured = read_quality(path) if known else QualityFile()
     name = settings.selection
     if name == "auto":
         name = next(iter(measured.selection), "none")
     quality = measured.of(settings.eviction_method, name)
-    if not quality.measured and settings.engine == "local":
+    if not quality.measured and local:
         _LOG.warning(
             "%s has no quality curve of the eviction method %r: the planner 'expected' takes one "
             "that was measured on another model",

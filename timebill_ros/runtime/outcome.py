@@ -79,6 +79,7 @@ class Response:
         plan, predicted_prefill: what was decided, and the prefill's estimate, s.
         timing: what was measured.
         predictor_fault: why the length predictor failed; "" where it did not.
+        engine: which engine answered; "" where none did.
     """
 
     job: Job
@@ -90,6 +91,7 @@ class Response:
     predicted_prefill: float
     timing: Timing
     predictor_fault: str = ""
+    engine: str = ""
 
     @property
     def truncated(self) -> bool:
@@ -115,6 +117,7 @@ class Overrun:
         plan: None where the job ended before one was made.
         predicted_prefill: the prefill's estimate, s; 0 where the prompt was not looked at.
         predictor_fault: why the length predictor failed; "" where it did not.
+        engine: which engine was tried last; "" where none was.
     """
 
     job: Job
@@ -127,6 +130,7 @@ class Overrun:
     plan: Plan | None = None
     predicted_prefill: float = 0.0
     predictor_fault: str = ""
+    engine: str = ""
 
     @property
     def terminal(self) -> bool:
@@ -135,6 +139,15 @@ class Overrun:
 
 
 Outcome = Response | Overrun
+
+
+def overrun_without_engine(
+    job: Job, reason: Reason, stage: Stage, detail: str, now_ns: int
+) -> Overrun:
+    """An overrun from what is known of a job without its engine."""
+    waited, slack = seconds(now_ns - job.release_ns), seconds(job.deadline_ns - now_ns)
+    timing = Timing(queued=waited, total=waited, slack=slack)
+    return Overrun(job=job, reason=reason, stage=stage, detail=detail, timing=timing)
 
 
 class JobStopped(Exception):

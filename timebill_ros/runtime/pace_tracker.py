@@ -9,6 +9,8 @@ from collections import deque
 
 from timebill_ros.budget.pace import Pace, lateness, pace_for
 from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.protocol import Engine
+from timebill_ros.runtime.clock import Clock, seconds
 
 # Latest requests, or decoding steps, that count.
 WINDOW = 100
@@ -99,6 +101,30 @@ class PaceTracker:
         if profiled > 0.0:
             with self._lock:
                 self._prefills.append(measured / profiled)
+
+
+class StepTimer:
+    """Times one response's decoding steps for those to come, from token to token.
+
+    An engine that waits for another process comes back without a token now and then.
+    """
+
+    def __init__(self, pace: PaceTracker, stopwatch: Clock) -> None:
+        """Tell ``pace`` what ``stopwatch`` measures."""
+        self._pace = pace
+        self._stopwatch = stopwatch
+        self._began_ns: int | None = None
+
+    def step(self, engine: Engine, profiled: float) -> None:
+        """One step, of which the profile says ``profiled`` s."""
+        before = engine.response_tokens
+        if self._began_ns is None:
+            self._began_ns = self._stopwatch.now_ns()
+        engine.step()
+        if (grown := engine.response_tokens - before) > 0:
+            took = seconds(self._stopwatch.now_ns() - self._began_ns)
+            self._pace.observe_step(took / grown, profiled)
+            self._began_ns = None
 
 
 # How much of a new request's deviation counts: the older ones are forgotten by a fifth each time.

@@ -41,6 +41,9 @@ class PredictionService(Protocol):
     def start(self, text: str, prompt_ids: Sequence[int], max_input: int) -> PendingPrediction:
         """Begin to predict from at most ``max_input`` tokens; returns at once."""
 
+    def close(self) -> None:
+        """Let go of the predictor, once what is under way has ended."""
+
 
 class JobPrediction:
     """One job's prediction, which may be late or broken: the job is planned without it then.

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
-from timebill_ros.engine.protocol import Engine, Progress
+from timebill_ros.engine.protocol import Progress
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
+from timebill_ros.runtime.engine_chain import ChainedEngine, EngineChain
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.loading import Loaded, load
 from timebill_ros.runtime.outcome import Observer, Outcome
@@ -41,17 +42,18 @@ class RunningServer:
     Attributes:
         server: takes jobs from any thread.
         quotes: what jobs could be promised, on any thread that may wait some milliseconds.
+        chain: the engines, and how they have done.
         device: where the model runs, for people.
         max_prompt_chars: a prompt of more characters cannot fit the model's context.
     """
 
     server: Server
     quotes: Quotes
+    chain: EngineChain
     device: str
     max_prompt_chars: int
-    _engine: Engine
     _threads: ServingThreads
-    _predictor: ThreadedPredictor | None
+    _parts: tuple[ServerParts, ...]
 
     def decide(self, decided: Decisions) -> None:
         """Plan, treat and quote the next jobs otherwise."""
@@ -63,9 +65,10 @@ class RunningServer:
         if not self._threads.stop(timeout):
             _LOG.error("the engine's thread did not end within %.1f s", timeout)
             return
-        if self._predictor is not None:
-            self._predictor.close()
-        self._engine.close()
+        for parts in self._parts:
+            if parts.predictor is not None:
+                parts.predictor.close()
+            parts.engine.close()
         _give_memory_back()
 
 
@@ -111,19 +114,11 @@ def start_server(
     threads = ServingThreads()
     try:
         loaded = _load(settings, threads, progress)
-        predictor = None if loaded.predictor is None else ThreadedPredictor(loaded.predictor)
-        parts = ServerParts(
-            engine=loaded.engine,
-            time_model=loaded.fit.model,
-            predictor=predictor,
-            clock=clock,
-            stopwatch=MonotonicClock(),
-            predictor_grace=settings.predictor_grace,
-            coverage=CoverageTracker(loaded.calibration),
-            pace=PaceTracker(prefill_error=loaded.fit.prefill_mape),
-            slowdown=Slowdown() if loaded.shared or loaded.fit.disturbance else None,
-            quality=loaded.quality,
-            selection=loaded.selection,
+        every = (loaded, *loaded.others)
+        parts, *others = (_parts(each, clock, settings.predictor_grace) for each in every)
+        chain = EngineChain(
+            parts,
+            [ChainedEngine(each, Preparation(each.engine, settings.max_tokens)) for each in others],
         )
         quotes = Quotes(parts, decided, Preparation(loaded.engine, settings.max_tokens))
         server = Server(
@@ -133,14 +128,33 @@ def start_server(
             queue_capacity=settings.queue_capacity,
             emit=emit,
             observe=observe,
+            chain=chain,
         )
         threads.serve(server)
     except BaseException:
         threads.stop(0.0)
         raise
-    engine = loaded.engine
-    return RunningServer(
-        server, quotes, engine.device, engine.max_prompt_chars, engine, threads, predictor
+    device = ", then ".join(each.engine.device for each in every)
+    longest = loaded.engine.max_prompt_chars
+    return RunningServer(server, quotes, chain, device, longest, threads, (parts, *others))
+
+
+def _parts(loaded: Loaded, clock: Clock, predictor_grace: float) -> ServerParts:
+    """What jobs meet on one engine."""
+    predictor = None if loaded.predictor is None else ThreadedPredictor(loaded.predictor)
+    return ServerParts(
+        engine=loaded.engine,
+        time_model=loaded.fit.model,
+        predictor=predictor,
+        clock=clock,
+        stopwatch=MonotonicClock(),
+        predictor_grace=predictor_grace,
+        coverage=CoverageTracker(loaded.calibration),
+        pace=PaceTracker(prefill_error=loaded.fit.prefill_mape),
+        slowdown=Slowdown() if loaded.shared or loaded.fit.disturbance else None,
+        quality=loaded.quality,
+        selection=loaded.selection,
+        name=loaded.name,
     )
 
 
@@ -183,4 +197,6 @@ def _load(settings: Settings, threads: ServingThreads, progress: Progress) -> Lo
 def _give_back(loading: Future[Loaded]) -> None:
     """Let go of what was loaded although nobody waits for it any more."""
     if not loading.cancelled() and loading.exception() is None:
-        loading.result().engine.close()
+        loaded = loading.result()
+        for each in (loaded, *loaded.others):
+            each.engine.close()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from timebill_ros.runtime.admission import Prepare, PreparedJob
 from timebill_ros.runtime.clock import seconds
+from timebill_ros.runtime.engine_chain import EngineChain
 from timebill_ros.runtime.execution import Execution
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import (
@@ -18,7 +19,7 @@ from timebill_ros.runtime.outcome import (
     Overrun,
     Reason,
     Stage,
-    Timing,
+    overrun_without_engine,
 )
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.queue import DeadlineQueue
@@ -49,6 +50,7 @@ class Server:
         queue_capacity: int,
         emit: Callable[[Outcome], None],
         observe: Callable[[Job], Observer | None] = lambda _: None,
+        chain: EngineChain | None = None,
     ) -> None:
         """An idle server that accepts jobs.
 
@@ -59,6 +61,7 @@ class Server:
             queue_capacity: most jobs that wait.
             emit: see the class.
             observe: says who watches a job that starts.
+            chain: the engine of ``parts`` and those after it; None for it alone.
         """
         self._parts = parts
         self._decided = decided
@@ -71,6 +74,8 @@ class Server:
         self._changed = threading.Condition(self._lock)
         self._queue = DeadlineQueue(queue_capacity)
         self._ids: set[str] = set()
+        self._chain = chain or EngineChain(parts)
+        self._job: Job | None = None  # what an engine has, and how it runs at present:
         self._running: Execution | None = None
         self._cancel_detail: str | None = None  # why the running job is to stop
         self._unannounced = 0  # jobs that have left, and whose outcome is still on its way
@@ -154,18 +159,23 @@ class Server:
                 return False
             job = prepared.job
             self._cancel_detail = None
-            execution = self._running = Execution(
+            self._job = job
+        try:
+            outcome = self._chain.run(
                 prepared,
-                self._parts,
                 self._decided,
                 canceled=self._attend,
                 tell_late=self._skip_behind,
+                watch=self._watch,
+                observe=self._observe,
             )
-        outcome = execution.run(self._observer_of(job))
+        except JobStopped as stop:
+            outcome = self._never_started(job, stop.reason, stop.detail)
         with self._lock:
-            if self._running is not execution:
-                return True  # abandoned: its outcome was announced without it
             self._running = None
+            if self._job is not job:
+                return True  # abandoned: its outcome was announced without it
+            self._job = None
             self._leave([job])
         self._announce(outcome)
         return True
@@ -183,7 +193,7 @@ class Server:
         with self._lock:
             if self._queue.remove(job):
                 self._leave([job])
-            elif self._running is not None and self._running.job is job:
+            elif self._job is job:
                 self._cancel_detail = detail
                 return True
             else:
@@ -196,7 +206,7 @@ class Server:
         with self._lock:
             canceled = self._queue.pop_all()
             self._leave(canceled)
-            if self._running is not None:
+            if self._job is not None:
                 self._cancel_detail = detail
         for job in canceled:
             self._announce_never_started(job, Reason.CANCELED, detail)
@@ -210,7 +220,7 @@ class Server:
         with self._lock:
             canceled = self._queue.pop_released_after(now_ns)
             self._leave(canceled)
-            if self._running is not None and self._running.job.release_ns > now_ns:
+            if self._job is not None and self._job.release_ns > now_ns:
                 self._cancel_detail = detail
         for job in canceled:
             self._announce_never_started(job, Reason.CANCELED, detail)
@@ -218,14 +228,13 @@ class Server:
     def abandon(self, detail: str) -> None:
         """Emit CANCELED for what runs without waiting for its engine; its outcome is void."""
         with self._lock:
-            execution, self._running = self._running, None
-            if execution is None:
+            job, self._job = self._job, None
+            if job is None:
                 return
-            self._cancel_detail = detail
-            self._leave([execution.job])
-        self._announce(
-            self._without_engine(execution.job, Reason.CANCELED, execution.stage, detail)
-        )
+            stage = Stage.QUEUED if self._running is None else self._running.stage
+            self._running, self._cancel_detail = None, detail
+            self._leave([job])
+        self._announce(self._never_started(job, Reason.CANCELED, detail, stage))
 
     def close(self, detail: str) -> None:
         """Reject every later job with ``detail``, and cancel what is in flight."""
@@ -277,12 +286,12 @@ class Server:
             _LOG.exception("%s could not be prepared", job.id)
             return None, JobStopped(Reason.FAILED, f"{type(failure).__name__}: {failure}")
 
-    def _observer_of(self, job: Job) -> Observer | None:
-        try:
-            return self._observe(job)
-        except Exception:  # noqa: BLE001 - who watches a job must not end it
-            _LOG.exception("%s: nobody can watch it", job.id)
-            return None
+    def _watch(self, execution: Execution) -> bool:
+        """The job runs so from now on; False where it was abandoned."""
+        with self._lock:
+            if self._job is execution.job:
+                self._running = execution
+            return self._job is execution.job
 
     def _attend(self) -> str | None:
         """Between two pieces of engine work: look after the queue; why the job is to stop."""
@@ -330,13 +339,7 @@ class Server:
         except Exception:  # noqa: BLE001 - one outcome that is not told must not cost another
             _LOG.exception("%s: its outcome could not be announced", outcome.job.id)
 
-    def _never_started(self, job: Job, reason: Reason, detail: str) -> Overrun:
-        return self._without_engine(job, reason, Stage.QUEUED, detail)
-
-    def _without_engine(self, job: Job, reason: Reason, stage: Stage, detail: str) -> Overrun:
-        """An overrun from what the queue knows of a job."""
-        now_ns = self._parts.clock.now_ns()
-        waited = seconds(now_ns - job.release_ns)
-        slack = seconds(job.deadline_ns - now_ns)
-        timing = Timing(queued=waited, total=waited, slack=slack)
-        return Overrun(job=job, reason=reason, stage=stage, detail=detail, timing=timing)
+    def _never_started(
+        self, job: Job, reason: Reason, detail: str, stage: Stage = Stage.QUEUED
+    ) -> Overrun:
+        return overrun_without_engine(job, reason, stage, detail, self._parts.clock.now_ns())

@@ -22,6 +22,7 @@ class ServerParts:
 
     Attributes:
         engine, time_model: see their rooms.
+        name: of the engine, as the parameter ``engine`` names it.
         predictor: None where none is configured; then N_W = N_max.
         clock: deadlines are instants of this clock; simulated time may run at any rate.
         stopwatch: execution is measured with this one, which never jumps.
@@ -47,6 +48,7 @@ class ServerParts:
     quality: LeverQuality | None = None
     selection: PromptSelection | None = None
     recent_lengths: RecentLengths = field(default_factory=RecentLengths)
+    name: str = "local"
 
     def model_of(self, job: Job) -> TimeModel:
         """The time model of this job: corrected by past requests, and with its tokens' choice."""

@@ -19,6 +19,7 @@ class Settings:
     """
 
     engine: str = "local"
+    fallback: tuple[str, ...] = ()
     model: str = "embedded"
     quality_file: str = ""
     url: str = ""
@@ -81,10 +82,11 @@ class Settings:
                 would be refused as absurd, a warning would come after its error, or a bound on
                 misses allows every miss.
         """
-        if self.engine not in ENGINES:
-            raise SettingError("engine", self.engine, f"one of {', '.join(ENGINES)}")
-        if self.engine == "served" and not self.url.strip():
-            raise SettingError("url", self.url, "the server's address, where engine is served")
+        for name, engine in (("engine", self.engine), *(("fallback", e) for e in self.fallback)):
+            if engine not in ENGINES:
+                raise SettingError(name, engine, f"of {', '.join(ENGINES)}")
+        if "served" in self.engines and not self.url.strip():
+            raise SettingError("url", self.url, "the server's address, where one may answer")
         if self.default_budget > self.max_budget:
             raise SettingError(
                 "default_budget", self.default_budget, f"at most max_budget, {self.max_budget}"
@@ -99,3 +101,8 @@ class Settings:
             raise SettingError(
                 "firm_misses", self.firm_misses, f"below firm_window, {self.firm_window}"
             )
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """``engine`` and those of ``fallback`` that go on where it cannot, each once."""
+        return tuple(dict.fromkeys((self.engine, *self.fallback)))

@@ -292,6 +292,9 @@ class SimulatedPredictor:
             self._clock, now_ns, now_ns + round(duration * NS_PER_S), lengths
         )
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
 
 def certain_length(tokens: int, bucket_size: int) -> LengthDistribution:
     """The prediction of a predictor that has no doubt of the bucket."""
