@@ -33,7 +33,7 @@ EXACT = 2**53
 
 _MOST_KEYWORDS = 50_000  # looked at in one check: a tenth of a second; ten for each member are few
 _PATTERN_SECONDS = 0.1  # searching for one pattern takes microseconds, unless it backtracks
-_MOST_SHOWN = 80  # characters of a faulty schema that a message repeats
+_MOST_SHOWN = 80  # characters of a message that a library wrote
 
 Schema = Mapping[str, Any]
 _Keyword = Callable[..., Iterator[ValidationError] | None]

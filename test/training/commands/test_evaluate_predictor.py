@@ -35,8 +35,9 @@ def test_the_embedded_predictor_reads_the_targets_tokens(tmp_path: Path) -> None
     tokenizer = load_checkpoint(TARGET).tokenizer
     predictor = load_predictor(PREDICTOR, threads=1)
     encoder = PromptEncoder(tokenizer, 4096)
-    prompts = [encoder.encode(Conversation("", text))[1] for text in TEXTS]
+    tokens_of = dict(encoder.encode(Conversation("", text)) for text in TEXTS)
     header, pairs = read_pairs([output])
+    prompts = [tokens_of[pair.prompt] for pair in pairs]  # in the order of their answers' ends
     lengths = [pair.response_tokens for pair in pairs]
     predicted = [predictor.predict("", prompt, None) for prompt in prompts]
     expected = length_quality(predicted, lengths, header.longest_response)
