@@ -18,7 +18,8 @@ from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Family, sample_task
 
-FOLDER = Path(timebill_ros.embedded.__file__).parent / "checkpoint"
+EMBEDDED = Path(timebill_ros.embedded.__file__).parent
+FOLDER = EMBEDDED / "checkpoint"
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,15 @@ def test_greedy_equals_generate(checkpoint, stock, family, prompt_tokens, lean):
     while engine.finish_reason is None:
         engine.step()
     assert engine.response_ids == expected[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("family", [Family.REPORT, Family.FIELD, Family.DRIVE])
+def test_the_small_model_answers_what_it_can(family: Family) -> None:
+    engine = TransformerEngine(load_checkpoint(EMBEDDED / "small"), EngineSettings(2048))
+    task = sample_task(np.random.default_rng(7), family, 1300)
+    engine.begin(engine.prepare(Conversation(task.system, task.instruction)), 400)
+    while not engine.prefill_chunk():
+        pass
+    while engine.finish_reason is None:
+        engine.step()
+    assert engine.text().split() == task.reference.split()

@@ -150,6 +150,17 @@ def test_a_model_brings_what_was_measured_of_its_levers() -> None:
     assert (none, blind.selection) == (None, None)
 
 
+def test_the_small_model_of_the_package_brings_its_own_price() -> None:
+    small = Settings(model="embedded-small")
+    folder = Path(model_folder(small))
+    of_large = Path(model_folder(Settings()))
+    same = "tokenizer.json"  # so that prompts, and the length predictor's input, are the same
+    assert (folder / same).read_bytes() == (of_large / same).read_bytes()
+    quality, large = measured_levers(small)[0], measured_levers(Settings())[0]
+    assert quality.measured
+    assert 50.0 < quality.score(1.0, 0.0) < large.score(1.0, 0.0)
+
+
 def test_prompts_stay_whole_where_selection_was_not_measured(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

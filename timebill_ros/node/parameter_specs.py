@@ -86,7 +86,8 @@ SPECS: dict[str, Spec] = {
         "measure-quality writes them; empty: quality.json in the model's folder.",
     ),
     "model": Spec(
-        "The language model: 'embedded' for the one that comes with the package, otherwise a "
+        "The language model: 'embedded' for the one that comes with the package, "
+        "'embedded-small' for its smaller, faster sister that cannot list or count, otherwise a "
         "checkpoint directory or hub id of a causal LM with safetensors weights.",
         constraints="not empty",
     ),
@@ -173,7 +174,7 @@ SPECS: dict[str, Spec] = {
         "'' entries are none."
     ),
     "predictor": Spec(
-        "The response length predictor: 'auto' for the one that comes with the embedded model, "
+        "The response length predictor: 'auto' for the one that comes with the embedded models, "
         "'none' to plan with N_W = N_max, otherwise a checkpoint directory.",
         constraints="not empty",
     ),

@@ -39,6 +39,8 @@ from timebill_ros.selection.selector import Selector
 _LOG = logging.getLogger(__name__)
 
 _EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+# The package's own models, which have their tokens and their length predictor in common.
+_EMBEDDED_MODELS = {"embedded": "checkpoint", "embedded-small": "small"}
 
 _ONE_LOAD = threading.Lock()
 # How often a load that waits for another one tells so, s.
@@ -214,8 +216,9 @@ def unmet_defaults(settings: Settings, model: TimeModel) -> str:
 
 
 def model_folder(settings: Settings) -> str | Path:
-    """Where the model is: the package's own for 'embedded', otherwise as set."""
-    return _EMBEDDED / "checkpoint" if settings.model == "embedded" else settings.model
+    """Where the model is: in the package for one of its own, otherwise as set."""
+    own = _EMBEDDED_MODELS.get(settings.model)
+    return settings.model if own is None else _EMBEDDED / own
 
 
 def measured_levers(
@@ -311,7 +314,7 @@ def _predictor_folder(settings: Settings, *, local: bool) -> Path | None:
             folder,
         )
         return None
-    if local and settings.predictor == "auto" and settings.model == "embedded":
+    if local and settings.predictor == "auto" and settings.model in _EMBEDDED_MODELS:
         return _EMBEDDED / "predictor"
     if settings.predictor in ("auto", "none"):
         _LOG.warning("no length predictor: every plan is made for N_W = max_tokens")
