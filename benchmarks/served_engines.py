@@ -140,7 +140,8 @@ def given_up(url: str, model: str) -> dict[str, float]:
             first = time.monotonic()
             while engine.finish_reason is None and not (leave and engine.response_tokens >= 2):
                 engine.step()
-            steps.append((time.monotonic() - first) / max(1, engine.response_tokens - 1))
+            if engine.response_tokens > 1:
+                steps.append((time.monotonic() - first) / (engine.response_tokens - 1))
             engine.abort()
             return first - began
 
