@@ -104,8 +104,8 @@ class Bench:
         """The work, done while the bench waits for something."""
         return self._executor.create_task(work)
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
+    def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+        end = time.monotonic() + patience
         while not condition():
             assert time.monotonic() < end, "waited in vain"
             self._executor.spin_once(timeout_sec=0.02)
