@@ -56,6 +56,7 @@ FIELDS = {
         "alpha": "double",
         "feasible": "boolean",
         "prompt_tokens": "uint32",
+        "reused_tokens": "uint32",
         "kept_tokens": "uint32",
         "evictions": "sequence<timebill_ros/Eviction>",
         "predicted_tokens": "uint32",
