@@ -232,3 +232,59 @@ def test_a_few_responses_do_not_overrule_the_prediction() -> None:
     often = [Observation(0.0, complete=True)] * 980
     wrong = replace(sharp, coverage=observed_coverage(often))
     assert wrong.probability_beyond(tokens, alphas)[1] > 0.9
+
+
+def kept_by_counting(s: Situation, model: TimeModel, reached: int, kept: int) -> dict[int, float]:
+    """What every further eviction is worth, token after token until the time is over."""
+    n_x, worth = s.prompt_tokens, {}
+    assert s.quality is not None
+    assert s.length_risk is not None
+    for fewer in {kept} | {k for a in ALPHAS if (k := kept_tokens(a, s)) < kept}:
+        left = s.remaining - (model.evict(n_x) if fewer < kept else 0.0)
+        tokens = reached
+        while tokens < s.max_tokens:
+            left -= model.step(fewer + tokens - 1)
+            if left < -1e-9:
+                break
+            tokens += 1
+        evicted = 1.0 - fewer / n_x
+        ends = 1.0 - float(s.quality.runs_on(1.0, evicted))
+        now, then = (
+            ends * (1.0 - float(s.length_risk.lengths.beyond(t))) for t in (reached, tokens)
+        )
+        in_time = 1.0 if tokens == s.max_tokens else (then - now) / (1.0 - now)
+        worth[fewer] = float(s.quality.score(1.0, evicted)) * in_time
+    return worth
+
+
+@given(
+    st.floats(0.0, 0.06),
+    st.integers(200, 8000),
+    st.integers(2, 39),
+    st.floats(0.3, 1.0),
+    st.lists(st.floats(0.01, 1.0), min_size=3, max_size=5),
+)
+def test_what_stays_while_decoding_is_the_best_of_the_grid(
+    left: float, n_x: int, reached: int, share: float, weights: list[float]
+) -> None:
+    s = known(
+        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
+    )
+    kept = max(s.smallest_kept(), int(share * n_x))
+    chosen = ExpectedPlanner().keep_on(s, MODEL, reached, kept)
+    worth = kept_by_counting(s, MODEL, reached, kept)
+    assert chosen <= kept
+    assert worth[chosen] == pytest.approx(max(worth.values()), abs=1e-6)
+    if chosen < kept:
+        assert worth[chosen] > worth[kept]
+
+
+def test_the_time_of_a_schedule_is_the_sum_of_its_steps() -> None:
+    plan = ExpectedPlanner().plan(known(100.0, risk=risk_of(np.full(25, 0.04))), MODEL)
+    plan = plan.evicting(1, 3000, None).evicting(16, 2000, None).evicting(32, 500, None)
+    for reached in (1, 2, 16, 17, 40):
+        due = [kept for at_token, kept in plan.evictions if at_token <= reached]
+        steps = sum(MODEL.step(plan.kept_at(t) + t - 1) for t in range(1, reached))
+        expected = steps + len(due) * MODEL.evict(4000)
+        assert plan.profiled(MODEL, reached) == pytest.approx(expected)
+    assert plan.kept_tokens == plan.kept_at(32) == 500

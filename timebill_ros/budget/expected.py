@@ -132,6 +132,40 @@ class ExpectedPlanner:
             reused_tokens=situation.reused_tokens,
         )
 
+    def keep_on(self, situation: Situation, model: TimeModel, reached: int, kept: int) -> int:
+        """Evicts again where that is worth more than what is cached, by P(N | N > ``reached``).
+
+        A response of which everything that may come is in time is left alone, and so is one that
+        nothing can save. An eviction pays its whole price in quality, though part of the response
+        was made before it.
+        """
+        n_x, n_max, left = situation.prompt_tokens, situation.max_tokens, situation.remaining
+        left = situation.pace.profiled_within(left)
+        steps = n_max - reached
+        if left <= 0.0 or model.decode(kept + reached - 1, steps + 1) <= left:
+            return kept
+        alphas = np.array([alpha for alpha in ALPHAS if alpha <= self.alpha_max])
+        fewer = _kept(situation, np.float64(n_x), alphas)
+        cached = np.concatenate(([float(kept)], fewer[fewer < kept]))
+        if cached.size == 1:
+            return kept
+        spare = left - np.where(cached < kept, model.evict(n_x), 0.0)
+        # As if prefill had just ended, with the response so far behind the prompt.
+        tokens = reached - 1 + _tokens_within(spare, cached + reached - 1, steps + 1, model)
+        evicted = 1.0 - cached / n_x
+        quality = situation.quality or LeverQuality()
+        ends = 1.0 - quality.runs_on(situation.rho, evicted)
+        by_now = ends * _at_most(situation, np.full(cached.shape, reached), evicted)
+        by_then = ends * _at_most(situation, tokens, evicted)
+        later = np.maximum(1.0 - by_now, _TIE)
+        in_time = np.where(tokens >= n_max, 1.0, np.clip((by_then - by_now) / later, 0.0, 1.0))
+        choices = Choices(tokens, in_time, quality.score(situation.rho, evicted) * in_time)
+        if choices.score.max() <= 0.0:
+            return kept
+        # The risk is one of all requests: of those that came so far, more may miss.
+        risk = min(1.0, self.risk / float(later[0]))
+        return int(cached[choices.best(risk)])
+
     def _smallest_safe(self, situation: Situation, model: TimeModel) -> float:
         """alpha* of equation (11) for the length that is exceeded with the risk."""
         planned = situation.planned_tokens(1.0, self.risk)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from timebill_ros.budget.length import LengthDistribution
@@ -111,7 +111,8 @@ class Plan:
         prompt_tokens, predicted_tokens, planned_tokens: N_x, N_hat and N_W;
             N_hat is 0 where no prediction came in time.
         evictions: what is evicted and when, in the order of ``at_token``; empty where nothing is.
-            Each keeps fewer tokens than the one before.
+            Each keeps fewer tokens than the one before. Those that were decided while decoding
+            are among them once they are done; what the plan promised stays as it was promised.
         predicted_time: s of execution, start to end, for N_hat tokens (N_W without a prediction).
         wcet: s of execution, start to end, for N_W tokens at the situation's pace, equation (9).
         risk: calibrated probability that the response is longer than N_W; None where not known.
@@ -145,6 +146,32 @@ class Plan:
     def kept_tokens(self) -> int:
         """Whole prompt tokens that stay cached per KV head after the last eviction."""
         return self.evictions[-1].kept_tokens if self.evictions else self.prompt_tokens
+
+    def kept_at(self, response_tokens: int) -> int:
+        """Whole prompt tokens that are to be cached once so many response tokens exist."""
+        due = [kept for at_token, kept in self.evictions if at_token <= response_tokens]
+        return due[-1] if due else self.prompt_tokens
+
+    def profiled(self, model: TimeModel, response_tokens: int) -> float:
+        """Seconds that the model says for evicting and decoding as far as ``response_tokens``."""
+        seconds, reached, kept = 0.0, 1, self.prompt_tokens
+        for at_token, fewer in self.evictions:
+            if at_token > response_tokens:
+                break
+            # As if from token 1: the response so far is cached like a longer prompt.
+            seconds += model.decode(kept + reached - 1, at_token - reached + 1)
+            seconds += model.evict(self.prompt_tokens)
+            reached, kept = at_token, fewer
+        return seconds + model.decode(kept + reached - 1, response_tokens - reached + 1)
+
+    def evicting(self, at_token: int, kept: int, score: float | None) -> Plan:
+        """The plan with one more eviction, decided while decoding, and the score after it."""
+        return replace(
+            self,
+            evictions=(*self.evictions, Eviction(at_token, kept)),
+            alpha=1.0 - kept / self.prompt_tokens,
+            score=score,
+        )
 
 
 def kept_tokens(alpha: float, situation: Situation) -> int:

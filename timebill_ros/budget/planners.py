@@ -34,13 +34,23 @@ class Planner(Protocol):
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """After prefill: the plan for this request; never raises where a budget cannot be met."""
 
+    def keep_on(self, situation: Situation, model: TimeModel, reached: int, kept: int) -> int:
+        """While decoding: how many of the ``kept`` prompt tokens stay cached from now on.
+
+        The situation's ``remaining`` is that of now, when ``reached`` response tokens exist.
+        """
+
 
 class WholePrompts:
-    """What planners have in common that shorten no prompt."""
+    """What planners have in common that shorten no prompt, and plan once."""
 
     def share(self, situation: Situation, model: TimeModel, shares: Sequence[float]) -> float:
         """1: all of the prompt."""
         return 1.0
+
+    def keep_on(self, situation: Situation, model: TimeModel, reached: int, kept: int) -> int:
+        """All of them: one plan per request."""
+        return kept
 
 
 @dataclass(frozen=True)

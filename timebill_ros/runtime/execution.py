@@ -97,7 +97,6 @@ class Execution:
         ``observer`` watches the response grow.
         """
         self._observer = observer
-        outcome: Outcome
         try:
             outcome = self._ended()
         except ServerError as failure:
@@ -163,7 +162,7 @@ class Execution:
             finish_reason=finish,
             late=self.late,
             response_tokens=engine.response_tokens,
-            plan=plan,
+            plan=self._plan,
             predicted_prefill=self._predicted_prefill,
             timing=timing,
             predictor_fault=self._planning.prediction.fault,
@@ -215,13 +214,9 @@ class Execution:
 
     def _decode(self, plan: Plan) -> tuple[FinishReason, str]:
         """Evict and decode as planned; why the response ended, and its text."""
-        engine, evictions = self._parts.engine, list(plan.evictions)
+        engine = self._parts.engine
         while (finish := engine.finish_reason) is None:
-            if evictions and engine.response_tokens >= evictions[0].at_token:
-                self._kept = evictions.pop(0).kept_tokens
-                engine.evict(self._kept)
-                if engine.response_tokens == 1:
-                    self._timeline.evicted()
+            plan = self._evict(plan)
             self._checkpoint()
             if self._decided.policy is OverrunPolicy.ANYTIME and not self._step_fits():
                 return FinishReason.DEADLINE, self._early_text()
@@ -231,6 +226,17 @@ class Execution:
         if finish is FinishReason.LENGTH and self.job.response_schema:
             return finish, self._closed_text()
         return finish, engine.text()
+
+    def _evict(self, plan: Plan) -> Plan:
+        """Evict what the plan, made anew now and then, does not keep from here on."""
+        engine = self._parts.engine
+        self._plan = plan = self._planning.again(plan, engine.response_tokens)
+        if (kept := plan.kept_at(engine.response_tokens)) < self._kept:
+            self._kept = kept
+            engine.evict(kept)
+            if engine.response_tokens == 1:
+                self._timeline.evicted()
+        return plan
 
     def _early_text(self) -> str:
         """What can stand for itself of a response that the deadline ends."""
@@ -341,8 +347,7 @@ class Execution:
         reached = parts.engine.response_tokens
         complete = parts.engine.finish_reason in _BY_ITSELF
         if reached > 1:  # The first token is the prefill's, and needs no eviction.
-            n_x, kept = plan.prompt_tokens, plan.kept_tokens
-            profiled = self._time_model.evict_and_decode(n_x, kept, reached)
+            profiled = plan.profiled(self._time_model, reached)
             parts.pace.observe(self._timeline.since_plan, profiled)
             if parts.slowdown is not None:
                 parts.slowdown.observe_decoding(self._timeline.since_plan, profiled)

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 
-from timebill_ros.budget.plan import Plan, Situation
+from timebill_ros.budget.plan import Plan, Situation, measured_score
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import PreparedRequest, RequestHints
@@ -17,6 +17,9 @@ from timebill_ros.runtime.outcome import Timeline
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.prediction import JobPrediction
 from timebill_ros.runtime.server_parts import ServerParts
+
+# Response tokens between two looks at the plan.
+_CHECKPOINT = 16
 
 # Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
 _GRACE_SHARE = 0.5
@@ -67,6 +70,7 @@ class JobPlanning:
         self._timeline = timeline
         self._remaining = remaining
         self._length_risk: LengthRisk | None = None
+        self._next_look = _CHECKPOINT  # response tokens at which the plan is looked at again
         self._most: int | None = None  # response tokens that its engine was told
 
     def start(self) -> PreparedRequest:
@@ -129,6 +133,26 @@ class JobPlanning:
         finished = self._parts.engine.finish_reason is not None
         self._take_prediction(0.0 if finished else self._parts.predictor_grace)
         return self._decided.planner.plan(self._situation(), self._time_model)
+
+    def again(self, plan: Plan, reached: int) -> Plan:
+        """The plan, with what is to be evicted now that ``reached`` response tokens exist.
+
+        Every ``_CHECKPOINT`` tokens the planner looks at the time that is really left, on a machine
+        that goes on as slowly as it decoded so far.
+        """
+        if reached < self._next_look:
+            return plan
+        self._next_look = reached + _CHECKPOINT
+        kept = plan.kept_at(reached)
+        situation, model = self._situation(), self._time_model
+        profiled = plan.profiled(model, reached)
+        slowness = self._timeline.since_plan / profiled if profiled > 0.0 else 1.0
+        slower = model.slowed(1.0, max(1.0, slowness))
+        fewer = self._decided.planner.keep_on(situation, slower, reached, kept)
+        if fewer >= kept:
+            return plan
+        score = measured_score(situation, 1.0 - fewer / plan.prompt_tokens)
+        return plan.evicting(reached, fewer, score)
 
     def observe(self, plan: Plan, response_tokens: int, *, complete: bool) -> None:
         """Tell how long the response became; what was stopped was longer than that."""
