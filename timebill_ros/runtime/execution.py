@@ -223,9 +223,8 @@ class Execution:
             self._steps.step(engine, self._profiled_step())
         if finish is FinishReason.LENGTH and self._planning.capped(engine.response_tokens):
             return FinishReason.DEADLINE, self._early_text()
-        if finish is FinishReason.LENGTH and self.job.response_schema:
-            return finish, self._closed_text()
-        return finish, engine.text()
+        cut_json = finish is FinishReason.LENGTH and self.job.response_schema
+        return finish, self._closed_text() if cut_json else engine.text()
 
     def _evict(self, plan: Plan) -> Plan:
         """Evict what the plan, made anew now and then, does not keep from here on."""
@@ -320,10 +319,7 @@ class Execution:
         )
 
     def _text_so_far(self) -> tuple[str, int]:
-        """Text and tokens so far; nothing where a broken engine cannot say it.
-
-        An overrun must come out whatever state the engine is in.
-        """
+        """Text and tokens so far; nothing where a broken engine cannot say it."""
         if self.stage is not Stage.DECODE:
             return "", 0
         try:
