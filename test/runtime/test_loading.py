@@ -31,15 +31,15 @@ from timebill_ros.engine.errors import DeviceUnavailable
 from timebill_ros.engine.profile import least_context
 from timebill_ros.predictor.checkpoint import write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
-from timebill_ros.runtime import loading
+from timebill_ros.runtime import predictor_match
 from timebill_ros.runtime.loading import (
     Loaded,
-    known_calibration,
     load,
     measured_levers,
     model_folder,
     unmet_defaults,
 )
+from timebill_ros.runtime.predictor_match import known_calibration
 from timebill_ros.runtime.settings import Settings
 
 
@@ -88,7 +88,7 @@ def test_a_predictor_is_measured_on_words_and_tokens_of_the_same_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader()
-    monkeypatch.setattr(loading, "load_predictor", lambda *_, **__: reader)
+    monkeypatch.setattr(predictor_match, "load_predictor", lambda *_, **__: reader)
     engine = loaded(tmp_path, max_context=1500, window=64).engine
     lengths = {len(ids) for _, ids in reader.inputs}
     assert len(lengths) >= 5

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
-from timebill_ros.engine.attention import AttentionShape, ObservationWindow
+from timebill_ros.engine.attention import AttentionShape, HiddenStates, ObservationWindow
 from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
@@ -241,6 +243,17 @@ class TransformerEngine:
     def complete_prefix(self) -> str:
         """What of an unfinished response can stand for itself, see ``ResponseSoFar``."""
         return self._response.complete_prefix()
+
+    def watch(self, layer: int) -> None:
+        """Record from now on what this layer, counted from 1, makes of the latest token."""
+        self.decoder.hidden = HiddenStates((layer,))
+
+    def hidden_state(self) -> NDArray[np.float32] | None:
+        """What the watched layer made of the latest token, [h]; None before the prompt's end."""
+        if self.decoder.hidden is None or not self.response_tokens:
+            return None
+        state: NDArray[np.float32] = self.decoder.hidden.states()[0, 0].cpu().numpy()
+        return state
 
     def abort(self) -> None:
         """Forget the request; the memory stays."""

@@ -174,8 +174,8 @@ SPECS: dict[str, Spec] = {
         "'' entries are none."
     ),
     "predictor": Spec(
-        "The response length predictor: 'auto' for the one that comes with the embedded models, "
-        "'none' to plan with N_W = N_max, otherwise a checkpoint directory.",
+        "The response length predictor: 'auto' for the one that comes with this package for the "
+        "model, 'none' to plan with N_W = N_max, otherwise a checkpoint directory.",
         constraints="not empty",
     ),
     "predictor_device": Spec(

@@ -17,8 +17,7 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import TimeModelFit
 from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, QualityFile, read_quality
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest, load_checkpoint
-from timebill_ros.engine.device import usable_device
+from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
 from timebill_ros.engine.errors import ServerError, ServerUnavailable
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.projection import WeightKinds
@@ -27,9 +26,11 @@ from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.engine.settings import EngineSettings
-from timebill_ros.predictor.checkpoint import read_calibration
-from timebill_ros.predictor.length_predictor import LengthPredictor, load_predictor
-from timebill_ros.runtime.predictor_match import mismatches, reads_text
+from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.predictor.hidden_predictor import HiddenStatePredictor
+from timebill_ros.predictor.length_predictor import LengthPredictor
+from timebill_ros.runtime.prediction import StatePredictor
+from timebill_ros.runtime.predictor_match import loaded_predictor
 from timebill_ros.runtime.profiling import ProfilePlace, time_model_of
 from timebill_ros.runtime.prompt_selection import ConversationSelection
 from timebill_ros.runtime.settings import Settings
@@ -53,7 +54,8 @@ class Loaded:
 
     ``calibration`` is None where the predictor has none, ``selection`` where prompts stay whole.
     ``shared``: others work on the same machine, so that its times drift. ``others`` answer where
-    this engine cannot.
+    this engine cannot. ``states`` predicts from the engine's own state, in the place of
+    ``predictor``.
     """
 
     engine: MeasurableEngine
@@ -65,6 +67,7 @@ class Loaded:
     shared: bool = False
     name: str = "local"
     others: tuple[Loaded, ...] = ()
+    states: StatePredictor | None = None
 
 
 def load(settings: Settings, progress: Progress) -> Loaded:
@@ -131,7 +134,9 @@ def _load_served(settings: Settings, progress: Progress) -> Loaded:
     engine = connect(served_settings(settings))
     try:
         quality, selection = measured_levers(settings, local=False)
-        predictor, name, calibration = _loaded_predictor(settings, None)
+        predictor, name, calibration = loaded_predictor(settings, _EMBEDDED, None)
+        if isinstance(predictor, HiddenStatePredictor):  # refused before: a server tells no states
+            predictor = None
         fit = _fit(engine, predictor, name, settings, progress)
         progress(0.9, "warming up")
         engine.warm_up()
@@ -153,32 +158,32 @@ def _load_local(settings: Settings, progress: Progress) -> Loaded:
     engine = make_engine(checkpoint, engine_settings(settings), profile_folder(settings))
     quality, selection = measured_levers(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
-    predictor, name, calibration = _loaded_predictor(settings, checkpoint)
+    predictor, name, calibration = loaded_predictor(settings, _EMBEDDED, checkpoint)
+    states = None
+    if isinstance(predictor, HiddenStatePredictor):
+        states, predictor, name = _watching(engine, predictor, checkpoint), None, ""
     fit = _fit(engine, predictor, name, settings, progress)
     if told := unmet_defaults(settings, fit.model):
         _LOG.warning("%s", told)
     progress(0.9, "warming up")
     engine.warm_up()
     progress(1.0, f"ready on {engine.device}")
-    return Loaded(engine, predictor, fit, calibration, quality, selection)
+    return Loaded(engine, predictor, fit, calibration, quality, selection, states=states)
 
 
-def _loaded_predictor(
-    settings: Settings, checkpoint: Checkpoint | None
-) -> tuple[LengthPredictor | None, str, Calibration | None]:
-    """The predictor of a model, what tells it from others, and its calibration.
-
-    Without a ``checkpoint`` the model is elsewhere: then only one that reads text can be used.
-    """
-    folder = _predictor_folder(settings, local=checkpoint is not None)
-    if folder is None:
-        return None, "", None
-    where = usable_device("predictor_device", settings.predictor_device)
-    predictor = load_predictor(folder, device=str(where), threads=settings.predictor_threads)
-    for mismatch in mismatches(folder, checkpoint, settings):
-        _LOG.warning("%s", mismatch)
-    name = f"{checkpoint_digest(folder)} {where} {settings.predictor_threads}"
-    return predictor, name, known_calibration(folder)
+def _watching(
+    engine: TransformerEngine, predictor: HiddenStatePredictor, checkpoint: Checkpoint
+) -> StatePredictor:
+    """Predicts from the engine's state; raises ``SettingError`` where that is another model's."""
+    config = checkpoint.model.config
+    shape = (config.num_hidden_layers, config.hidden_size)
+    if predictor.layer > shape[0] or predictor.width != shape[1]:
+        wanted = f"of a model with {predictor.width} wide states and {predictor.layer} layers"
+        raise SettingError(
+            "predictor", f"{wanted} at least", f"those of this model: {shape[1]} and {shape[0]}"
+        )
+    engine.watch(predictor.layer)
+    return StatePredictor(predictor, engine.hidden_state)
 
 
 def _fit(
@@ -302,36 +307,6 @@ def _weights(settings: Settings) -> WeightKinds | None:
     if settings.weights != "auto":
         return WeightKinds(settings.weights, settings.weights)
     return None if settings.dtype == "auto" else WeightKinds()
-
-
-def _predictor_folder(settings: Settings, *, local: bool) -> Path | None:
-    """Where the length predictor is; None where there is none, which is logged."""
-    folder = Path(settings.predictor).expanduser()
-    if not local and settings.predictor not in ("auto", "none") and not reads_text(folder):
-        _LOG.warning(
-            "predictor %s reads the tokens of its own model, which a server does not tell: every "
-            "plan of the engine 'served' is made for N_W = max_tokens",
-            folder,
-        )
-        return None
-    if local and settings.predictor == "auto" and settings.model in _EMBEDDED_MODELS:
-        return _EMBEDDED / "predictor"
-    if settings.predictor in ("auto", "none"):
-        _LOG.warning("no length predictor: every plan is made for N_W = max_tokens")
-        return None
-    return folder
-
-
-def known_calibration(folder: Path) -> Calibration | None:
-    """Of the predictor there; None where it has none, which is logged."""
-    calibration = read_calibration(folder)
-    if calibration is None:
-        _LOG.warning(
-            "predictor %s is not calibrated: with risk set, plans are made for N_W = max_tokens "
-            "until enough responses have shown what its probabilities are worth",
-            folder,
-        )
-    return calibration
 
 
 def profile_folder(settings: Settings) -> Path:

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.predictor.hidden_predictor import HiddenStatePredictor
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.runtime.clock import Clock, MonotonicClock, seconds
 
@@ -149,3 +153,68 @@ class ThreadedPredictor:
         """End the thread once the prediction under way, if any, is done; let go of the model."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         del self._predictor
+
+
+class StatePredictor:
+    """A ``PredictionService`` that reads the target's own state, once prefill is over.
+
+    Args:
+        predictor: what it says of a state.
+        state: the engine's state; None before the prompt's end.
+        stopwatch: times the predictions, monotonic unset.
+    """
+
+    def __init__(
+        self,
+        predictor: HiddenStatePredictor,
+        state: Callable[[], NDArray[np.float32] | None],
+        stopwatch: Clock | None = None,
+    ) -> None:
+        self._predictor = predictor
+        self._state = state
+        self._stopwatch = stopwatch or MonotonicClock()
+
+    def start(self, text: str, prompt_ids: Sequence[int], max_input: int) -> StatePrediction:
+        """Nothing runs before the prompt's end, and nothing but the target reads the prompt."""
+        return StatePrediction(self._predictor, self._state, self._stopwatch)
+
+    def close(self) -> None:
+        """Let go of the engine's state; whoever asks later gets no prediction."""
+        self._state = _no_state
+
+
+def _no_state() -> None:
+    """There is none."""
+
+
+class StatePrediction:
+    """One prediction, made on the engine's thread at the moment it is asked for: microseconds."""
+
+    def __init__(
+        self,
+        predictor: HiddenStatePredictor,
+        state: Callable[[], NDArray[np.float32] | None],
+        stopwatch: Clock,
+    ) -> None:
+        self._predictor = predictor
+        self._state = state
+        self._stopwatch = stopwatch
+        self._elapsed = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that it took."""
+        return self._elapsed
+
+    def wait(self, timeout: float) -> LengthDistribution | None:
+        """The distribution; None before the prompt's end, whatever the time."""
+        state = self._state()
+        if state is None:
+            return None
+        started = self._stopwatch.now_ns()
+        lengths = self._predictor.predict(state)
+        self._elapsed += seconds(self._stopwatch.now_ns() - started)
+        return lengths
+
+    def cancel(self) -> None:
+        """Nothing runs."""

@@ -22,7 +22,7 @@ from timebill_ros.runtime.loading import Loaded, load
 from timebill_ros.runtime.outcome import Observer, Outcome
 from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.policy import Decisions, decisions
-from timebill_ros.runtime.prediction import ThreadedPredictor
+from timebill_ros.runtime.prediction import PredictionService, ThreadedPredictor
 from timebill_ros.runtime.quote import Quotes
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
@@ -141,7 +141,9 @@ def start_server(
 
 def _parts(loaded: Loaded, clock: Clock, predictor_grace: float) -> ServerParts:
     """What jobs meet on one engine."""
-    predictor = None if loaded.predictor is None else ThreadedPredictor(loaded.predictor)
+    predictor: PredictionService | None = loaded.states
+    if loaded.predictor is not None:
+        predictor = ThreadedPredictor(loaded.predictor)
     return ServerParts(
         engine=loaded.engine,
         time_model=loaded.fit.model,

@@ -148,13 +148,7 @@ def assess(
     """Compare predictions with generated lengths, at least one."""
     actual = [pair.response_tokens for pair in pairs]
     worst = [math.ceil(pessimism * each.predicted_tokens(max_tokens)) for each in predicted]
-    by_risk = {
-        risk: [
-            _planned_tokens(each, number, calibration, risk, max_tokens)
-            for number, each in enumerate(predicted)
-        ]
-        for risk in RISKS
-    }
+    by_risk = {risk: planned_by_risk(predicted, calibration, risk, max_tokens) for risk in RISKS}
     return Assessment(
         quality=length_quality(predicted, actual, max_tokens),
         pessimism=pessimism,
@@ -180,6 +174,19 @@ def check_unseen(
     ]
     if known:
         raise PairsOverlap(*known[0], predictor, len(known))
+
+
+def planned_by_risk(
+    predicted: Sequence[LengthDistribution],
+    calibration: Calibration | None,
+    risk: float,
+    max_tokens: int,
+) -> list[int]:
+    """N_W of every prediction for a risk, as planned before anything is observed online."""
+    return [
+        _planned_tokens(each, number, calibration, risk, max_tokens)
+        for number, each in enumerate(predicted)
+    ]
 
 
 def _planned_tokens(
