@@ -24,6 +24,7 @@ from timebill_ros.predictor import hidden_predictor
 from timebill_ros.predictor.checkpoint import Buckets
 from timebill_ros.predictor.errors import PairsError
 from timebill_ros.predictor.hidden_predictor import HiddenStatePredictor
+from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.training.collection.states import read_header as read_states_header
 from timebill_ros.training.collection.states import read_states
 from timebill_ros.training.predictor.assessment import (
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _train(options)
     except (PairsError, OSError) as bad:
-        print(f"train_states: {bad}", file=sys.stderr)
+        print(f"train_states: {harmless_line(str(bad))}", file=sys.stderr)
         return 1
 
 
