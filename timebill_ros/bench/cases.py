@@ -137,11 +137,12 @@ def read_cases(path: Path) -> list[Case]:
     Raises:
         BadWorkload: what is wrong, by line and field.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as failure:
-        raise BadWorkload(f"{path}: {failure}") from failure
-    read = [_case(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    lines = read_text(path).splitlines()
+    read = [
+        _case(f"{path}:{number}", str(number), line)
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
     cases = [case for case in read if case.metric]
     if not cases:
         raise BadWorkload(f"{path} holds no prompts that can be scored")
@@ -160,14 +161,35 @@ def digest(cases: Sequence[Case]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _case(path: Path, number: int, line: str) -> Case:
+def read_text(path: Path) -> str:
+    """The text of a workload's file.
+
+    Raises:
+        BadWorkload: it cannot be read.
+    """
     try:
-        fields = json.loads(line)
-    except ValueError as failure:
-        raise BadWorkload(f"{path}:{number}: no JSON: {failure}") from failure
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise BadWorkload(f"{path}: {failure}") from failure
+
+
+def json_object(text: str, place: str) -> dict[str, Any]:
+    """The JSON object that stands at a place of a workload's file.
+
+    Raises:
+        BadWorkload: it is none.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise BadWorkload(f"{place}: no JSON: {failure}") from failure
     if not isinstance(fields, dict):
-        raise BadWorkload(f"{path}:{number}: no JSON object")
-    return _checked(f"{path}:{number}", {"id": str(number), "system": "", "metric": ""} | fields)
+        raise BadWorkload(f"{place}: no JSON object")
+    return fields
+
+
+def _case(place: str, id: str, line: str) -> Case:
+    return _checked(place, {"id": id, "system": "", "metric": ""} | json_object(line, place))
 
 
 def _checked(place: str, values: Mapping[str, Any]) -> Case:

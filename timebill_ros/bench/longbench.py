@@ -9,14 +9,13 @@ which need a segmenter, and those that name a class of many are left out.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timebill_ros.bench.cases import BadWorkload, Case
+from timebill_ros.bench.cases import BadWorkload, Case, json_object, read_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,12 +62,10 @@ def read_longbench(folder: Path) -> list[Case]:
 
 
 def _cases(path: Path, template: str, cap: int, metric: str) -> Iterator[Case]:
-    lines = _text(path).splitlines()
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, 1):
         place = f"{path}:{number}"
-        fields = _json(line, place)
-        if not isinstance(fields, dict):
-            raise BadWorkload(f"{place}: no JSON object")
+        fields = json_object(line, place)
         texts = {name: fields.get(name) for name in ("input", "context")}
         for name, text in texts.items():
             if not isinstance(text, str):
@@ -85,23 +82,9 @@ def _cases(path: Path, template: str, cap: int, metric: str) -> Iterator[Case]:
 
 
 def _table(path: Path, kind: type) -> dict[str, Any]:
-    table = _json(_text(path), str(path))
-    if not isinstance(table, dict) or not all(isinstance(each, kind) for each in table.values()):
+    table = json_object(read_text(path), str(path))
+    if not all(isinstance(each, kind) for each in table.values()):
         raise BadWorkload(f"{path}: must name a {kind.__name__} for each data set")
     if kind is int and not all(0 < each <= _MOST_TOKENS for each in table.values()):
         raise BadWorkload(f"{path}: must be from 1 to {_MOST_TOKENS} tokens")
     return table
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise BadWorkload(f"{path}: {failure}") from failure
-
-
-def _json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as failure:
-        raise BadWorkload(f"{place}: no JSON: {failure}") from failure
