@@ -239,8 +239,7 @@ def reach(shape: ModelShape, machine: Machine, types: Types, request: Question) 
 def _time(model: TimeModel, n_x: int, n: int, *, alpha: float = 0.0, known: int = 0) -> float:
     """Seconds of a request ``known`` of whose prompt tokens are cached already."""
     kept = max(1, int((1.0 - alpha) * n_x + 1e-9))
-    spared = (model.a * known + model.b) * known
-    return model.prefill(n_x) - spared + model.evict_and_decode(n_x, kept, n)
+    return model.prefill(n_x, known) + model.evict_and_decode(n_x, kept, n)
 
 
 def _number(config: Mapping[str, Any], key: str, default: int | None = None) -> int:

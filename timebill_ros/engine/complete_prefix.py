@@ -20,6 +20,13 @@ _PIECE = re.compile(
 _CLOSER = {b"{": b"}", b"[": b"]"}
 _LITERALS = (b"true", b"false", b"null")
 
+ANY_WORDS = (b" a", b" z", b" 7")
+"""A string is free text where it may go on with any word; names and choices are not."""
+
+MOST_CLOSINGS = 64
+"""Ways to close a text that are worth trying: what cannot be closed is known within a millisecond
+or two. One unfinished element of a list has about as many as members."""
+
 
 def complete_prefix(text: str) -> str:
     """``text`` up to the last end of a sentence, line or record, or else its whole words.
@@ -46,6 +53,10 @@ class Closing:
     kept: int
     closers: bytes
     prose: bool = False
+
+    def closed(self, text: bytes, word: bytes = b"") -> str:
+        """The ``text`` cut and closed; with ``word`` as if it had gone on by that."""
+        return (text[: self.kept] + word + self.closers).decode()
 
 
 def closings(text: bytes) -> Iterator[Closing]:

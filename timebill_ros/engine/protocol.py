@@ -10,6 +10,7 @@ from typing import Protocol
 
 from timebill_ros.budget.fit import ProfilePoints
 from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.errors import ContextExceeded, RequestError
 from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 
 Progress = Callable[[float, str], None]
@@ -88,6 +89,17 @@ class PreparedRequest:
     sampling: SamplingOverride = NOTHING_SET
     conversation: Conversation | None = None
     expected: RequestHints | None = None
+
+    def check_length(self, max_tokens: int, max_context: int) -> None:
+        """Check that the prompt and ``max_tokens`` more fit a context.
+
+        Raises:
+            ContextExceeded, RequestError: they do not, or no response is asked for.
+        """
+        if max_tokens < 1:
+            raise RequestError(f"max_tokens is {max_tokens}, but must be >= 1")
+        if self.prompt_tokens + max_tokens > max_context:
+            raise ContextExceeded(self.prompt_tokens, max_tokens, max_context)
 
     @property
     def prompt_tokens(self) -> int:

@@ -16,16 +16,10 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from timebill_ros.engine.complete_prefix import Closing, closings
+from timebill_ros.engine.complete_prefix import ANY_WORDS, MOST_CLOSINGS, Closing, closings
 from timebill_ros.engine.errors import GrammarExhausted, SchemaRefused, SchemaViolated
 from timebill_ros.engine.json_schema import SchemaCheck, compile_grammar, fault_of, read_schema
 from timebill_ros.engine.schema_process import SchemaProcess
-
-# A string is free text where it may go on with any word; names and choices are not.
-_ANY_WORDS = (b" a", b" z", b" 7")
-# Ways to close that are tried: what cannot be closed is known within a millisecond or two. One
-# unfinished element of a list has about as many as members.
-_MOST_TRIES = 64
 
 
 class GrammarConstraint:
@@ -94,20 +88,20 @@ class GrammarConstraint:
         text = b"".join(pieces)
         matcher = self._matcher.deep_copy()
         length = len(text)
-        for closing in islice(closings(text), _MOST_TRIES):
+        for closing in islice(closings(text), MOST_CLOSINGS):
             # Back to the last token boundary in what is kept.
             while length > closing.kept:
                 length -= len(pieces.pop())
                 matcher.rollback(1)
             if self._satisfied(matcher, text[length : closing.kept], closing):
-                closed = (text[: closing.kept] + closing.closers).decode().lstrip()
+                closed = closing.closed(text).lstrip()
                 if not self._check.violation(closed):
                     return closed
         return ""
 
     def _satisfied(self, matcher: LLMatcher, rest: bytes, closing: Closing) -> bool:
         """Whether the schema allows what is kept, of which ``rest`` is not consumed yet, closed."""
-        if closing.prose and not all(self._fits(matcher, rest + word) for word in _ANY_WORDS):
+        if closing.prose and not all(self._fits(matcher, rest + word) for word in ANY_WORDS):
             return False
         ending = rest + closing.closers
         if not ending:  # a grammar that is satisfied for good takes no token to try

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,12 +41,9 @@ def overridden(sampling: Sampling, override: SamplingOverride) -> Sampling:
     Raises:
         SettingError: a value that it sets is out of range.
     """
-    temperature, top_p, seed = override.temperature, override.top_p, override.seed
-    return Sampling(
-        sampling.temperature if temperature is None else temperature,
-        sampling.top_p if top_p is None else top_p,
-        sampling.seed if seed is None else seed,
-    )
+    chosen = override.chosen()
+    chosen.pop("stop", None)  # not of how tokens are drawn
+    return replace(sampling, **chosen)
 
 
 _COLDEST = 1e-6  # temperature

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 LARGEST_TEMPERATURE = 10.0
 LARGEST_SEED = 2**31 - 1
@@ -27,6 +28,10 @@ class SamplingOverride:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] | None = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The values that it sets, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def fault(self) -> str | None:
         """The first value that is out of its bounds, with the bound; None where all are within."""

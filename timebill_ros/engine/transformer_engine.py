@@ -18,7 +18,7 @@ from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.device import device_name, free_memory
-from timebill_ros.engine.errors import ContextExceeded, EngineMisuse, PromptEmpty, RequestError
+from timebill_ros.engine.errors import EngineMisuse, PromptEmpty, RequestError
 from timebill_ros.engine.eviction import PromptEviction, make_eviction_method
 from timebill_ros.engine.kv_cache import KeptPrefixes, KVCache
 from timebill_ros.engine.profile import Profiler
@@ -158,7 +158,11 @@ class TransformerEngine:
         """
         self.abort()
         prompt_ids, constraint = request.prompt_ids, request.constraint
-        _check_request(prompt_ids, max_tokens, self.max_context, self.vocabulary)
+        if not prompt_ids:
+            raise PromptEmpty
+        request.check_length(max_tokens, self.max_context)
+        if not 0 <= min(prompt_ids) <= max(prompt_ids) < self.vocabulary:
+            raise RequestError(f"prompt tokens must be from 0 to {self.vocabulary - 1}")
         if not isinstance(constraint, GrammarConstraint | None):
             raise EngineMisuse("the request was prepared by another engine")
         if constraint is not None:
@@ -334,16 +338,3 @@ def _check_memory(shape: AttentionShape, max_context: int, prefix_tokens: int) -
             )
             raise SettingError(name, tokens, bound)
         free -= tokens * per_token
-
-
-def _check_request(
-    prompt_ids: Sequence[int], max_tokens: int, max_context: int, vocabulary: int
-) -> None:
-    if not prompt_ids:
-        raise PromptEmpty
-    if max_tokens < 1:
-        raise RequestError(f"max_tokens is {max_tokens}, but must be >= 1")
-    if len(prompt_ids) + max_tokens > max_context:
-        raise ContextExceeded(len(prompt_ids), max_tokens, max_context)
-    if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocabulary:
-        raise RequestError(f"prompt tokens must be from 0 to {vocabulary - 1}")

@@ -154,15 +154,10 @@ def sampling_of(message: msg.Instruction) -> SamplingOverride:
 
 def sampling_fields(sampling: SamplingOverride) -> dict[str, Any]:
     """The fields of an instruction that sets this; the way back of ``sampling_of``."""
-    chosen = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
-    }
-    fields: dict[str, Any] = {name: [v] for name, v in chosen.items() if v is not None}
-    if sampling.stop is not None:
-        fields["stop"] = list(sampling.stop) or [""]
-    return fields
+    fields = sampling.chosen()
+    stop = fields.pop("stop", None)
+    fields = {name: [value] for name, value in fields.items()}
+    return fields if stop is None else fields | {"stop": list(stop) or [""]}
 
 
 def conversation_of(message: msg.Instruction) -> Conversation:

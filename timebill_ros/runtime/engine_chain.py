@@ -13,7 +13,7 @@ import numpy as np
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.runtime.admission import Prepare, PreparedJob
-from timebill_ros.runtime.clock import NS_PER_S, Clock, seconds
+from timebill_ros.runtime.clock import NS_PER_S, Clock
 from timebill_ros.runtime.execution import Execution
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import (
@@ -141,10 +141,10 @@ class EngineChain:
         for engine, following in zip(usable, [*usable[1:], None], strict=True):
             try:
                 own = prepared if engine is self._first else engine.prepare(prepared.job)
-            except JobStopped as stop:
-                if outcome is not None:
-                    break
-                raise stop from None
+            except JobStopped:
+                if outcome is None:
+                    raise
+                break
             reserve = 0.0 if following is None else _needed(following.parts, own)
             execution = Execution(
                 own,
@@ -167,7 +167,7 @@ class EngineChain:
                 _LOG.warning("%s: %s gave it up, %s goes on", prepared.job.id, *names)
         if outcome is None:
             raise JobStopped(Reason.CANCELED, "it was over before it began")
-        return self._answered(outcome, decided)
+        return self._answered(outcome)
 
     def status(self) -> dict[str, str]:
         """What each engine has done, for people."""
@@ -183,7 +183,7 @@ class EngineChain:
         """Engines that failed, and are not tried at present."""
         return [each.parts.name for each in self._engines[:-1] if not each.breaker.allows()]
 
-    def _answered(self, outcome: Outcome, decided: Decisions) -> Outcome:
+    def _answered(self, outcome: Outcome) -> Outcome:
         """The outcome, or the instruction's own text where no engine answered in time."""
         job = outcome.job
         if isinstance(outcome, Response) or not job.fallback_text:
@@ -230,8 +230,7 @@ def _observer(observe: Callable[[Job], Observer | None], job: Job) -> Observer |
 
 def _needed(parts: ServerParts, prepared: PreparedJob) -> float:
     """s that an engine needs for most answers to the job; at most half of what is left."""
-    job, clock = prepared.job, parts.clock
-    left = seconds(job.deadline_ns - clock.now_ns()) / clock.rate
+    job, left = prepared.job, parts.time_left(prepared.job)
     model, prompt = parts.model_of(job), prepared.request.prompt_tokens
     lengths = parts.recent_lengths.distribution(prepared.max_tokens)
     longer = lengths.beyond(np.arange(1, prepared.max_tokens + 1))

@@ -294,8 +294,7 @@ class Execution:
 
     def _remaining(self) -> float:
         """Seconds of execution until the deadline, at the rate of the deadline's clock."""
-        clock = self._parts.clock
-        return seconds(self.job.deadline_ns - clock.now_ns()) / clock.rate
+        return self._parts.time_left(self.job)
 
     def _look(self) -> None:
         """Let the observer look. If it raises, it is not called again, and the job goes on."""

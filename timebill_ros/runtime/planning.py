@@ -171,8 +171,7 @@ class JobPlanning:
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
             predicted_tokens=known.lengths.predicted_tokens(max_tokens) if known else None,
-            # Where nothing can be evicted, all of the prompt is what never is.
-            window=parts.engine.window if parts.engine.capabilities.evicts else prompt_tokens,
+            window=parts.never_evicted(prompt_tokens),
             spent=self._timeline.spent,
             remaining=self._remaining() - self._decided.margin,
             length_risk=known,

@@ -103,7 +103,7 @@ class Quotes:
     def _quoted(self, prepared: PreparedJob) -> Quote:
         parts, decided, job = self._parts, self._decided, prepared.job
         model, planner = parts.model_of(job), decided.planner
-        left = seconds(job.deadline_ns - parts.clock.now_ns()) / parts.clock.rate
+        left = parts.time_left(job)
         whole = self._situation(prepared, model, left - decided.margin)
         shares = (1.0,) if parts.selection is None else tuple(parts.selection.shares)
         share = planner.share(whole, model, shares) if len(shares) > 1 else 1.0
@@ -140,13 +140,12 @@ class Quotes:
         """What is known before the prefill."""
         parts, longest, request = self._parts, prepared.max_tokens, prepared.request
         lengths = self._predicted(request, model)
-        evicts = parts.engine.capabilities.evicts
         known = None if lengths is None else parts.coverage.assess(lengths)
         return Situation(
             prompt_tokens=request.prompt_tokens,
             max_tokens=longest,
             predicted_tokens=None if lengths is None else lengths.predicted_tokens(longest),
-            window=parts.engine.window if evicts else request.prompt_tokens,
+            window=parts.never_evicted(request.prompt_tokens),
             spent=0.0,
             remaining=remaining,
             length_risk=known,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import Engine
-from timebill_ros.runtime.clock import Clock
+from timebill_ros.runtime.clock import Clock, seconds
 from timebill_ros.runtime.coverage_tracker import CoverageTracker, RecentLengths
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
@@ -56,3 +56,12 @@ class ServerParts:
         free = profiled if slowdown is None else slowdown.corrected(profiled)
         free = free.drawn() if (job.sampling.temperature or 0.0) > 0.0 else free
         return free.structured() if job.response_schema else free
+
+    def time_left(self, job: Job) -> float:
+        """Seconds of execution until the job's deadline, at the rate of the deadline's clock."""
+        return seconds(job.deadline_ns - self.clock.now_ns()) / self.clock.rate
+
+    def never_evicted(self, prompt_tokens: int) -> int:
+        """Prompt tokens at its end that stay cached: all, where the engine evicts nothing."""
+        engine = self.engine
+        return engine.window if engine.capabilities.evicts else prompt_tokens

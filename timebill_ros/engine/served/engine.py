@@ -12,11 +12,9 @@ from timebill_ros.budget.fit import ProfilePoints
 from timebill_ros.engine.complete_prefix import complete_prefix
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import (
-    ContextExceeded,
     EngineError,
     EngineMisuse,
     PromptTooLong,
-    RequestError,
     SchemaRefused,
     SchemaViolated,
     ServerFault,
@@ -130,10 +128,7 @@ class ServedEngine:
         self._learn_from_drained()
         if request.conversation is None or not isinstance(request.constraint, HeldToSchema | None):
             raise EngineMisuse("the request was prepared by another engine")
-        if max_tokens < 1:
-            raise RequestError(f"max_tokens must be >= 1, not {max_tokens}")
-        if request.prompt_tokens + max_tokens > self.max_context:
-            raise ContextExceeded(request.prompt_tokens, max_tokens, self.max_context)
+        request.check_length(max_tokens, self.max_context)
         self._request = request
         self._held = request.constraint
         self._max_tokens = max_tokens

@@ -6,11 +6,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from timebill_ros.engine.complete_prefix import Closing, closings
+from timebill_ros.engine.complete_prefix import ANY_WORDS, MOST_CLOSINGS, closings
 from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import EngineMisuse
 from timebill_ros.engine.json_schema import SchemaCheck, check_schema, read_schema
@@ -20,8 +20,6 @@ from timebill_ros.engine.served.flavors import Flavor
 
 _TURN = 8  # tokens that a chat template puts around one text
 _PER_CHARACTER = 0.3  # tokens, before the server has counted any
-_WORDS = (" a", " z", " 7")  # free text may go on with any word
-_MOST_TRIES = 64  # ways to close a JSON text
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,12 @@ class HeldToSchema:
     def closed(self, text: str) -> str:
         """The longest beginning of ``text`` that, closed, satisfies the schema; "" for none."""
         raw = text.encode()
-        for closing in islice(closings(raw), _MOST_TRIES):
-            found = _with(raw, closing)
+        for closing in islice(closings(raw), MOST_CLOSINGS):
+            found = closing.closed(raw)
             if self.check.violation(found):
                 continue
             # Half a name is another name: only free text may go on with any word.
-            goes_on = (_with(raw, closing, word) for word in _WORDS if closing.prose)
+            goes_on = (closing.closed(raw, word) for word in ANY_WORDS if closing.prose)
             if not any(map(self.check.violation, goes_on)):
                 return found.lstrip()
         return ""
@@ -118,31 +116,29 @@ def request_body(
     Raises:
         EngineMisuse: it was prepared by another engine.
     """
-    flavor, expected, default = model.flavor, request.expected, model.sampling
-    own, said, held = request.sampling, request.conversation, request.constraint
+    flavor, expected = model.flavor, request.expected
+    said, held = request.conversation, request.constraint
+    sampling = replace(model.sampling, **request.sampling.chosen())
     if said is None or not isinstance(held, HeldToSchema | None):
         raise EngineMisuse("the request was prepared by another engine")
     if expected is not None and expected.most_tokens is not None:
         max_tokens = min(max_tokens, max(1, expected.most_tokens))
-    temperature = default.temperature if own.temperature is None else own.temperature
     body: dict[str, Any] = {
         "model": model.name,
         "messages": _messages(said),
         "stream": True,
         "max_tokens": max_tokens,
-        "temperature": temperature,
+        "temperature": sampling.temperature,
         **flavor.counting(),
         **flavor.naming(request_id),
     }
-    if temperature:
-        body["top_p"] = default.top_p if own.top_p is None else own.top_p
-        body["seed"] = default.seed if own.seed is None else own.seed
-    stop = default.stop if own.stop is None else own.stop
+    if sampling.temperature:
+        body |= {"top_p": sampling.top_p, "seed": sampling.seed}
     if held is not None:
         answer = {"name": "answer", "schema": held.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": answer}
-    elif stop:
-        body["stop"] = list(stop)
+    elif sampling.stop:
+        body["stop"] = list(sampling.stop)
     if ignore_eos and flavor.ignores_eos:
         body["ignore_eos"] = True
     if expected is not None:
@@ -156,7 +152,3 @@ def _messages(conversation: Conversation) -> list[dict[str, str]]:
     if conversation.system:
         messages.insert(0, {"role": "system", "content": conversation.system})
     return [*messages, {"role": "user", "content": conversation.prompt}]
-
-
-def _with(text: bytes, closing: Closing, word: str = "") -> str:
-    return (text[: closing.kept] + word.encode() + closing.closers).decode()

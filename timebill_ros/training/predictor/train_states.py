@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from timebill_ros.budget.length import LengthDistribution
+from timebill_ros.budget.length import LengthDistribution, bucket_label
 from timebill_ros.predictor import hidden_predictor
 from timebill_ros.predictor.checkpoint import Buckets
 from timebill_ros.predictor.errors import PairsError
@@ -52,7 +52,7 @@ def fit(
     """
     mean, scale = states.mean(0), states.std(0) + 1e-3
     x = torch.from_numpy((states - mean) / scale)
-    label = torch.tensor([-(-n // buckets.size) - 1 for n in lengths])
+    label = torch.tensor([bucket_label(n, buckets.size) - 1 for n in lengths])
     places = torch.arange(buckets.count)
     target = F.softmax(-(((places - label[:, None]).float() / 0.7) ** 2), -1)
     weight = torch.zeros(buckets.count, x.shape[1], requires_grad=True)
@@ -154,7 +154,7 @@ def _choose(
         predictor = fit(states, lengths, buckets, layers[row], penalty)
         told = _predictions(predictor, left_out, first, row)
         likely = [
-            one.probabilities[-(-pair.response_tokens // buckets.size) - 1]
+            one.probabilities[bucket_label(pair.response_tokens, buckets.size) - 1]
             for one, pair in zip(told, left_out, strict=True)
         ]
         loss = -float(np.log(np.maximum(likely, 1e-9)).mean())
