@@ -12,7 +12,7 @@ import random
 
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job

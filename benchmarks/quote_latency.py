@@ -12,7 +12,7 @@ import time
 import numpy as np
 from machine import machine
 
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.clock import NS_PER_S, MonotonicClock
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.running_server import start_server

@@ -32,8 +32,8 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import EngineError
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.runtime.clock import MonotonicClock
 from timebill_ros.runtime.job import Job

@@ -16,8 +16,8 @@ from machine import heading
 from served import QUANTILES_HEADER, draw_instruction, duration, quantiles, served
 
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.prompt import PromptEncoder
+from timebill_ros.engine.request import Conversation
 from timebill_ros.msg import Instruction
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings

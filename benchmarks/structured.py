@@ -22,10 +22,10 @@ from machine import heading
 
 from timebill_ros.budget.fit import fit_time_model
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_work import structured_answer
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.loading import model_folder

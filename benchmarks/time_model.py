@@ -17,7 +17,7 @@ from machine import heading
 from timebill_ros.budget.fit import fit_time_model
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.loading import model_folder

@@ -10,7 +10,7 @@ import pytest
 from timebill_ros.bench.answers import Answer, AnsweredCase, Answering, Levers
 from timebill_ros.bench.cases import Case, embedded_cases
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings

@@ -19,7 +19,7 @@ from timebill_ros.cli.scenario import (
     plan_run,
     time_per_cached_token,
 )
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job

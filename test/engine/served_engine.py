@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from timebill_ros.engine.conversation import Conversation, Turn
+from timebill_ros.engine.request import Conversation, Turn
 from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.engine.served.engine import ServedEngine
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 import timebill_ros.embedded
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import LeanDecoder
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Family, sample_task

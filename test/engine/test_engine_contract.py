@@ -10,9 +10,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.protocol import Engine, FinishReason, PreparedRequest
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.protocol import Engine, FinishReason
+from timebill_ros.engine.request import Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.runtime.simulation import SimulatedEngine, SimulatedRequest, VirtualClock
 

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.eviction import EVICTION_METHODS
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 

@@ -15,7 +15,7 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import AttentionShape
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.kv_cache import PREFIX_BLOCK, KeptPrefixes, KVCache
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 

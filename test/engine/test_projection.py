@@ -7,7 +7,7 @@ import torch
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.projection import KINDS, SplitProjection, WeightKinds
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 
 # Relative error of a product: of rounding weights, and the input to bfloat16.
 ERRORS = {"float32": 1e-6, "bfloat16": 0.01, "int8": 0.02, "int4": 0.12}

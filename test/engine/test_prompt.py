@@ -12,9 +12,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 import timebill_ros.embedded
-from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.errors import ConversationRefused, PromptEmpty, PromptTooLong
 from timebill_ros.engine.prompt import PromptEncoder, most_characters
+from timebill_ros.engine.request import Conversation, Turn
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"

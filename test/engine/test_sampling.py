@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation, SamplingOverride
 from timebill_ros.engine.sampling import Sampler, Sampling
-from timebill_ros.engine.sampling_override import SamplingOverride
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import (
     ContextExceeded,
     EngineMisuse,
@@ -17,8 +16,8 @@ from timebill_ros.engine.errors import (
     SchemaRefused,
     SchemaViolated,
 )
-from timebill_ros.engine.protocol import FinishReason, RequestHints
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation, RequestHints, SamplingOverride
 
 from .scripted_server import END, WAIT, Reply, answer, chunk
 from .served_engine import SAID, VLLM, engine_on, run, streaming

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.settings import EngineSettings
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import LeanDecoder
 from timebill_ros.engine.errors import (
     ContextExceeded,
@@ -22,7 +21,8 @@ from timebill_ros.engine.errors import (
     UnsupportedModel,
 )
 from timebill_ros.engine.module_decoder import ModuleDecoder
-from timebill_ros.engine.protocol import FinishReason, PreparedRequest
+from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation, PreparedRequest
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 

@@ -9,9 +9,8 @@ from std_msgs.msg import Header
 
 from timebill_ros import msg
 from timebill_ros.budget.plan import Eviction, Plan
-from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
+from timebill_ros.engine.request import NOTHING_SET, Conversation, SamplingOverride, Turn
 from timebill_ros.node.conversions import (
     FINISH_REASONS,
     REASONS,

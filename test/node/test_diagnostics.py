@@ -12,7 +12,7 @@ from rclpy.clock_type import ClockType
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode
 
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.node.diagnostics import TOPIC, Diagnostics, ServerHealth, status_name
 from timebill_ros.runtime.health import Level, Report
 from timebill_ros.runtime.job import Job

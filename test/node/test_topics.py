@@ -11,8 +11,8 @@ from std_msgs.msg import Float64, Header
 
 from timebill_ros import msg
 from timebill_ros.budget.plan import Plan
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.node.conversions import JobContext
 from timebill_ros.node.topics import DEBUG_TOPICS, DebugTopics, OutcomeTopics
 from timebill_ros.runtime.job import Job

@@ -10,8 +10,7 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import Planner, VanillaPlanner
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
-from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
+from timebill_ros.engine.request import NOTHING_SET, Conversation, SamplingOverride
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import Clock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker

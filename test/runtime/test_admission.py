@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from timebill_ros.engine.conversation import Conversation, Turn
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.request import Conversation, SamplingOverride, Turn
 from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
 from timebill_ros.runtime.policy import OverrunPolicy

@@ -10,9 +10,9 @@ import pytest
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.planners import VanillaPlanner
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import RequestError, ServerFault, ServerUnavailable
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.engine_chain import ChainedEngine, CircuitBreaker, EngineChain
 from timebill_ros.runtime.health import Level, engine_report

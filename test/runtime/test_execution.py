@@ -11,10 +11,9 @@ import pytest
 
 from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import ConversationRefused, SchemaRefused
-from timebill_ros.engine.protocol import FinishReason, PreparedRequest
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.runtime.outcome import Reason, Stage
 from timebill_ros.runtime.simulation import SimulatedRequest
 

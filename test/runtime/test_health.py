@@ -12,8 +12,8 @@ import pytest
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.plan import Plan
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.health import (
     MISS_RATIO,
     DeadlineHealth,

@@ -26,9 +26,9 @@ from timebill_ros.budget.quality import (
     write_quality,
 )
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import DeviceUnavailable
 from timebill_ros.engine.profile import least_context
+from timebill_ros.engine.request import Conversation
 from timebill_ros.predictor.checkpoint import write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.runtime import predictor_match

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.admission import max_tokens_of
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Reason

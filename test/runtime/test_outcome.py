@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from timebill_ros.budget.planners import FixedPlanner
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Observer, Partial, Periodically, Timeline, Timing
 from timebill_ros.runtime.simulation import VirtualClock

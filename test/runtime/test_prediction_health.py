@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from timebill_ros.budget.plan import Plan
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.health import Level, PredictionHealth, Report
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage, Timing

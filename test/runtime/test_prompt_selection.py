@@ -14,7 +14,7 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
 from timebill_ros.budget.time_model import Quadratic
-from timebill_ros.engine.conversation import Conversation, Turn
+from timebill_ros.engine.request import Conversation, Turn
 from timebill_ros.runtime.outcome import Response
 from timebill_ros.runtime.prompt_selection import ConversationSelection
 from timebill_ros.runtime.simulation import SimulatedRequest

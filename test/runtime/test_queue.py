@@ -8,8 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import Conversation, PreparedRequest
 from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.queue import DeadlineQueue

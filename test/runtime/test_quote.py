@@ -10,7 +10,7 @@ import pytest
 from timebill_ros.budget.expected import ExpectedPlanner
 from timebill_ros.budget.planners import Planner, TimeBillPlanner, VanillaPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Overrun, Reason, Response

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from timebill_ros.budget.fit import TimeModelFit
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import Progress
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime import running_server
 from timebill_ros.runtime.clock import NS_PER_S, MonotonicClock
 from timebill_ros.runtime.job import Job

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import ServerUnavailable
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.clock import NS_PER_S, MonotonicClock
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Response

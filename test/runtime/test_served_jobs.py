@@ -11,8 +11,8 @@ import pytest
 
 from timebill_ros.budget.planners import VanillaPlanner
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.engine.served.engine import ServedEngine
 from timebill_ros.runtime.admission import Preparation

@@ -9,7 +9,7 @@ import pytest
 
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Reason, Stage

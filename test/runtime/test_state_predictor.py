@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.checkpoint import load_checkpoint, target_fingerprint
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor import hidden_predictor

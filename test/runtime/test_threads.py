@@ -6,9 +6,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.protocol import PreparedRequest
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.request import Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.runtime.clock import MonotonicClock
 from timebill_ros.runtime.outcome import Outcome, Reason
 from timebill_ros.runtime.serving_threads import ServingThreads

@@ -16,7 +16,7 @@ import torch
 
 import timebill_ros.runtime.running_server as running_server
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.node.main import main
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.runtime.loading import Loaded, load

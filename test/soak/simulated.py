@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from timebill_ros.engine.conversation import Conversation, Turn
+from timebill_ros.engine.request import Conversation, Turn
 from timebill_ros.runtime.admission import Limits, Preparation, Reception, fault_of
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.job import Job

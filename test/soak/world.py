@@ -13,10 +13,8 @@ import numpy as np
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import FixedPlanner, Planner, TimeBillPlanner, VanillaPlanner
 from timebill_ros.budget.time_model import Quadratic, TimeModel
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import RequestError, SchemaRefused
-from timebill_ros.engine.protocol import PreparedRequest
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
+from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.simulation import (

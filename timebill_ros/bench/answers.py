@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timebill_ros.bench.cases import Case, OtherRun
-from timebill_ros.engine.protocol import FinishReason, PreparedRequest
+from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.selection.selector import Selector
 
 if TYPE_CHECKING:  # they load torch

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.workload.metrics import token_f1
 from timebill_ros.workload.score import METRICS as METRICS_OF_FAMILIES
 from timebill_ros.workload.score import edit_similarity, rouge_l

@@ -17,7 +17,7 @@ from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.coverage_tracker import CoverageTracker

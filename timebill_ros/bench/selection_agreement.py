@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.prompt import PromptEncoder
+from timebill_ros.engine.request import Conversation
 from timebill_ros.selection.methods import SELECTION_METHODS, make_selection_method
 from timebill_ros.selection.selector import Selector
 

@@ -18,7 +18,7 @@ from timebill_ros.cli.arguments import node_name, positive_seconds
 from timebill_ros.client.client import InstructionClient, NodeAbsent
 from timebill_ros.client.exchange import Exchange
 from timebill_ros.client.record import Ending, Planned, Record
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.request import SamplingOverride
 from timebill_ros.node.command_line import command_parser, parse_with_ros_arguments
 from timebill_ros.node.conversions import duration_msg, sampling_fields
 from timebill_ros.runtime.harmless import harmless_line, harmless_text

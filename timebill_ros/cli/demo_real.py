@@ -132,9 +132,9 @@ def _token_counter(settings: Settings) -> Callable[[RealInstruction], int]:
     """Counts an instruction's N_x, as the node's engine will."""
     # Pulls in torch: not before the arguments are known to be good.
     from timebill_ros.engine.checkpoint import checkpoint_folder
-    from timebill_ros.engine.conversation import Conversation
     from timebill_ros.engine.errors import CheckpointError
     from timebill_ros.engine.prompt import PromptEncoder
+    from timebill_ros.engine.request import Conversation
     from timebill_ros.engine.tokenizer import load_tokenizer
     from timebill_ros.runtime.loading import model_folder
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 from jinja2 import TemplateError
 from transformers import AddedToken, PreTrainedTokenizerBase
 
-from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.errors import ConversationRefused, PromptEmpty, PromptTooLong
+from timebill_ros.engine.request import Conversation, Turn
 
 _LOG = logging.getLogger(__name__)
 

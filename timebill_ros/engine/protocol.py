@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from timebill_ros.budget.fit import ProfilePoints
-from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.errors import ContextExceeded, RequestError
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
+from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedRequest, SamplingOverride
 
 Progress = Callable[[float, str], None]
 """Told a share in 0..1 and what is being done. May raise to end it."""
@@ -50,61 +48,6 @@ class Capabilities:
     evicts: bool
     structured: bool
     counts_tokens: bool
-
-
-@dataclass(frozen=True)
-class RequestHints:
-    """What is known of a request before it runs: hints for an engine that has others beside it.
-
-    Attributes:
-        time_left: s until the deadline.
-        first_token: s within which response token 1 should exist.
-        tokens: likely response length; None where nothing is known.
-        most_tokens: response tokens beyond which the deadline has certainly passed; None where the
-            response may be late.
-    """
-
-    time_left: float
-    first_token: float
-    tokens: int | None = None
-    most_tokens: int | None = None
-
-
-@dataclass(frozen=True)
-class PreparedRequest:
-    """A request that its engine has checked; nothing of it has run. It may be begun repeatedly.
-
-    Attributes:
-        prompt_ids: the rendered prompt's tokens, N_x of them. They may be replaced by fewer.
-        text: the rendered prompt, for a predictor that reads text.
-        constraint: what holds the response to its schema; the engine's own, None without a schema.
-        sampling: what it sets of its sampling.
-        conversation: what it was made of, for an engine that hands it on.
-        expected: what is known of it, for an engine that takes hints.
-    """
-
-    prompt_ids: Sequence[int]
-    text: str = ""
-    constraint: object | None = None
-    sampling: SamplingOverride = NOTHING_SET
-    conversation: Conversation | None = None
-    expected: RequestHints | None = None
-
-    def check_length(self, max_tokens: int, max_context: int) -> None:
-        """Check that the prompt and ``max_tokens`` more fit a context.
-
-        Raises:
-            ContextExceeded, RequestError: they do not, or no response is asked for.
-        """
-        if max_tokens < 1:
-            raise RequestError(f"max_tokens is {max_tokens}, but must be >= 1")
-        if self.prompt_tokens + max_tokens > max_context:
-            raise ContextExceeded(self.prompt_tokens, max_tokens, max_context)
-
-    @property
-    def prompt_tokens(self) -> int:
-        """N_x."""
-        return len(self.prompt_ids)
 
 
 class Engine(Protocol):

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from timebill_ros.engine.complete_prefix import complete_prefix
 from timebill_ros.engine.errors import NonFiniteLogits
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import NOTHING_SET, SamplingOverride
 from timebill_ros.engine.response_schema import GrammarConstraint
 from timebill_ros.engine.sampling import Sampler, Sampling, overridden
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 
 _HALF_CHARACTER = 3  # bytes of UTF-8 at most, hence tokens
 _MOST_PENDING = 8  # tokens

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.request import SamplingOverride
 
 
 @dataclass(frozen=True)

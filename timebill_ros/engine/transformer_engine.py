@@ -15,7 +15,6 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
 from timebill_ros.engine.attention import AttentionShape, HiddenStates, ObservationWindow
 from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.decoder import make_decoder
 from timebill_ros.engine.device import device_name, free_memory
 from timebill_ros.engine.errors import EngineMisuse, PromptEmpty, RequestError
@@ -25,11 +24,11 @@ from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_work import structured_answer, time_drawing
 from timebill_ros.engine.projection import WeightKinds
 from timebill_ros.engine.prompt import PromptEncoder
-from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest, Progress
+from timebill_ros.engine.protocol import Capabilities, FinishReason, Progress
+from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.engine.response import ResponseSoFar
 from timebill_ros.engine.response_schema import GrammarConstraint, ResponseSchemas
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
 from timebill_ros.engine.settings import EngineSettings
 
 _WARM_UP_STEPS = 8

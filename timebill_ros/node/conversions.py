@@ -12,9 +12,8 @@ from std_msgs.msg import Header
 
 import timebill_ros.msg as msg
 from timebill_ros.budget.plan import Plan
-from timebill_ros.engine.conversation import Conversation, Turn
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.request import Conversation, SamplingOverride, Turn
 from timebill_ros.runtime.admission import Reception
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.harmless import harmless_line

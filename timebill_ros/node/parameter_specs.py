@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timebill_ros.engine.sampling_override import LARGEST_SEED, LARGEST_TEMPERATURE
+from timebill_ros.engine.request import LARGEST_SEED, LARGEST_TEMPERATURE
 from timebill_ros.engine.served.flavors import FLAVORS
 from timebill_ros.runtime.policy import ADMISSIONS
 from timebill_ros.runtime.settings import ENGINES, Settings

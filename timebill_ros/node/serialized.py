@@ -15,7 +15,7 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 import timebill_ros.msg as msg
-from timebill_ros.engine.sampling_override import MOST_STOPS
+from timebill_ros.engine.request import MOST_STOPS
 
 # Most earlier turns of a conversation. Each costs Python objects, its template's text and tokens.
 MOST_TURNS = 1000

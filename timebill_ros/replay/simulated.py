@@ -22,7 +22,7 @@ from timebill_ros.budget.fit import (
 )
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.client.record import Record, record_of_outcome
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.node.conversions import job_from, overrun_msg, response_msg
 from timebill_ros.replay.recording import (
     BadInput,

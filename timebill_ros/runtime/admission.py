@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from timebill_ros.engine.conversation import ROLES, Conversation
 from timebill_ros.engine.errors import RequestError, SchemaRefused
-from timebill_ros.engine.protocol import Engine, PreparedRequest
+from timebill_ros.engine.protocol import Engine
+from timebill_ros.engine.request import ROLES, Conversation, PreparedRequest
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Reason

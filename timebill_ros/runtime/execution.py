@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.errors import ServerError, ServerUnavailable
-from timebill_ros.engine.protocol import FinishReason, PreparedRequest
+from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.outcome import (

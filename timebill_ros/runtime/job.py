@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
+from timebill_ros.engine.request import NOTHING_SET, Conversation, SamplingOverride
 
 CANNED_NS = 10_000_000
 """Time that is kept for publishing an answer that no engine makes."""

@@ -22,8 +22,8 @@ from timebill_ros.engine.errors import ServerError, ServerUnavailable
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.projection import WeightKinds
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
+from timebill_ros.engine.request import SamplingOverride
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.engine.sampling_override import SamplingOverride
 from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine

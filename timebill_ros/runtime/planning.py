@@ -11,7 +11,7 @@ from dataclasses import replace
 from timebill_ros.budget.plan import Plan, Situation, measured_score
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.protocol import PreparedRequest, RequestHints
+from timebill_ros.engine.request import PreparedRequest, RequestHints
 from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.outcome import Timeline
 from timebill_ros.runtime.policy import Decisions

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.predictor.hidden_predictor import HiddenStatePredictor
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.runtime.clock import Clock, MonotonicClock, seconds

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from timebill_ros.budget.fit import Measurement, ProfilePoints, TimeModelFit, fit_time_model
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.profile import profile_predictor
 from timebill_ros.engine.profile_cache import (
     PredictorProfile,
@@ -19,6 +18,7 @@ from timebill_ros.engine.profile_cache import (
     recall_or_measure,
 )
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
+from timebill_ros.engine.request import Conversation
 from timebill_ros.predictor.length_predictor import LengthPredictor
 
 _LOG = logging.getLogger(__name__)

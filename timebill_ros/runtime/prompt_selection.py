@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from timebill_ros.budget.expected import SHARES
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.selection.selector import RankedTexts, Selector
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import Plan, Situation
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.runtime.admission import Prepare, PreparedJob
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.job import Job

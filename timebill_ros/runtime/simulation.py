@@ -12,9 +12,8 @@ import numpy as np
 
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.conversation import Conversation
-from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
+from timebill_ros.engine.protocol import Capabilities, FinishReason
+from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.runtime.clock import NS_PER_S, seconds
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.server import Server

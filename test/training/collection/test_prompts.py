@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.engine.conversation import Conversation, Turn
+from timebill_ros.engine.request import Conversation, Turn
 from timebill_ros.predictor.errors import BadLine
 from timebill_ros.training.collection.prompts import read_prompts
 

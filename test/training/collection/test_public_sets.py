@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.training.collection.prompts import (
     ARCHIVES,
     SourceUnavailable,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.prompt import PromptEncoder
+from timebill_ros.engine.request import Conversation
 from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from timebill_ros.engine.conversation import Conversation
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.training.embedded.evaluate import HELD_OUT_SEED, held_out_tasks, measure_methods
 from timebill_ros.training.embedded.generation import (

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from timebill_ros.budget.quality import read_quality
 from timebill_ros.engine.checkpoint import target_fingerprint
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.eviction import EVICTION_METHODS
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.training.embedded.evaluate import held_out_tasks, score

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.errors import EngineError
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.request import SamplingOverride
 from timebill_ros.engine.served.connection import Address, Connection
 from timebill_ros.engine.served.engine import ServedEngine
 from timebill_ros.engine.served.flavors import flavor_of

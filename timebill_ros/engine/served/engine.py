@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import ProfilePoints
 from timebill_ros.engine.complete_prefix import complete_prefix
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import (
     EngineError,
     EngineMisuse,
@@ -19,8 +18,8 @@ from timebill_ros.engine.errors import (
     SchemaViolated,
     ServerFault,
 )
-from timebill_ros.engine.protocol import Capabilities, FinishReason, PreparedRequest, Progress
-from timebill_ros.engine.sampling_override import NOTHING_SET, SamplingOverride
+from timebill_ros.engine.protocol import Capabilities, FinishReason, Progress
+from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.engine.served.connection import Connection, PieceStream
 from timebill_ros.engine.served.events import MOST_LINE, Piece
 from timebill_ros.engine.served.profile import profile_server

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.protocol import RequestHints
+from timebill_ros.engine.request import RequestHints
 
 FLAVORS = ("vllm", "sglang", "llamacpp", "tensorrt", "dynamo", "openai")
 

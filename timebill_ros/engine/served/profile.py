@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import Progress
+from timebill_ros.engine.request import Conversation
 
 if TYPE_CHECKING:
     from timebill_ros.engine.served.engine import ServedEngine

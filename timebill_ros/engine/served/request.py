@@ -11,11 +11,9 @@ from itertools import islice
 from typing import Any
 
 from timebill_ros.engine.complete_prefix import ANY_WORDS, MOST_CLOSINGS, closings
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.errors import EngineMisuse
 from timebill_ros.engine.json_schema import SchemaCheck, check_schema, read_schema
-from timebill_ros.engine.protocol import PreparedRequest
-from timebill_ros.engine.sampling_override import SamplingOverride
+from timebill_ros.engine.request import Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.engine.served.flavors import Flavor
 
 _TURN = 8  # tokens that a chat template puts around one text

@@ -11,7 +11,7 @@ from torch import Tensor
 from timebill_ros.engine.attention import HiddenStates
 from timebill_ros.engine.decoder import LeanDecoder
 from timebill_ros.engine.kv_cache import KVCache
-from timebill_ros.engine.protocol import PreparedRequest
+from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.engine.response import ResponseSoFar
 from timebill_ros.engine.transformer_engine import TransformerEngine
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timebill_ros.engine.conversation import ROLES, Conversation, Turn
+from timebill_ros.engine.request import ROLES, Conversation, Turn
 from timebill_ros.predictor.errors import BadLine, PairsError
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from timebill_ros.budget.quality import QUALITY_FILE
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.protocol import FinishReason
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.workload.tasks import Task

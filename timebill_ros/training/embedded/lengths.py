@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from timebill_ros.engine.conversation import Conversation
 from timebill_ros.engine.prompt import PromptEncoder
+from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.training.embedded.generation import LONGEST_PROMPT, generate
 from timebill_ros.workload.tasks import Family, Task, sample_family, sample_task

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from timebill_ros.engine.conversation import Conversation, Turn
+from timebill_ros.engine.request import Conversation, Turn
 
 TALK = Conversation("be brief", "and now ?", (Turn("user", "go"), Turn("assistant", "gone")))
 
