@@ -28,6 +28,25 @@ def test_quality_is_linear_between_the_points_and_level_beyond() -> None:
     np.testing.assert_allclose(CURVE.ran_to_cap([0.25]), [0.2])
 
 
+@pytest.mark.parametrize(
+    ("measured", "used"),
+    [
+        # (score, standard error) of each point, and the scores that plans use
+        ([(99.2, 0.8), (99.6, 0.2), (98.6, 0.5)], [99.2, 99.2, 98.6]),
+        ([(50.0, 1.0), (55.0, 1.0)], [50.0, 55.0]),
+        ([(90.0, 0.5), (91.0, 0.5), (92.0, 0.5)], [90.0, 90.0, 92.0]),
+        ([(60.0, 2.0), (50.0, 1.0), (51.0, 1.0), (20.0, 1.0)], [60.0, 50.0, 50.0, 20.0]),
+    ],
+)
+def test_a_rise_that_may_be_chance_does_not_count(
+    measured: list[tuple[float, float]], used: list[float]
+) -> None:
+    points = [QualityPoint(k / 4, score, error, 0.0) for k, (score, error) in enumerate(measured)]
+    curve = QualityCurve(tuple(points))
+    assert curve.scores == tuple(used)
+    np.testing.assert_allclose(curve.score([point.dropped for point in points]), used)
+
+
 def test_eviction_goes_on_where_selection_stopped() -> None:
     both = LeverQuality(CURVE, HALVED, measured=True)
     np.testing.assert_allclose(both.score(1.0, [0.0, 0.25, 0.5]), CURVE.score([0.0, 0.25, 0.5]))

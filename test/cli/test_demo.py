@@ -19,27 +19,28 @@ from timebill_ros.client.node_process import NodeProcess, NodeProcessError
 from timebill_ros.client.record import Ending, Record
 
 EVICTED, WHOLE = ANSWERED, UNPREDICTED
+SELECTED = replace(WHOLE, plan=replace(WHOLE.plan, rho=0.5)) if WHOLE.plan else WHOLE
 FAILED = replace(EXPIRED, id="x", ending=Ending.FAILED, detail="out of memory")
 
 
-@pytest.mark.parametrize("records", [[EVICTED, WHOLE, EXPIRED], [WHOLE, EXPIRED, EVICTED, WHOLE]])
+@pytest.mark.parametrize("records", [[EVICTED, WHOLE, EXPIRED], [WHOLE, EXPIRED, SELECTED, WHOLE]])
 def test_a_run_with_all_kinds_is_good(records: list[Record]) -> None:
-    demo.check(records, 0.95)
+    demo.check(records)
 
 
 @pytest.mark.parametrize(
     ("records", "missing"),
     [
-        ([EVICTED, EXPIRED], "alpha = 0 did not occur"),
-        ([WHOLE, EXPIRED], "0 < alpha <= 0.95 did not occur"),
+        ([EVICTED, SELECTED, EXPIRED], "from the whole prompt did not occur"),
+        ([WHOLE, EXPIRED], "part of the prompt given up did not occur"),
         ([EVICTED, WHOLE], "an overrun did not occur"),
-        ([replace(EVICTED, ending=Ending.KILLED), WHOLE], "0 < alpha <= 0.95 did not occur"),
+        ([replace(EVICTED, ending=Ending.KILLED), WHOLE], "part of the prompt given up did not"),
         ([EVICTED, WHOLE, EXPIRED, FAILED], "x was failed: out of memory"),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(records: list[Record], missing: str) -> None:
     with pytest.raises(RunFailed, match=re.escape(missing)):
-        demo.check(records, 0.95)
+        demo.check(records)
 
 
 def test_a_node_that_does_not_configure_is_told_with_its_log(

@@ -40,9 +40,9 @@ def test_columns_stand_under_their_headings(record: object) -> None:
 
 def test_a_line_holds_the_prediction_beside_the_fact() -> None:
     columns = line(ANSWERED).split()
-    assert columns[:6] == ["t04", "3005", "0.512", "96", "97", "0.42"]
-    assert columns[6:] == ["0.371", "0.353", "+0.135", "in", "time"]
-    assert line(UNPREDICTED).split()[3:6] == ["-", "97", "0.00"]
+    assert columns[:7] == ["t04", "3005", "0.512", "96", "97", "1.00", "0.42"]
+    assert columns[7:] == ["0.371", "0.353", "+0.135", "in", "time"]
+    assert line(UNPREDICTED).split()[3:7] == ["-", "97", "1.00", "0.00"]
 
 
 def test_an_answer_that_was_cut_short_is_told_apart() -> None:
@@ -51,8 +51,8 @@ def test_an_answer_that_was_cut_short_is_told_apart() -> None:
 
 
 def test_what_there_is_not_is_a_dash() -> None:
-    assert line(EXPIRED).split()[3:] == ["-", "-", "-", "-", "-", "-0.018", "expired"]
-    assert line(KILLED_IN_PREFILL).split()[3:] == ["-", "-", "-", "-", "0.900", "-0.398", "killed"]
+    assert line(EXPIRED).split()[3:] == [*6 * ["-"], "-0.018", "expired"]
+    assert line(KILLED_IN_PREFILL).split()[3:] == [*5 * ["-"], "0.900", "-0.398", "killed"]
 
 
 def test_a_response_becomes_a_record() -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from timebill_ros.budget.errors import QualityFileError
 
 # Where a checkpoint's folder holds its curves.
 QUALITY_FILE = "quality.json"
+
+# Standard errors by which a difference of two scores is more than chance.
+_CHANCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,19 +67,36 @@ class QualityCurve:
                 if not 0.0 <= value <= most:
                     raise ValueError(f"{name} must be within 0 to {most:g}, not {value!r}")
 
+    @cached_property
+    def scores(self) -> tuple[float, ...]:
+        """Q at each point. A rise counts only where it is more than chance.
+
+        Where more is dropped and the measured score is higher by at most two standard errors of the
+        difference, it is taken to be the same. Otherwise a lever would be pulled for noise, at any
+        budget.
+        """
+        first, *others = self.points
+        scores, error = [first.score], first.standard_error
+        for point in others:
+            chance = _CHANCE * math.hypot(error, point.standard_error)
+            if 0.0 < point.score - scores[-1] <= chance:
+                scores.append(scores[-1])
+            else:
+                scores.append(point.score)
+                error = point.standard_error
+        return tuple(scores)
+
     def score(self, dropped: ArrayLike) -> NDArray[np.float64]:
         """Q, 0 to 100, in the shape of ``dropped``: linear between points, level beyond them."""
-        return self._between(dropped, "score")
+        return self._between(dropped, self.scores)
 
     def ran_to_cap(self, dropped: ArrayLike) -> NDArray[np.float64]:
         """Share of answers that run to the cap, in the shape of ``dropped``."""
-        return self._between(dropped, "ran_to_cap")
+        return self._between(dropped, [point.ran_to_cap for point in self.points])
 
-    def _between(self, dropped: ArrayLike, name: str) -> NDArray[np.float64]:
+    def _between(self, dropped: ArrayLike, values: Sequence[float]) -> NDArray[np.float64]:
         shares = [point.dropped for point in self.points]
-        return np.asarray(
-            np.interp(np.asarray(dropped), shares, [getattr(p, name) for p in self.points])
-        )
+        return np.asarray(np.interp(np.asarray(dropped), shares, values))
 
 
 # Where nothing was measured: how often SmolLM2-135M's own whole-context answer stayed its first
@@ -137,7 +159,7 @@ class LeverQuality:
         """The eviction curve, down to 0 where everything is dropped."""
         points = self.eviction.points
         shares = [*(point.dropped for point in points), 1.0]
-        scores = [*(point.score for point in points), 0.0]
+        scores = [*self.eviction.scores, 0.0]
         return np.asarray(np.interp(dropped, shares, scores))
 
 

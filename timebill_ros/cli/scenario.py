@@ -35,13 +35,13 @@ _TASKS = (
 # s after which the first of a group runs, and the others, sent then, wait for it.
 HEAD_START = 0.02
 
-# Ratios that the tight budgets aim at.
-_ALPHAS = (0.25, 0.45, 0.65, 0.85)
+# Shares of what a prompt of almost no tokens would save that the tight budgets have to save.
+_TO_SAVE = (0.25, 0.45, 0.65, 0.85)
 # A comfortable budget is the worst case, planned or seen, and half as much again, and never within
 # what a busy machine may lose to others, s.
 _COMFORT, _COMFORT_BASE = 1.5, 0.1
-# Shares of the work that hopeless budgets leave time for.
-_PREFILL_SHARE, _DECODE_SHARE, _WAIT_SHARE = 0.4, 0.3, 0.3
+# Shares of an answer's time that hopeless budgets leave: for a few tokens, and for none.
+_SOME_TOKENS, _NO_TOKEN = 0.1, 0.005
 
 
 class Aim(StrEnum):
@@ -50,9 +50,9 @@ class Aim(StrEnum):
     COMFORTABLE = "comfortable"
     """The worst case fits: nothing is evicted."""
     TIGHT = "tight"
-    """The worst case fits only with part of the cache evicted."""
+    """The answer is in time only if part of the prompt, or of its cache, is given up."""
     HOPELESS = "hopeless"
-    """Not even the expected answer fits with all evicted that may be."""
+    """Whatever is given up, the whole answer is late."""
 
 
 @dataclass(frozen=True)
@@ -100,38 +100,25 @@ def draw_tasks(seed: int) -> list[Task]:
     return tasks
 
 
-def time_per_cached_token(looks: Sequence[Look]) -> float:
-    """The node's p, s per cached token and decoding step, from the worst cases it planned.
-
-    Equation (9) at alpha = 0 says wcet - spent = p [(N_W-1) N_x + (N_W-1)(N_W-2)/2] + q (N_W-1):
-    linear in p and q, and solved by least squares.
-    """
-    steps = np.array([look.planned_tokens - 1 for look in looks], dtype=np.float64)
-    prompts = np.array([look.prompt_tokens for look in looks], dtype=np.float64)
-    terms = np.stack([steps * prompts + steps * (steps - 1) / 2, steps], axis=1)
-    planned_decode = np.array([look.wcet - look.spent for look in looks])
-    return max(0.0, float(np.linalg.lstsq(terms, planned_decode, rcond=None)[0][0]))
-
-
-def plan_run(looks: Sequence[Look], alpha_max: float) -> list[list[Request]]:
+def plan_run(looks: Sequence[Look]) -> list[list[Request]]:
     """The instructions of the run in the order of sending, in groups.
 
     All of a group but its first are sent HEAD_START after it, and wait for it and each other; a
     group is sent when the one before it has ended.
     """
-    budgets = _Budgets(looks, time_per_cached_token(looks), alpha_max)
+    budgets = _Budgets(looks)
     everything = range(len(looks))
-    steerable = sorted(everything, key=budgets.leeway, reverse=True)[: len(_ALPHAS)]
+    steerable = sorted(everything, key=budgets.authority, reverse=True)[: len(_TO_SAVE)]
     longest_prompt = max(everything, key=lambda task: looks[task].spent)
-    longest_answer = max(everything, key=budgets.shortest_decode)
+    longest_answer = max(everything, key=lambda task: looks[task].decode)
     others = set(everything) - {longest_prompt, longest_answer, *steerable}
     single = [(task, Aim.COMFORTABLE, budgets.comfortable(task)) for task in sorted(others)]
     single += [
-        (task, Aim.TIGHT, budgets.tight(task, alpha))
-        for task, alpha in zip(steerable, _ALPHAS, strict=False)
+        (task, Aim.TIGHT, budgets.tight(task, share))
+        for task, share in zip(steerable, _TO_SAVE, strict=False)
     ]
-    single.append((longest_prompt, Aim.HOPELESS, _PREFILL_SHARE * looks[longest_prompt].spent))
-    single.append((longest_answer, Aim.HOPELESS, budgets.hopeless(longest_answer)))
+    single.append((longest_prompt, Aim.HOPELESS, budgets.hopeless(longest_prompt, _NO_TOKEN)))
+    single.append((longest_answer, Aim.HOPELESS, budgets.hopeless(longest_answer, _SOME_TOKENS)))
     groups = [[request] for request in single]
     groups.append(_burst(budgets, steerable[0], longest_prompt, longest_answer))
     number = count(1)
@@ -153,14 +140,15 @@ def _burst(
     by_time = sorted(range(len(looks)), key=lambda task: looks[task].execution)
     easy = (by_time[0], by_time[len(by_time) // 2], longest_prompt)
     patient = [(task, Aim.COMFORTABLE, budgets.comfortable(task)) for task in easy]
-    patient.append((steerable, Aim.TIGHT, budgets.tight(steerable, _ALPHAS[1])))
-    first = budgets.hopeless(longest_answer)
+    patient.append((steerable, Aim.TIGHT, budgets.tight(steerable, _TO_SAVE[1])))
+    first = budgets.hopeless(longest_answer, _SOME_TOKENS)
     group = [(longest_answer, Aim.HOPELESS, first)]
     wait = first - HEAD_START
     for task, aim, budget in sorted(patient, key=lambda waiting: waiting[2]):
         group.append((task, aim, wait + budget))
         wait += looks[task].execution
-    return [*group, (longest_prompt, Aim.HOPELESS, _WAIT_SHARE * first)]
+    last = budgets.hopeless(longest_prompt, _NO_TOKEN)
+    return [*group, (longest_prompt, Aim.HOPELESS, last)]
 
 
 @dataclass(frozen=True)
@@ -168,37 +156,23 @@ class _Budgets:
     """Budgets, s from the start of execution, by the number of a task."""
 
     looks: Sequence[Look]
-    p: float
-    alpha_max: float
 
     def comfortable(self, task: int) -> float:
         look = self.looks[task]
         return _COMFORT * max(look.wcet, look.execution) + _COMFORT_BASE
 
-    def tight(self, task: int, alpha: float) -> float:
-        """Exactly the worst case at ``alpha``, so that the planner has to find that ratio."""
-        return self.looks[task].wcet - alpha * self._worth(task)
+    def tight(self, task: int, share: float) -> float:
+        """The answer's time less ``share`` of what a prompt of almost no tokens would save."""
+        return self.looks[task].execution - share * self._savable(task)
 
-    def hopeless(self, task: int) -> float:
-        """Ends while the task decodes, however much is evicted."""
-        return self.looks[task].spent + _DECODE_SHARE * self.shortest_decode(task)
+    def hopeless(self, task: int, share: float) -> float:
+        """``share`` of the answer's time."""
+        return share * self.looks[task].execution
 
-    def shortest_decode(self, task: int) -> float:
-        """Seconds that decoding the same answer takes at alpha_max."""
-        look = self.looks[task]
-        saved = self.p * self.alpha_max * look.prompt_tokens * (look.response_tokens - 1)
-        return max(0.0, look.decode - saved)
+    def authority(self, task: int) -> float:
+        """How much of the answer's time a shorter prompt saves."""
+        return self._savable(task) / self.looks[task].execution
 
-    def leeway(self, task: int) -> float:
-        """How far, relative to the worst case, times may stray before a tight budget fails.
-
-        Either way: until the planned ratio leaves 0..1 (from the middle), or until the answer
-        takes as long as its planned worst case.
-        """
-        look = self.looks[task]
-        return min(self._worth(task) / 2, look.wcet - look.execution) / look.wcet
-
-    def _worth(self, task: int) -> float:
-        """Seconds of the worst case that evicting the whole prompt would save."""
-        look = self.looks[task]
-        return self.p * look.prompt_tokens * (look.planned_tokens - 1)
+    def _savable(self, task: int) -> float:
+        """Seconds until decoding that the prompt's tokens cost, not the machine's start."""
+        return self.looks[task].spent - min(look.spent for look in self.looks)

@@ -59,6 +59,16 @@ class Planned:
     expected_score: float | None = None
     reused_tokens: int = 0
 
+    @property
+    def kept(self) -> float:
+        """Share of the whole prompt that stays: what selection keeps and eviction leaves of it."""
+        return self.rho * (1.0 - self.alpha)
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether part of the prompt, or of its cache, is given up to be in time."""
+        return self.kept < 1.0
+
 
 @dataclass(frozen=True)
 class Record:
@@ -165,9 +175,9 @@ def record_of_outcome(outcome: Outcome, prompt_tokens: int) -> Record:
 _ID_WIDTH = 40
 
 HEADER = (
-    f"{'':6}{'prompt':>8}{'budget':>9}{'length':>12}{'':>7}{'time':>16}{'slack':>9}\n"
-    f"{'id':6}{'tokens':>8}{'s':>9}{'pred.':>7}{'act.':>5}{'alpha':>7}{'pred. s':>9}{'act. s':>7}"
-    f"{'s':>9}  outcome"
+    f"{'':6}{'prompt':>8}{'budget':>9}{'length':>12}{'':>12}{'time':>16}{'slack':>9}\n"
+    f"{'id':6}{'tokens':>8}{'s':>9}{'pred.':>7}{'act.':>5}{'rho':>6}{'alpha':>6}"
+    f"{'pred. s':>9}{'act. s':>7}{'s':>9}  outcome"
 )
 
 
@@ -175,14 +185,15 @@ def line(record: Record) -> str:
     """One line of the table under ``HEADER``; '-' for what there is not."""
     plan = record.plan
     predicted = str(plan.predicted_tokens) if plan and plan.predicted_tokens else "-"
-    alpha = f"{plan.alpha:.2f}" if plan else "-"
+    rho, alpha = (f"{plan.rho:.2f}", f"{plan.alpha:.2f}") if plan else ("-", "-")
     predicted_time = f"{plan.predicted_time:.3f}" if plan else "-"
     actual = str(record.response_tokens) if record.response_tokens else "-"
     execution = f"{record.execution:.3f}" if record.execution else "-"
     id = harmless_line(record.id, _ID_WIDTH)
     return (
         f"{id:6}{record.prompt_tokens:>8}{record.budget:>9.3f}{predicted:>7}{actual:>5}"
-        f"{alpha:>7}{predicted_time:>9}{execution:>7}{record.timing.slack:>+9.3f}  {record.outcome}"
+        f"{rho:>6}{alpha:>6}{predicted_time:>9}{execution:>7}{record.timing.slack:>+9.3f}"
+        f"  {record.outcome}"
     )
 
 

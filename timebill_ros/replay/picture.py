@@ -55,7 +55,7 @@ _BAR, _THIN_BAR = 0.62, 0.22
 # The budget axis ends here; a bar that is longer is cut and says so, budgets.
 _MOST_BUDGETS = 1.5
 # Where the columns of text right of the budget axis stand, in widths of that axis.
-_COLUMNS = {"alpha": 1.05, "tokens": 1.16, "outcome": 1.38}
+_COLUMNS = {"rho": 1.03, "alpha": 1.11, "tokens": 1.21, "outcome": 1.41}
 _ID_WIDTH = 40  # characters
 _LABELS = "{id:<5}{prompt:>6}{budget:>8}"
 
@@ -161,18 +161,20 @@ def _draw_on_budget(axes: Axes, row: int, record: Record) -> None:
 
 
 def _describe(axes: Axes, row: int, record: Record) -> None:
-    """The row's result, right of the axes: alpha, predicted and actual length, ending."""
+    """The row's result, right of the axes: rho, alpha, predicted and actual length, ending."""
     plan = record.plan
-    alpha = f"{plan.alpha:.2f}" if plan else "-"
+    rho, alpha = (f"{plan.rho:.2f}", f"{plan.alpha:.2f}") if plan else ("-", "-")
     predicted = str(plan.predicted_tokens) if plan and plan.predicted_tokens else "-"
     texts = {
+        "rho": rho,
         "alpha": alpha,
         "tokens": f"{predicted} / {record.response_tokens or '-'}",
         "outcome": record.outcome,
     }
     place = axes.get_yaxis_transform()
+    pulled = {"rho": plan.rho < 1.0, "alpha": plan.alpha > 0.0} if plan else {}
     for column, text in texts.items():
-        bold = column == "alpha" and plan is not None and plan.alpha > 0.0
+        bold = pulled.get(column, False)
         axes.text(
             _COLUMNS[column],
             row,
@@ -227,6 +229,7 @@ def _dress_budgets(axes: Axes) -> None:
     axes.set_title("How its budget was spent", fontsize=11, loc="left")
     axes.tick_params(left=False, labelleft=False)
     for column, title in {
+        "rho": "rho",
         "alpha": "alpha",
         "tokens": "tokens:\npred. / actual",
         "outcome": "outcome",
