@@ -6,9 +6,10 @@
 
 Each server runs the model on loopback. Told for each engine, without and with a client that keeps
 the same server busy: outcomes, of which each instruction must have one; how long after its deadline
-a killed one ended; how many answers came too late although their plan's worst case fitted, beside
-``time_risk``; and how many tokens a server went on generating for a request that was given up, by
-the delay of the next one's first token.
+a killed one ended; mean errors of the time model, for the first token and from token to token; how
+many of the plans whose worst case fitted were done within it, and how many missed their deadline,
+beside ``time_risk``; and how many tokens a server went on generating for a request that was given
+up, by the delay of the next one's first token.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class Tally:
         late = sorted(-o.timing.slack * 1e3 for o in killed)
         fitted = [o for o in terminal if o.plan is not None and o.plan.feasible]
         missed = [o for o in fitted if not isinstance(o, Response) or o.late]
+        covered = [o for o in fitted if o not in missed and _execution(o) <= o.plan.wcet]
+        begun = [o for o in terminal if o.plan is not None and o.predicted_prefill > 0.0]
+        firsts = [_error(o.predicted_prefill, o.timing.prefill) for o in begun]
+        steps = [_error(*pair) for o in begun if (pair := _step(o)) is not None]
         return {
             "engine": self.engine,
             "phase": self.phase,
@@ -76,10 +81,33 @@ class Tally:
             "failed": sum(isinstance(o, Overrun) and o.reason is Reason.FAILED for o in terminal),
             "kill_p50_ms": round(float(np.quantile(late, 0.5)), 2) if late else -1.0,
             "kill_p99_ms": round(float(np.quantile(late, 0.99)), 2) if late else -1.0,
+            "first_token_mape": round(statistics.fmean(firsts), 3) if firsts else -1.0,
+            "token_mape": round(statistics.fmean(steps), 3) if steps else -1.0,
             "fitted": len(fitted),
+            "within_wcet_share": round(len(covered) / len(fitted), 3) if fitted else -1.0,
             "missed_share": round(len(missed) / len(fitted), 3) if fitted else -1.0,
             "time_risk": TIME_RISK,
         }
+
+
+def _execution(outcome: Outcome) -> float:
+    """s from the start of its execution to its end."""
+    return outcome.timing.total - outcome.timing.queued
+
+
+def _error(predicted: float, measured: float) -> float:
+    """Relative error."""
+    return abs(predicted - measured) / measured
+
+
+def _step(outcome: Outcome) -> tuple[float, float] | None:
+    """s from token to token, predicted and measured; None where there was one token at most."""
+    plan, timing, tokens = outcome.plan, outcome.timing, outcome.response_tokens
+    if plan is None or plan.planned_tokens < 2 or tokens < 2:
+        return None
+    # No predictor: the time is predicted for N_W tokens, after the prefill that really was.
+    predicted = (plan.predicted_time - timing.prefill) / (plan.planned_tokens - 1)
+    return (predicted, timing.decode / (tokens - 1)) if predicted > 0.0 else None
 
 
 def prompt(rng: np.random.Generator) -> str:

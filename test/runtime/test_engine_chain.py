@@ -198,6 +198,63 @@ def test_an_instruction_s_own_text_is_the_last_answer_and_in_time() -> None:
     assert 0.0 <= response.timing.slack <= CANNED_NS / 1e9
 
 
+def test_what_only_waited_is_answered_by_its_own_text_and_in_time() -> None:
+    world = World()
+    now = world.clock.now_ns()
+    # The engine is busy for 19 ms: nothing behind it can start before its own deadline.
+    jobs = [
+        Job("runs", Conversation("", "go"), now, now + 14 * MS),
+        Job("waits", Conversation("", "go"), now, now + 15 * MS, fallback_text="stop"),
+        Job("silent", Conversation("", "go"), now, now + 15 * MS),
+    ]
+    simulate(world.server, world.clock, jobs)
+    ends = {outcome.job.id: outcome for outcome in world.outcomes}
+    assert len(ends) == len(world.outcomes) == 3
+    waits = answered(ends["waits"])
+    assert (waits.text, waits.engine, waits.late) == ("stop", "fallback_text", False)
+    assert 0.0 <= waits.timing.slack <= CANNED_NS / 1e9
+    silent = ends["silent"]
+    assert isinstance(silent, Overrun)
+    assert silent.reason is Reason.EXPIRED
+    assert world.chain.status()["answered by fallback_text"] == "1"
+
+
+def test_what_is_skipped_behind_a_late_job_is_answered_by_its_own_text() -> None:
+    world = World(OverrunPolicy.SKIP_NEXT)
+    now = world.clock.now_ns()
+    jobs = [
+        Job("late", Conversation("", "go"), now, now + 12 * MS),
+        Job("behind", Conversation("", "go"), now, now + 100 * MS, fallback_text="stop"),
+        Job("silent", Conversation("", "go"), now, now + 100 * MS),
+        Job("after", Conversation("", "go"), now + 15 * MS, now + 90 * MS, fallback_text="wait"),
+    ]
+    simulate(world.server, world.clock, jobs)
+    terminal = [o for o in world.outcomes if isinstance(o, Response) or o.terminal]
+    ends = {outcome.job.id: outcome for outcome in terminal}
+    assert len(ends) == len(terminal) == 4
+    assert answered(ends["behind"]).text == "stop"
+    assert answered(ends["after"]).text == "wait"
+    silent = ends["silent"]
+    assert isinstance(silent, Overrun)
+    assert silent.reason is Reason.SKIPPED
+
+
+@pytest.mark.parametrize("reason", [Reason.REJECTED, Reason.CANCELED])
+def test_what_is_refused_or_canceled_is_not_answered_by_its_own_text(reason: Reason) -> None:
+    world = World()
+    now = world.clock.now_ns()
+    waiting = 8 if reason is Reason.REJECTED else 0  # as many as the queue takes
+    for place in range(waiting):
+        world.server.submit(Job(f"{place}", Conversation("", "go"), now, now + 100 * MS))
+    ends = now + 500 * MS
+    world.server.submit(Job("x", Conversation("", "go"), now, ends, fallback_text="stop"))
+    if reason is Reason.CANCELED:
+        world.server.cancel_all("enough")
+    (overrun,) = world.outcomes
+    assert isinstance(overrun, Overrun)
+    assert overrun.reason is reason
+
+
 def test_an_answer_in_time_wins_over_the_instruction_s_own() -> None:
     assert answered(World().ask(100, text="stop")).text == "x" * 10
 

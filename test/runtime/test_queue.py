@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from timebill_ros.engine.request import Conversation, PreparedRequest
 from timebill_ros.runtime.admission import PreparedJob
-from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.job import CANNED_NS, Job
 from timebill_ros.runtime.queue import DeadlineQueue
 
 deadlines = st.lists(st.integers(0, 5), max_size=12)
 
 
-def job(deadline_ns: int, release_ns: int = 0, name: str = "a") -> Job:
-    return Job(name, Conversation("", "stop"), release_ns, deadline_ns)
+def job(deadline_ns: int, release_ns: int = 0, name: str = "a", text: str = "") -> Job:
+    return Job(name, Conversation("", "stop"), release_ns, deadline_ns, fallback_text=text)
 
 
 def filled(jobs: list[Job]) -> DeadlineQueue:
@@ -80,6 +80,19 @@ def test_what_has_expired_by_an_instant_goes_and_the_rest_stays(
     # A deadline that has just been reached leaves no time at all.
     assert_same(queue.pop_expired(now_ns), [j for j in jobs if j.deadline_ns <= now_ns])
     assert_same(emptied(queue), [j for j in jobs if j.deadline_ns > now_ns])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=12), st.integers(-3, 6))
+def test_what_has_a_text_of_its_own_expires_while_that_can_still_be_told(
+    kinds: list[tuple[int, bool]], instant: int
+) -> None:
+    third = CANNED_NS // 3
+    jobs = by_urgency([job(time * third, text="stop" if own else "") for time, own in kinds])
+    queue = filled(jobs)
+    assert queue.next_expiry_ns == min((j.answer_by_ns for j in jobs), default=None)
+    now_ns = instant * third
+    assert_same(queue.pop_expired(now_ns), [j for j in jobs if j.answer_by_ns <= now_ns])
+    assert_same(emptied(queue), [j for j in jobs if j.answer_by_ns > now_ns])
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12), st.integers(-1, 6))

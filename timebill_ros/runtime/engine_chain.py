@@ -40,7 +40,7 @@ _MOST_RESERVED = 0.5
 # Share of answers that may be longer than what is kept for.
 _LONGER = 0.1
 # How an instruction ends that its own text may answer instead.
-_ANSWERABLE = {Reason.KILLED, Reason.FAILED, Reason.EXPIRED}
+_ANSWERABLE = {Reason.KILLED, Reason.FAILED, Reason.EXPIRED, Reason.SKIPPED}
 _NO_PLAN = Plan("", 0.0, False, 0, (), 0, 0, 0.0, 0.0)
 
 
@@ -112,6 +112,7 @@ class EngineChain:
         """Jobs come prepared for the first."""
         self._first = ChainedEngine(first, _prepared_already)
         self._engines = [self._first, *others]
+        self._lock = threading.Lock()
         self._canned = 0
 
     def run(
@@ -167,7 +168,7 @@ class EngineChain:
                 _LOG.warning("%s: %s gave it up, %s goes on", prepared.job.id, *names)
         if outcome is None:
             raise JobStopped(Reason.CANCELED, "it was over before it began")
-        return self._answered(outcome)
+        return outcome
 
     def status(self) -> dict[str, str]:
         """What each engine has done, for people."""
@@ -183,14 +184,18 @@ class EngineChain:
         """Engines that failed, and are not tried at present."""
         return [each.parts.name for each in self._engines[:-1] if not each.breaker.allows()]
 
-    def _answered(self, outcome: Outcome) -> Outcome:
-        """The outcome, or the instruction's own text where no engine answered in time."""
+    def last_resort(self, outcome: Outcome) -> Outcome:
+        """The outcome, or the instruction's own text where no engine answers it in time.
+
+        For any thread, and for jobs that never came to run too.
+        """
         job = outcome.job
         if isinstance(outcome, Response) or not job.fallback_text:
             return outcome
         if outcome.reason not in _ANSWERABLE or outcome.timing.slack < 0.0:
             return outcome
-        self._canned += 1
+        with self._lock:
+            self._canned += 1
         return Response(
             job=job,
             text=job.fallback_text,

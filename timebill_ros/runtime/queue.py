@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from itertools import takewhile
 
 from timebill_ros.runtime.admission import PreparedJob, is_light
-from timebill_ros.runtime.job import Job
+from timebill_ros.runtime.job import CANNED_NS, Job
 
 # Only this many of the most urgent jobs are prepared: a job far down the queue will wait anyway,
 # and may never run.
@@ -55,9 +56,12 @@ class DeadlineQueue:
         return len(self._entries) >= self._capacity
 
     @property
-    def earliest_deadline_ns(self) -> int | None:
-        """Deadline of the most urgent job; None where nothing waits."""
-        return -self._entries[-1][0] if self._entries else None
+    def next_expiry_ns(self) -> int | None:
+        """The instant at which the next job expires here; None where nothing waits."""
+        if not self._entries:
+            return None
+        latest = -self._entries[-1][0] + CANNED_NS
+        return min(job.answer_by_ns for job in self._due(latest))
 
     def push(self, job: Job) -> None:
         """Add a job; the caller has checked that there is room."""
@@ -115,10 +119,13 @@ class DeadlineQueue:
         return index is not None
 
     def pop_expired(self, now_ns: int) -> list[Job]:
-        """Remove every job whose deadline has been reached, most urgent first."""
-        expired = []
-        while self._entries and -self._entries[-1][0] <= now_ns:
-            expired.append(self._entries.pop()[2].job)
+        """Remove every job that must be answered by now, its deadline's moment, most urgent first.
+
+        That moment is a little before the deadline where the job's own text is the answer.
+        """
+        expired = [job for job in self._due(now_ns + CANNED_NS) if job.answer_by_ns <= now_ns]
+        for job in expired:
+            self.remove(job)
         return expired
 
     def pop_released_after(self, instant_ns: int) -> list[Job]:
@@ -132,6 +139,11 @@ class DeadlineQueue:
         jobs = [waiting.job for _, _, waiting in reversed(self._entries)]
         self._entries.clear()
         return jobs
+
+    def _due(self, instant_ns: int) -> list[Job]:
+        """The jobs whose deadline is at ``instant_ns`` or before, most urgent first."""
+        due = takewhile(lambda entry: -entry[0] <= instant_ns, reversed(self._entries))
+        return [waiting.job for _, _, waiting in due]
 
     def _unprepared(self, light_only: bool) -> _Waiting | None:
         for _, _, waiting in reversed(self._entries[-_LOOK_AHEAD:]):

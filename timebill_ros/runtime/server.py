@@ -104,7 +104,7 @@ class Server:
             detail = f"queue: full with {self._capacity} instructions, displaced by the more urgent"
             self._announce_never_started(displaced, Reason.REJECTED, f"{detail} {job.id!r}")
         if refusal is not None:
-            self._tell(self._never_started(job, *refusal))
+            self._tell(self._chain.last_resort(self._never_started(job, *refusal)))
 
     def reject(self, job: Job, detail: str) -> None:
         """Emit REJECTED for a job that was found wanting before it could be submitted."""
@@ -144,7 +144,7 @@ class Server:
     def wait_for_prepared(self, timeout: float) -> None:
         """Return once a job is ready to run or has expired, after at most ``timeout`` s."""
         with self._changed:
-            earliest_ns = self._queue.earliest_deadline_ns
+            earliest_ns = self._queue.next_expiry_ns
             if earliest_ns is not None:
                 clock = self._parts.clock
                 timeout = min(timeout, seconds(earliest_ns - clock.now_ns()) / clock.rate)
@@ -171,6 +171,7 @@ class Server:
             )
         except JobStopped as stop:
             outcome = self._never_started(job, stop.reason, stop.detail)
+        outcome = self._chain.last_resort(outcome)
         with self._lock:
             self._running = None
             if self._job is not job:
@@ -324,7 +325,7 @@ class Server:
             self._unannounced += 1
 
     def _announce_never_started(self, job: Job, reason: Reason, detail: str) -> None:
-        self._announce(self._never_started(job, reason, detail))
+        self._announce(self._chain.last_resort(self._never_started(job, reason, detail)))
 
     def _announce(self, outcome: Outcome) -> None:
         """Tell the terminal outcome of a job that has left."""
