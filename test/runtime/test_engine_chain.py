@@ -12,7 +12,7 @@ from timebill_ros.budget.planners import VanillaPlanner
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.errors import RequestError, ServerFault, ServerUnavailable
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.engine.request import Conversation
+from timebill_ros.engine.request import Conversation, PreparedRequest
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.engine_chain import ChainedEngine, CircuitBreaker, EngineChain
 from timebill_ros.runtime.health import Level, engine_report
@@ -271,6 +271,27 @@ def test_a_canceled_job_is_not_answered_by_another_engine() -> None:
     assert isinstance(outcome, Overrun)
     assert (outcome.reason, outcome.detail) == (Reason.CANCELED, "enough")
     assert world.local.response_tokens == 0
+
+
+def no_room(*_: object) -> PreparedRequest:
+    raise MemoryError("no room")
+
+
+def test_an_engine_that_cannot_even_prepare_a_job_costs_it_nothing_else() -> None:
+    world = World()
+    world.break_remote(gone)
+    world.local.prepare = no_room  # type: ignore[method-assign]
+    overrun = world.ask(100)
+    assert isinstance(overrun, Overrun)
+    assert (overrun.reason, overrun.engine) == (Reason.FAILED, "served")
+    assert answered(world.ask(100, "b", text="stop")).text == "stop"
+    # By now the server is left alone, and nothing runs at all.
+    alone = world.ask(100, "c")
+    assert isinstance(alone, Overrun)
+    assert (alone.reason, alone.detail) == (Reason.FAILED, "local: MemoryError: no room")
+    assert answered(world.ask(100, "d", text="stop")).text == "stop"
+    del world.local.prepare
+    assert answered(world.ask(100, "e")).engine == "local"
 
 
 def test_late_is_told_once_whatever_engine_goes_on() -> None:

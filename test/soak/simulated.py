@@ -22,8 +22,10 @@ from dataclasses import dataclass, field
 from timebill_ros.engine.request import Conversation, Turn
 from timebill_ros.runtime.admission import Limits, Preparation, Reception, fault_of
 from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.engine_chain import ChainedEngine, EngineChain
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import (
+    JobStopped,
     Observer,
     Outcome,
     Overrun,
@@ -33,8 +35,9 @@ from timebill_ros.runtime.outcome import (
     Response,
     Stage,
 )
-from timebill_ros.runtime.pace_tracker import PaceTracker
+from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.policy import OverrunPolicy
+from timebill_ros.runtime.quote import Quotes
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.simulation import (
@@ -48,9 +51,11 @@ from .world import (
     PROFILE,
     FailingEngine,
     FailingPredictor,
+    FailingSelection,
     Odds,
     draw_coverage,
     draw_decisions,
+    draw_quality,
     draw_request,
     draw_slowness,
 )
@@ -79,32 +84,18 @@ class Round:
         )
         requests: dict[str, SimulatedRequest] = {}
         self._requests = requests
-        engine = FailingEngine(
-            rng,
-            self._odds,
-            self._real,
-            PROFILE,
-            requests,
-            chunk=rng.choice([64, 512]),
-            slowness=draw_slowness(rng),
-        )
-        predictor = FailingPredictor(rng, self._odds, self._real, PROFILE, requests)
-        parts = ServerParts(
-            engine=engine,
-            time_model=PROFILE,
-            predictor=rng.choice([predictor, predictor, None]),
-            clock=self._clock,
-            stopwatch=self._real,
-            predictor_grace=rng.choice([0.0, 0.05]),
-            coverage=draw_coverage(rng),
-            pace=PaceTracker(prefill_error=rng.choice([0.0, 0.1])),
-        )
+        parts = self._draw_parts(rng, "first")
+        others = [self._draw_parts(rng, "second")] if rng.random() < 0.3 else []
         self._decided = draw_decisions(rng)
         self._skip_next = self._decided.policy is OverrunPolicy.SKIP_NEXT
+        self._quotes = Quotes(parts, self._decided, Preparation(parts.engine, 400))
         self._server = Server(
             parts,
             self._decided,
-            prepare=Preparation(engine, 400),
+            prepare=self._quotes,
+            chain=EngineChain(
+                parts, [ChainedEngine(each, Preparation(each.engine, 400)) for each in others]
+            ),
             queue_capacity=rng.choice([0, 1, 4, 16, 16, 100]),
             emit=self.hear,
             observe=self._observer,
@@ -113,6 +104,34 @@ class Round:
         self._jobs: list[Job] = []
         self._terminal: Counter[int] = Counter()
         self._late: Counter[int] = Counter()
+
+    def _draw_parts(self, rng: random.Random, name: str) -> ServerParts:
+        """What jobs meet on one engine."""
+        requests, odds = self._requests, self._odds
+        engine = FailingEngine(
+            rng,
+            odds,
+            self._real,
+            PROFILE,
+            requests,
+            chunk=rng.choice([64, 512]),
+            slowness=draw_slowness(rng),
+        )
+        predictor = FailingPredictor(rng, odds, self._real, PROFILE, requests)
+        return ServerParts(
+            engine=engine,
+            time_model=PROFILE,
+            predictor=rng.choice([predictor, predictor, None]),
+            clock=self._clock,
+            stopwatch=self._real,
+            predictor_grace=rng.choice([0.0, 0.05]),
+            coverage=draw_coverage(rng),
+            pace=PaceTracker(prefill_error=rng.choice([0.0, 0.1])),
+            slowdown=rng.choice([None, Slowdown()]),
+            quality=draw_quality(rng),
+            selection=rng.choice([None, None, FailingSelection(rng, odds, requests)]),
+            name=name,
+        )
 
     def run(self) -> None:
         """Send all instructions, let all happen, and look whether the promises were kept."""
@@ -134,9 +153,20 @@ class Round:
         received = Reception(self._clock.now_ns(), self._clock.now_ns())
         fault = fault_of(job, received, _LIMITS)
         if fault is None:
+            if self._rng.random() < 0.05:
+                self._quote(job)
             self._server.submit(job)
         else:
             self._server.reject(job, fault)
+
+    def _quote(self, job: Job) -> None:
+        """What a client may ask before it sends; a part that fails fails the quote alone."""
+        try:
+            quote = self._quotes.quote(job)
+        except (JobStopped, MemoryError):
+            return
+        if not 0.0 <= quote.in_time <= 1.0:
+            self._violated(job, f"in_time is {quote.in_time}")
 
     def _draw_job(self) -> Job:
         rng, number = self._rng, len(self._jobs)
@@ -157,6 +187,7 @@ class Round:
             max_tokens=rng.choice([*[None] * 8, 1, 10, 10, 20000]),
             response_schema=rng.choice(["", "", "{}"]),
             deadline_field=rng.choice(["budget", "deadline"]),
+            fallback_text=rng.choice(["", "", "", "stop"]),
         )
 
     def _cancel(self) -> None:
@@ -177,6 +208,7 @@ class Round:
     def _decide(self) -> None:
         self._decided = draw_decisions(self._rng)
         self._skip_next |= self._decided.policy is OverrunPolicy.SKIP_NEXT
+        self._quotes.decide(self._decided)
         self._server.decide(self._decided)
 
     def _jump(self) -> None:
@@ -223,6 +255,8 @@ class Round:
                 self._violated(
                     job, f"late is {outcome.late}, LATE came {self._late[id(job)]} times"
                 )
+            if outcome.text == "stop" and outcome.job.fallback_text != "stop":
+                self._violated(job, "was answered by a text that it did not bring")
             if not outcome.late and outcome.timing.slack < 0.0:
                 self._violated(job, f"in time with a slack of {outcome.timing.slack} s")
         elif outcome.reason is Reason.SKIPPED and not self._skip_next:

@@ -4,16 +4,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from timebill_ros.budget.expected import ExpectedPlanner
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import FixedPlanner, Planner, TimeBillPlanner, VanillaPlanner
+from timebill_ros.budget.quality import PRIOR, LeverQuality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
-from timebill_ros.engine.errors import RequestError, SchemaRefused
+from timebill_ros.engine.errors import (
+    RequestError,
+    SchemaRefused,
+    ServerFault,
+    ServerUnavailable,
+)
 from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
@@ -49,6 +56,7 @@ class Odds:
     text: float
     predictor: float
     listener: float
+    server: float
 
     @classmethod
     def draw(cls, rng: random.Random) -> Odds:
@@ -62,6 +70,7 @@ class Odds:
             text=0.02 * scale,
             predictor=0.2 * scale,
             listener=0.05 * scale,
+            server=0.01 * scale,
         )
 
 
@@ -94,11 +103,13 @@ class FailingEngine(SimulatedEngine):
     def prefill_chunk(self) -> bool:
         """Run out of memory, or go on."""
         self._maybe(self._odds.prefill, MemoryError("no room"), RuntimeError("CUDA error"))
+        self._maybe(self._odds.server, ServerUnavailable("gone"), ServerFault("HTTP 400"))
         return super().prefill_chunk()
 
     def step(self) -> None:
         """Get a NaN, or go on."""
         self._maybe(self._odds.step, ArithmeticError("NaN in the logits"), MemoryError("no room"))
+        self._maybe(self._odds.step, ServerUnavailable("ReadError"))
         super().step()
 
     def text(self) -> str:
@@ -147,6 +158,36 @@ class _BrokenPrediction(SimulatedPrediction):
         return LengthDistribution(np.array([np.nan, 1.0]), 16)  # raises ValueError
 
 
+@dataclass
+class FailingSelection:
+    """Shortens prompts, which the engine knows by name, and raises now and then."""
+
+    rng: random.Random
+    odds: Odds
+    requests: dict[str, SimulatedRequest]
+    least_share: float = 0.0
+    shares: Sequence[float] = (1.0, 0.5, 0.1)
+    prompt: str = ""
+
+    def rank(self, conversation: Conversation, prompt_tokens: int) -> FailingSelection:
+        """Take the prompt, or fail to read it."""
+        if self.rng.random() < self.odds.prepare:
+            raise ValueError("no passages")
+        return replace(self, prompt=conversation.prompt, least_share=self.rng.choice([0.0, 0.3]))
+
+    def select(self, share: float) -> Conversation:
+        """The name of so much of the prompt."""
+        whole, name = self.requests[self.prompt], f"{self.prompt}@{share:g}"
+        tokens = max(1, round(share * whole.prompt_tokens))
+        self.requests[name] = replace(whole, prompt_tokens=tokens, shared_tokens=0)
+        return Conversation("", name)
+
+
+def draw_quality(rng: random.Random) -> LeverQuality | None:
+    """Levers whose price was measured, or not."""
+    return rng.choice([None, LeverQuality(), LeverQuality(PRIOR, PRIOR, measured=True)])
+
+
 def draw_slowness(rng: random.Random) -> Callable[[], float]:
     """A machine as profiled, or one that is slower, faster, drifting, or of two minds."""
     kind = rng.choice(["as profiled", "slower", "faster", "drifting", "bimodal"])
@@ -172,6 +213,8 @@ def draw_decisions(rng: random.Random) -> Decisions:
         [
             VanillaPlanner(),
             FixedPlanner(alpha=rng.random() * 0.99),
+            ExpectedPlanner(rng.choice([0.0, 0.95]), rng.choice([0.0, 0.0, 0.05, 0.5])),
+            ExpectedPlanner(risk=rng.choice([0.0, 0.1])),
             TimeBillPlanner(pessimism=rng.choice([1.0, 5.0]), risk=rng.choice([0.0, 0.05, 0.5])),
         ]
     )
@@ -180,6 +223,7 @@ def draw_decisions(rng: random.Random) -> Decisions:
         rng.choice(list(OverrunPolicy)),
         anytime_margin=rng.choice([0.0, 0.001, 0.02]),
         time_risk=rng.choice([0.0, 0.05]),
+        rejects_hopeless=rng.random() < 0.2,
     )
 
 
@@ -190,12 +234,16 @@ def draw_request(rng: random.Random) -> SimulatedRequest:
     if rng.random() < 0.5:
         weights = np.array([rng.random() for _ in range(8)])
         lengths = LengthDistribution(weights / weights.sum(), 16)
+    prompt_tokens = rng.choice([0, 20000, *[1, 17, 300, 1000, 3000] * 4])
+    longer = rng.choice([1, 1, 3])
     return SimulatedRequest(
-        prompt_tokens=rng.choice([0, 20000, *[1, 17, 300, 1000, 3000] * 4]),
+        prompt_tokens=prompt_tokens,
         response_tokens=response_tokens,
         predicted_tokens=rng.randrange(1, 400),
         least_complete=rng.choice([1, 1, 5, 1000]),
         lengths=lengths,
+        after_eviction=rng.choice([None, lambda _: response_tokens * longer]),
+        shared_tokens=rng.choice([0, 0, prompt_tokens // 2, max(0, prompt_tokens - 1)]),
     )
 
 

@@ -6,6 +6,7 @@ Every refusal names the field and the bound.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from timebill_ros.engine.request import ROLES, Conversation, PreparedRequest
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Reason
+
+_LOG = logging.getLogger(__name__)
 
 MOST_FALLBACK = 4096
 """Characters of an instruction's own answer."""
@@ -174,7 +177,18 @@ def is_light(job: Job) -> bool:
 
 
 Prepare = Callable[[Job], PreparedJob]
-"""Called on any thread but the engine's; raises ``JobStopped`` for a refusal."""
+"""Called on any thread, as a rule not the engine's; raises ``JobStopped`` for a refusal."""
+
+
+def attempt(prepare: Prepare, job: Job) -> PreparedJob | JobStopped:
+    """The job ready to run, or why it cannot be: whatever preparing raises ends this job alone."""
+    try:
+        return prepare(job)
+    except JobStopped as stop:
+        return stop
+    except Exception as failure:  # noqa: BLE001 - and nobody else's
+        _LOG.exception("%s could not be prepared", job.id)
+        return JobStopped(Reason.FAILED, f"{type(failure).__name__}: {failure}")
 
 
 class Preparation:

@@ -12,7 +12,7 @@ import numpy as np
 
 from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.protocol import FinishReason
-from timebill_ros.runtime.admission import Prepare, PreparedJob
+from timebill_ros.runtime.admission import Prepare, PreparedJob, attempt
 from timebill_ros.runtime.clock import NS_PER_S, Clock
 from timebill_ros.runtime.execution import Execution
 from timebill_ros.runtime.job import Job
@@ -23,6 +23,8 @@ from timebill_ros.runtime.outcome import (
     Overrun,
     Reason,
     Response,
+    Stage,
+    overrun_without_engine,
 )
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.server_parts import ServerParts
@@ -140,11 +142,13 @@ class EngineChain:
         outcome: Outcome | None = None
         observer = _observer(observe, prepared.job)
         for engine, following in zip(usable, [*usable[1:], None], strict=True):
-            try:
-                own = prepared if engine is self._first else engine.prepare(prepared.job)
-            except JobStopped:
-                if outcome is None:
-                    raise
+            own = prepared if engine is self._first else attempt(engine.prepare, prepared.job)
+            if isinstance(own, JobStopped):
+                if outcome is None:  # what is before it is left alone, but could have answered
+                    told, now_ns = f"{engine.parts.name}: {own.detail}", engine.parts.clock.now_ns()
+                    outcome = overrun_without_engine(
+                        prepared.job, Reason.FAILED, Stage.QUEUED, told, now_ns
+                    )
                 break
             reserve = 0.0 if following is None else _needed(following.parts, own)
             execution = Execution(

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from timebill_ros.runtime.admission import Prepare, PreparedJob
+from timebill_ros.runtime.admission import Prepare, PreparedJob, attempt
 from timebill_ros.runtime.clock import seconds
 from timebill_ros.runtime.engine_chain import EngineChain
 from timebill_ros.runtime.execution import Execution
@@ -128,17 +128,16 @@ class Server:
             job = self._queue.take_unprepared(light_only=light_only)
         if job is None:
             return False
-        prepared, refusal = self._prepared(job)
+        tried = attempt(self._prepare, job)
         with self._changed:
-            if prepared is not None:
-                self._queue.keep_prepared(prepared)
+            if isinstance(tried, PreparedJob):
+                self._queue.keep_prepared(tried)
                 self._changed.notify_all()
-            elif self._queue.remove(job):
-                self._leave([job])
-            else:
+                return True
+            if not self._queue.remove(job):
                 return True  # canceled or expired meanwhile
-        if refusal is not None:
-            self._announce_never_started(job, refusal.reason, refusal.detail)
+            self._leave([job])
+        self._announce_never_started(job, tried.reason, tried.detail)
         return True
 
     def wait_for_prepared(self, timeout: float) -> None:
@@ -276,16 +275,6 @@ class Server:
         if self._running is not None and self._running.late:
             return Reason.SKIPPED, f"arrived while {self._running.job.id!r} ran past its deadline"
         return None
-
-    def _prepared(self, job: Job) -> tuple[PreparedJob | None, JobStopped | None]:
-        """The job ready to run, or why it cannot be."""
-        try:
-            return self._prepare(job), None
-        except JobStopped as stop:
-            return None, stop
-        except Exception as failure:  # noqa: BLE001 - whatever preparing raises ends this job alone
-            _LOG.exception("%s could not be prepared", job.id)
-            return None, JobStopped(Reason.FAILED, f"{type(failure).__name__}: {failure}")
 
     def _watch(self, execution: Execution) -> bool:
         """The job runs so from now on; False where it was abandoned."""
