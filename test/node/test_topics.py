@@ -22,7 +22,9 @@ from timebill_ros.runtime.settings import Settings
 from .bench import Bench
 
 JOB = Job("a", Conversation("", "stop"), 0, 10)
-PLAN = Plan("timebill", 0.25, True, 100, (), 16, 80, predicted_time=0.125, wcet=0.5)
+PLAN = Plan(
+    "timebill", 0.25, True, 100, (), 16, 80, predicted_time=0.125, wcet=0.5, rho=0.5, risk=0.02
+)
 TIMING = Timing(queued=1.0, prefill=0.5, evict=0.25, decode=0.125, total=2.0, slack=-0.5)
 ANSWER = Response(JOB, "", FinishReason.EOS, False, 3, PLAN, 0.1, TIMING)
 KILLED = Overrun(JOB, Reason.KILLED, Stage.DECODE, "", TIMING, "", 3, PLAN)
@@ -31,7 +33,9 @@ ALL = {
     "predicted_time_ms": 125.0,
     "response_tokens": 3.0,
     "predicted_tokens": 16.0,
+    "rho": 0.5,
     "alpha": 0.25,
+    "risk": 0.02,
     "slack_ms": -500.0,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,6 +114,8 @@ def test_the_figures_say_what_became_of_all() -> None:
         "misses of the last 3": "3",
         "misses in a row": "3",
         "last slack [s]": "0.0000",
+        "mean rho": "1.000",
+        "mean alpha": "0.000",
         "outcomes: in time": "2",
         "outcomes: killed": "2",
         "outcomes: late": "1",
@@ -224,3 +227,13 @@ def test_files_of_another_form_tell_nothing(proc: Path, file: str, text: str) ->
     (proc / file).write_text(text)
     memory = memory_now(proc)
     assert (memory.present, memory.peak, memory.available_share) == (5.0, 5.0, None)
+
+
+def test_what_the_last_plans_gave_up_is_told_in_the_mean() -> None:
+    health = DeadlineHealth()
+    assert "mean rho" not in health.report(Settings()).values
+    whole, selected = OUTCOMES["."], replace(PLAN, rho=0.25, alpha=0.5)
+    for outcome in (whole, replace(OUTCOMES["k"], plan=selected), OUTCOMES["e"]):
+        health.add(outcome)
+    values = health.report(Settings()).values
+    assert (values["mean rho"], values["mean alpha"]) == ("0.625", "0.250")

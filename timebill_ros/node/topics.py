@@ -42,7 +42,9 @@ DEBUG_TOPICS = (
     "predicted_time_ms",
     "response_tokens",
     "predicted_tokens",
+    "rho",
     "alpha",
+    "risk",
     "slack_ms",
 )
 
@@ -137,8 +139,8 @@ class DebugTopics:
 
     processing_time_ms: from the start of execution to the outcome; of what was executed.
     response_tokens: N so far; of what was planned.
-    alpha, predicted_time_ms, predicted_tokens: of the plan, where one was made; predicted_tokens
-        where a prediction came in time.
+    rho, alpha, predicted_time_ms, predicted_tokens, risk: of the plan, where one was made;
+        predicted_tokens where a prediction came in time, risk where it is known.
     slack_ms: deadline minus the outcome's instant.
 
     Plain numbers, because plotting tools draw them without anybody's message package.
@@ -154,11 +156,14 @@ class DebugTopics:
         if timing.prefill > 0.0:
             self._number("processing_time_ms", timing.execution * 1e3)
         if plan is not None:
+            self._number("rho", plan.rho)
             self._number("alpha", plan.alpha)
             self._number("predicted_time_ms", plan.predicted_time * 1e3)
             self._number("response_tokens", outcome.response_tokens)
             if plan.predicted_tokens:
                 self._number("predicted_tokens", plan.predicted_tokens)
+            if plan.risk is not None:
+                self._number("risk", plan.risk)
         self._number("slack_ms", timing.slack * 1e3)
 
     def _number(self, name: str, value: float) -> None:

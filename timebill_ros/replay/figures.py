@@ -33,6 +33,7 @@ SERIES = {
     "latency": _Series("s", lambda r: r.timing.total, lambda r: r.ending in _ANSWERED),
     "slack": _Series("s", lambda r: r.timing.slack, lambda r: r.ending in _ANSWERED),
     "queued": _Series("s", lambda r: r.timing.queued, lambda r: r.plan is not None),
+    "rho": _Series("", lambda r: r.plan.rho if r.plan else 1.0, lambda r: r.plan is not None),
     "alpha": _Series("", lambda r: r.plan.alpha if r.plan else 0.0, lambda r: r.plan is not None),
     "response_tokens": _Series("", lambda r: r.response_tokens, lambda r: r.ending in _ANSWERED),
 }

@@ -6,7 +6,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -72,6 +72,7 @@ class DeadlineHealth:
         """No outcome yet."""
         self._counts: Counter[str] = Counter()
         self._missed: deque[bool] = deque(maxlen=WINDOW)
+        self._planned: deque[Plan] = deque(maxlen=WINDOW)
         self._last_slack = 0.0
 
     def add(self, outcome: Outcome) -> None:
@@ -83,6 +84,9 @@ class DeadlineHealth:
             self._counts[outcome.reason.value] += 1
             if outcome.reason not in _NOT_MISSED:
                 self._missed.append(True)
+        last = isinstance(outcome, Response) or outcome.terminal
+        if last and outcome.plan is not None:
+            self._planned.append(outcome.plan)
         self._last_slack = outcome.timing.slack
 
     def report(self, settings: Settings) -> Report:
@@ -97,6 +101,7 @@ class DeadlineHealth:
             f"misses of the last {k}": str(firm),
             "misses in a row": str(_run_at_end(missed)),
             "last slack [s]": f"{self._last_slack:.4f}",
+            **_given_up(self._planned),
             **{f"{OUTCOMES}{key}": str(count) for key, count in sorted(self._counts.items())},
         }
         share = f"{ratio:.0%} of the last {len(missed)} instructions missed their deadline"
@@ -109,6 +114,17 @@ class DeadlineHealth:
         if counted and ratio > settings.miss_ratio_warn:
             return Report(Level.WARN, share, values)
         return Report(Level.OK, "meeting deadlines", values)
+
+
+def _given_up(plans: Collection[Plan]) -> dict[str, str]:
+    """How much of their prompts, and of the caches, the last plans gave up, in the mean."""
+    if not plans:
+        return {}
+    means = {
+        "mean rho": sum(plan.rho for plan in plans) / len(plans),
+        "mean alpha": sum(plan.alpha for plan in plans) / len(plans),
+    }
+    return {name: f"{mean:.3f}" for name, mean in means.items()}
 
 
 def queue_report(depth: int, peak: int, capacity: int) -> Report:
