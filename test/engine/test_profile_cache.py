@@ -12,6 +12,7 @@ import pytest
 from timebill_ros.budget.fit import Measurement, ProfilePoints, fit_time_model
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.profile_cache import (
+    RECIPE,
     PredictorProfile,
     describe_environment,
     recall_or_measure,
@@ -82,6 +83,19 @@ def test_another_environment_is_measured(folder, name):
     measure = Measure()
     recall_or_measure(folder, ENVIRONMENT | {name: "other"}, measure)
     assert measure.calls == 1
+
+
+def test_another_recipe_is_measured(folder):
+    measure = Measure()
+    recall_or_measure(folder, ENVIRONMENT, measure, recipe=RECIPE + 1)
+    assert measure.calls == 1
+    assert len(list(folder.iterdir())) == 2
+    assert recall_or_measure(folder, ENVIRONMENT, fail) == POINTS
+
+
+def test_a_file_from_before_there_were_recipes_is_measured_again(folder, caplog):
+    rewrite(folder, lambda content: content["environment"].pop("recipe"))
+    assert measured_again(folder, caplog)
 
 
 def test_a_stale_file_under_the_right_name_is_not_trusted(folder, caplog):

@@ -72,6 +72,13 @@ def write_kept(path: Path, environment: Environment, content: Mapping[str, Any])
 
 _LOG = logging.getLogger(__name__)
 
+RECIPE = 4
+"""What a profile is of: to be raised with every change of what is timed, or of how it is timed.
+
+The key of a kept profile holds it, so that those of another recipe are measured again; the version
+of the package does not change with every such change. 4: evicting became cheaper.
+"""
+
 _FORMAT = 3  # of the file; one of another format is not looked for
 _PACKAGES = ("torch", "transformers", "llguidance", "timebill_ros")
 
@@ -108,8 +115,10 @@ def recall_or_measure(
     environment: Environment,
     measure: Callable[[], ProfilePoints],
     predictor: PredictorProfile | None = None,
+    *,
+    recipe: int = RECIPE,
 ) -> ProfilePoints:
-    """The profile kept for this environment, or else a new one, which is then kept.
+    """The profile kept for this environment and recipe, or else a new one, which is then kept.
 
     A predictor that is not in it is measured and added; the rest stays. A file that is stale,
     damaged or implausible is logged and measured again. A profile that was taken on a busy machine
@@ -120,6 +129,7 @@ def recall_or_measure(
     Raises:
         ProfileFitError: no time model follows from what was measured.
     """
+    environment = {**environment, "recipe": recipe}
     path = kept_path(folder, "profile", environment)
     kept = recalled = _recall(path, environment)
     if kept is None:
