@@ -75,6 +75,16 @@ def test_curves_come_back_from_their_file(tmp_path: Path) -> None:
     assert read_quality(tmp_path / "quality.json") == quality
 
 
+def test_a_file_says_what_its_scores_are(tmp_path: Path) -> None:
+    quality = QualityFile({"snapkv": CURVE}, measure="agreement")
+    write_quality(tmp_path / "quality.json", quality)
+    assert read_quality(tmp_path / "quality.json") == quality
+    assert quality.of("snapkv", "none").measure == "agreement"
+    # One from before files said so.
+    (tmp_path / "quality.json").write_text(of_eviction(POINT))
+    assert read_quality(tmp_path / "quality.json").measure == "references"
+
+
 def test_a_method_that_was_not_measured_has_the_prior_and_no_selection() -> None:
     quality = QualityFile({"snapkv": CURVE}, {"lexical": HALVED})
     assert quality.of("snapkv", "lexical") == LeverQuality(CURVE, HALVED, measured=True)
@@ -105,6 +115,7 @@ def of_eviction(*points: object) -> str:
         (of_eviction({**POINT, "score": "90"}), "'<=' not supported"),
         (of_eviction({**POINT, "dropped": float("nan")}), "dropped must be within 0 to 1"),
         (of_eviction(POINT, POINT), "dropped must grow"),
+        ('{"measure": "taste"}', "measure must be one of references, agreement"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, content: str, reason: str) -> None:

@@ -139,11 +139,7 @@ class ScriptedServer:
     """
 
     def __init__(
-        self,
-        script: Script,
-        models: object = MODELS,
-        tls: ssl.SSLContext | None = None,
-        port: int = 0,
+        self, script: Script, models: object = MODELS, tls: ssl.SSLContext | None = None
     ) -> None:
         self.script = script
         self._tls = tls
@@ -151,7 +147,7 @@ class ScriptedServer:
         self.received: list[Received] = []
         self.connections = 0
         self.arrived = threading.Condition()
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
@@ -232,10 +228,10 @@ def _read(reader: Any) -> Received | None:
 
 @contextmanager
 def scripted(
-    script: Script, models: object = MODELS, tls: ssl.SSLContext | None = None, port: int = 0
+    script: Script, models: object = MODELS, tls: ssl.SSLContext | None = None
 ) -> Iterator[ScriptedServer]:
     """A server for as long as the block runs."""
-    server = ScriptedServer(script, models, tls, port)
+    server = ScriptedServer(script, models, tls)
     try:
         yield server
     finally:

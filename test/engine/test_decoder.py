@@ -49,6 +49,25 @@ def test_sequences_run_together_as_they_do_alone(decoder_type, folder_of, prompt
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("decoder_type", [LeanDecoder, ModuleDecoder])
+def test_given_tokens_run_at_once_as_they_do_one_by_one(decoder_type, folder_of, prompt_of):
+    model = load_checkpoint(folder_of("llama")).model
+    cache = KVCache(AttentionShape.of(model), capacity=64)
+    decoder = decoder_type(model, cache)
+    with torch.inference_mode():
+        decoder.prefill(torch.tensor(prompt_of(40)), None)
+        heads = cache.buffer.shape[2]
+        cache.compact([torch.arange(0, 30, 2).expand(heads, -1)] * cache.layers, end=30)
+        evicted = cache.copy(64)
+        alone = torch.stack([decoder.step(token) for token in (7, 8, 9)])
+        cache.drop(3)
+        assert (cache.length, cache.position) == (evicted.length, evicted.position) == (25, 40)
+        at_once = decoder.follow(torch.tensor([7, 8, 9]))
+        torch.testing.assert_close(at_once, alone, rtol=1e-3, atol=1e-3)
+        cache.restore(evicted)
+        torch.testing.assert_close(decoder.step(7), alone[0], rtol=1e-3, atol=1e-3)
+
+
 def test_logits_equal_the_modules(family, folder_of, prompt_of):
     model = load_checkpoint(folder_of(family)).model
     expected = logits_of(ModuleDecoder, model, prompt_of(40))

@@ -12,9 +12,9 @@ from rclpy.parameter import Parameter
 
 from timebill_ros.node.llm_node import LlmNode
 
-from .bench import HELD, PATIENCE, Bench, Hold
+from .bench import PATIENCE, Bench
 from .test_guard import change, state
-from .test_instruct_action import report
+from .test_instruct_action import HELD, Hold, report
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 SHUTDOWN = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN

@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from timebill_ros.bench.cases import Case, OtherRun
 from timebill_ros.engine.protocol import FinishReason
@@ -97,18 +97,36 @@ class AnsweredCase:
         return smaller[-1] if smaller else made[0]
 
 
-class AnswerFile:
-    """JSON lines: what the run is of, then one line per case.
+class OfCase(Protocol):
+    """What was made of one case, a dataclass.
+
+    Attributes:
+        case: the case's id.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def case(self) -> str: ...  # noqa: D102 - see the class
+
+
+Made = TypeVar("Made", bound=OfCase)
+
+
+class RunFile(Generic[Made]):
+    """JSON lines: what the run is of, then what was made of each case, one line each.
 
     A folder that was left half-way is gone on with; one of another model, workload or version is
     refused, and says what differs.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read: Callable[[dict[str, Any]], Made]) -> None:
+        """``read`` makes of a line's JSON object again what it was written of."""
         self._path = path
+        self._read = read
 
-    def open(self, header: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[AnsweredCase]]:
-        """The header that counts and the cases answered so far; starts the file if there is none.
+    def open(self, header: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Made]]:
+        """The header that counts and what there is so far; starts the file if there is none.
 
         What the header says of time (``time_model`` and the like, under ``measured``) is that of
         the first run, for all cases are to be judged by one.
@@ -125,7 +143,7 @@ class AnswerFile:
             found = dict(json.loads(first))
             # The last line may be cut off: its case is answered again.
             whole = [line for line in rest if line.endswith("}")]
-            cases = [_answered(json.loads(line)) for line in whole]
+            cases = [self._read(json.loads(line)) for line in whole]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
             raise OtherRun(f"{self._path} holds no answers: {failure}") from failure
         wanted = _plain(header)
@@ -140,16 +158,17 @@ class AnswerFile:
             self._path.write_text("\n".join([first, *whole]) + "\n", encoding="utf-8")
         return found, cases
 
-    def add(self, case: AnsweredCase) -> None:
+    def add(self, made: Made) -> None:
         """Keep one more."""
-        self._append(asdict(case))
+        self._append(asdict(made))
 
     def _append(self, content: Mapping[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(content) + "\n")
 
 
-def _answered(content: dict[str, Any]) -> AnsweredCase:
+def answered_case(content: dict[str, Any]) -> AnsweredCase:
+    """The case of a line of a ``RunFile``."""
     answers = tuple(Answer(**answer) for answer in content.pop("answers"))
     measured = content.pop("measured")
     return AnsweredCase(
@@ -245,8 +264,7 @@ class Answering:
 
     def _selected(self, case: Case, texts: Sequence[str]) -> PreparedRequest:
         """The case's request with these texts in place of its own."""
-        rest = iter(texts)
-        return self._engine.prepare(case.conversation.with_texts(lambda _: next(rest)))
+        return self._engine.prepare(case.conversation.of_texts(texts))
 
     def _begin(
         self, request: PreparedRequest, most: int, alphas: Sequence[float]

@@ -128,11 +128,12 @@ def embedded_cases(count: int, seeds: Sequence[int], prompt_tokens: tuple[int, i
     return cases
 
 
-def read_cases(path: Path) -> list[Case]:
+def read_cases(path: Path, *, scored: bool = True) -> list[Case]:
     """The cases of a file of JSON lines: ``prompt``, ``reference``, ``metric``; ``id``, ``system``.
 
     ``reference`` is a text, or a list of texts of which the nearest counts. Lines whose ``metric``
-    is empty are free text, which nothing scores: they are left out.
+    is empty are free text, which nothing scores: they need no reference, and are left out unless
+    ``scored`` is False.
 
     Raises:
         BadWorkload: what is wrong, by line and field.
@@ -143,9 +144,9 @@ def read_cases(path: Path) -> list[Case]:
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
-    cases = [case for case in read if case.metric]
+    cases = [case for case in read if case.metric or not scored]
     if not cases:
-        raise BadWorkload(f"{path} holds no prompts that can be scored")
+        raise BadWorkload(f"{path} holds no prompts{' that can be scored' if scored else ''}")
     seen: set[str] = set()
     for case in cases:
         if case.id in seen:
@@ -196,7 +197,7 @@ def _checked(place: str, values: Mapping[str, Any]) -> Case:
     for name in ("id", "system", "prompt", "metric"):
         if not isinstance(values.get(name), str):
             raise BadWorkload(f"{place}: {name!r} must be a text")
-    references = values.get("reference")
+    references = values.get("reference", "" if values["metric"] == "" else None)
     if isinstance(references, str):
         references = [references]
     if not isinstance(references, list) or not all(isinstance(r, str) for r in references):

@@ -7,15 +7,17 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from timebill_ros.bench.answers import Answer, AnsweredCase, Levers
+from timebill_ros.bench.answers import Answer, AnsweredCase, Levers, RunFile
 from timebill_ros.bench.cases import BenchError
-from timebill_ros.bench.run import PARAMETERS, add_workload, answered
+from timebill_ros.bench.run import PARAMETERS, add_workload, answered, has_references, opened
 from timebill_ros.budget.errors import ProfileFitError, QualityFileError, SettingError
 from timebill_ros.budget.quality import (
+    MEASURES,
     QUALITY_FILE,
     QualityCurve,
     QualityFile,
@@ -115,6 +117,14 @@ def known_curves(settings: Settings, file: Path | None = None) -> tuple[Path, Qu
 
 def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
     path, known = known_curves(settings, options.json)
+    measure = options.measure or ("references" if has_references(options) else "agreement")
+    if known.measure != measure and (known.eviction or known.selection):
+        raise BenchError(
+            f"{path} holds curves by {known.measure}, which those by {measure} cannot be compared "
+            "with: name another file by --json, or remove it"
+        )
+    if measure == "agreement":
+        return _measure_agreement(options, settings, path, known)
     levers = Levers(
         options.shares if "selection" in options.levers else [1.0],
         options.alphas if "eviction" in options.levers else [0.0],
@@ -137,11 +147,64 @@ def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
     return lines
 
 
+def _measure_agreement(
+    options: argparse.Namespace, settings: Settings, path: Path, known: QualityFile
+) -> list[str]:
+    from timebill_ros.bench.agreement import (
+        Agreeing,
+        MethodAgreement,
+        agreed_case,
+        agreement_table,
+        draw_agreement,
+    )
+    from timebill_ros.engine.eviction import EVICTION_METHODS
+
+    evicts, selects = (lever in options.levers for lever in ("eviction", "selection"))
+    run = opened(settings, options, selects=selects, scored=False)
+    evictions = (options.evict_by or list(EVICTION_METHODS)) if evicts else []
+    agreeing = Agreeing(run.engine, evictions, run.selectors, settings.max_tokens)
+    alphas, shares = sorted({0.0, *options.alphas}), sorted({1.0, *options.shares}, reverse=True)
+    _, cases = run.made(
+        RunFile(options.out / "agreement.jsonl", agreed_case),
+        {"evictions": evictions, "alphas": alphas, "shares": shares},
+        lambda _place, case: agreeing.agree(case, alphas, shares),
+    )
+    made: dict[str, dict[str, MethodAgreement]] = {}
+    lines = [f"{len(cases)} cases, agreement with the whole prompt's answer, written to {path}"]
+    for lever, names, against in (
+        ("eviction", evictions, "snapkv"),
+        ("selection", list(run.selectors), "recent"),
+    ):
+        if names:
+            made[lever] = {name: MethodAgreement.of(cases, lever, name) for name in names}
+            lines += ["", *agreement_table(made[lever], lever, against)]
+    draw_agreement(options.out / "agreement.png", made)
+    curves = {
+        lever: {**getattr(known, lever), **{name: each.curve() for name, each in methods.items()}}
+        for lever, methods in made.items()
+    }
+    write_quality(path, replace(known, **curves, measure="agreement"))
+    return lines
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "measure-quality", __doc__, epilog="Run again, it goes on where it stopped."
     )
     add_workload(parser)
+    parser.add_argument(
+        "--measure",
+        choices=MEASURES,
+        help="references: scores against them; agreement: how far the model still says what it "
+        "said with its whole context (default: references where the workload has any)",
+    )
+    parser.add_argument(
+        "--evict-by",
+        nargs="+",
+        metavar="METHOD",
+        help="eviction methods whose agreement is measured, all by default; references are "
+        "scored after --eviction-method alone",
+    )
     parser.add_argument(
         *("--levers",),
         nargs="+",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from timebill_ros.bench.answers import AnsweredCase, AnswerFile, Levers
+from timebill_ros.bench.answers import (
+    AnsweredCase,
+    Levers,
+    Made,
+    RunFile,
+    answered_case,
+)
 from timebill_ros.bench.cases import BenchError, Case, digest, embedded_cases, read_cases
 from timebill_ros.bench.longbench import is_longbench, read_longbench
 from timebill_ros.budget.expected import ALPHAS, SHARES
@@ -27,6 +33,7 @@ from timebill_ros.training.progress import track
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
     from timebill_ros.engine.transformer_engine import TransformerEngine
     from timebill_ros.runtime.loading import Loaded
+    from timebill_ros.selection.selector import Selector
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,7 +89,7 @@ class AnsweredRun:
         return lengths
 
 
-def _cases(options: argparse.Namespace) -> tuple[list[Case], str]:
+def _cases(options: argparse.Namespace, *, scored: bool) -> tuple[list[Case], str]:
     """The prompts that the options name, of a file all that it has; what tells them from others.
 
     That is the same for more jobs, or seeds: the same folder can be gone on with for them.
@@ -95,8 +102,20 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], str]:
         first = embedded_cases(1, [0], (shortest, longest))
         return embedded_cases(options.jobs, options.seeds, (shortest, longest)), digest(first)
     path = Path(options.workload)
-    cases = read_longbench(path) if is_longbench(path) else read_cases(path)
+    cases = read_longbench(path) if is_longbench(path) else read_cases(path, scored=scored)
     return cases, f"{digest(cases)} {options.cut_middle or ''}".strip()
+
+
+def has_references(options: argparse.Namespace) -> bool:
+    """Whether there is anything to score the workload's answers against.
+
+    Raises:
+        BadWorkload: its file cannot be read.
+    """
+    path = Path(options.workload)
+    if options.workload == "embedded" or is_longbench(path):
+        return True
+    return any(case.metric for case in read_cases(path, scored=False))
 
 
 def _drawn(
@@ -129,6 +148,90 @@ def _cut(case: Case, engine: TransformerEngine, most: int | None) -> Case:
     return replace(case, prompt=engine.without_middle(case.prompt, most))
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A loaded model and what it is asked.
+
+    Attributes:
+        loaded: the model.
+        engine: that of it, which runs in this process.
+        workload: the prompts.
+        selectors: shorten prompts, by their method's name.
+        header: what tells a run of it from others.
+    """
+
+    loaded: Loaded
+    engine: TransformerEngine
+    workload: Sequence[Case]
+    selectors: Mapping[str, Selector]
+    header: dict[str, Any]
+
+    def made(
+        self, file: RunFile[Made], header: Mapping[str, Any], make: Callable[[int, Case], Made]
+    ) -> tuple[dict[str, Any], list[Made]]:
+        """What is made of every case, as far as it is not in the file yet; and the file's header.
+
+        ``make`` is given a case's place too. A case that the model cannot be asked is left out.
+
+        Raises:
+            OtherRun: the file holds another run.
+            BenchError: no case can be asked.
+        """
+        from timebill_ros.engine.errors import RequestError
+
+        found, done = file.open({**self.header, **header})
+        known = {each.case: each for each in done}
+        for place, case in enumerate(track(self.workload, "answering")):
+            if case.id in known:
+                continue
+            try:
+                known[case.id] = make(place, case)
+            except RequestError as refused:
+                _LOG.warning("%s is left out: %s", case.id, refused)
+                continue
+            file.add(known[case.id])
+        cases = [known[case.id] for case in self.workload if case.id in known]
+        if not cases:
+            raise BenchError("no prompt of the workload can be answered by this model")
+        return dict(found), cases
+
+
+def opened(
+    settings: Settings, options: argparse.Namespace, *, selects: bool, scored: bool = True
+) -> Opened:
+    """Load the model and draw what it is asked; without ``scored`` prompts without references too.
+
+    Raises:
+        BadWorkload: the workload cannot be read, or not be scored.
+        BenchError: the model runs elsewhere, or no prompt is as long as wanted.
+    """
+    from timebill_ros.engine.profile_cache import describe_environment
+    from timebill_ros.engine.transformer_engine import TransformerEngine
+    from timebill_ros.runtime.loading import load
+    from timebill_ros.selection.methods import make_selection_method
+    from timebill_ros.selection.selector import Selector
+
+    known, told_apart = _cases(options, scored=scored)
+    loaded = load(settings, lambda share, doing: _LOG.info("[%3.0f%%] %s", share * 100.0, doing))
+    engine = loaded.engine
+    if not isinstance(engine, TransformerEngine):
+        raise BenchError(
+            f"{settings.model} does not run in this process: it cannot be evicted from"
+        )
+    workload = _drawn(known, engine, options)
+    selectors = {
+        method: Selector(make_selection_method(method), settings.window, settings.selection_head)
+        for method in (options.select_by if selects else ())
+    }
+    header = {
+        "environment": dict(describe_environment(engine)),
+        "workload": told_apart,
+        "max_tokens": settings.max_tokens,
+        "selection": {method: repr(selector) for method, selector in selectors.items()},
+    }
+    return Opened(loaded, engine, workload, selectors, header)
+
+
 def answered(
     settings: Settings, options: argparse.Namespace, levers: Levers, name: str = "answers.jsonl"
 ) -> AnsweredRun:
@@ -140,51 +243,16 @@ def answered(
         BenchError: no case can be answered.
     """
     from timebill_ros.bench.answers import Answering
-    from timebill_ros.engine.errors import RequestError
-    from timebill_ros.engine.profile_cache import describe_environment
-    from timebill_ros.engine.transformer_engine import TransformerEngine
-    from timebill_ros.runtime.loading import load
-    from timebill_ros.selection.methods import make_selection_method
-    from timebill_ros.selection.selector import Selector
 
-    known, told_apart = _cases(options)
-    loaded = load(settings, lambda share, doing: _LOG.info("[%3.0f%%] %s", share * 100.0, doing))
-    engine = loaded.engine
-    if not isinstance(engine, TransformerEngine):
-        raise BenchError(
-            f"{settings.model} does not run in this process: it cannot be evicted from"
-        )
-    workload = _drawn(known, engine, options)
-    selectors = {
-        method: Selector(make_selection_method(method), settings.window, settings.selection_head)
-        for method in (options.select_by if levers.selects else ())
-    }
-    header = {
-        "environment": dict(describe_environment(engine)),
-        "workload": told_apart,
-        "max_tokens": settings.max_tokens,
-        "selection": {method: repr(selector) for method, selector in selectors.items()},
-        "levers": asdict(levers),
-        "measured": {"time_model": asdict(loaded.fit.model)},
-    }
-    file = AnswerFile(options.out / name)
-    found, done = file.open(header)
-    answering = Answering(engine, selectors, settings.max_tokens)
-    answers = {case.case: case for case in done}
-    for place, case in enumerate(track(workload, "answering")):
-        if case.id in answers:
-            continue
-        try:
-            answer = answering.answer(case, levers, timed=place % _TIMED_EVERY == 0)
-        except RequestError as refused:
-            _LOG.warning("%s is left out: %s", case.id, refused)
-            continue
-        file.add(answer)
-        answers[case.id] = answer
-    cases = [answers[case.id] for case in workload if case.id in answers]
-    if not cases:
-        raise BenchError("no prompt of the workload can be answered by this model")
-    return AnsweredRun(dict(found), cases, workload, loaded)
+    run = opened(settings, options, selects=levers.selects)
+    answering = Answering(run.engine, run.selectors, settings.max_tokens)
+    measured = {"time_model": asdict(run.loaded.fit.model)}
+    found, cases = run.made(
+        RunFile(options.out / name, answered_case),
+        {"levers": asdict(levers), "measured": measured},
+        lambda place, case: answering.answer(case, levers, timed=place % _TIMED_EVERY == 0),
+    )
+    return AnsweredRun(found, cases, run.workload, run.loaded)
 
 
 def add_workload(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from timebill_ros.budget.errors import QualityFileError
 
+# What scores are: of answers against references, or how far the model's own answer stays its first
+# choice. They are different scales, which are not to be compared.
+MEASURES = ("references", "agreement")
+
 # Where a checkpoint's folder holds its curves.
 QUALITY_FILE = "quality.json"
 
@@ -124,11 +128,14 @@ class LeverQuality:
         eviction: over alpha.
         selection: over 1 - rho; None where selection was not measured, and so is not used.
         measured: whether ``eviction`` was measured on this model, and is not ``PRIOR``.
+        measure: what the scores are, one of ``MEASURES``. Those by agreement are relative to the
+            model itself, and say nothing of another model's.
     """
 
     eviction: QualityCurve = PRIOR
     selection: QualityCurve | None = None
     measured: bool = False
+    measure: str = "references"
 
     def score(self, rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
         """Q(rho, alpha), 0 to 100.
@@ -175,10 +182,21 @@ def _excess_ends(curve: QualityCurve, dropped: NDArray[np.float64]) -> NDArray[n
 
 @dataclass(frozen=True)
 class QualityFile:
-    """The curves of some eviction and selection methods, by the methods' names."""
+    """The curves of some eviction and selection methods, by the methods' names.
+
+    All are by one ``measure`` of ``MEASURES``, so that levers can be weighed against each other.
+
+    Raises:
+        ValueError: no such measure.
+    """
 
     eviction: Mapping[str, QualityCurve] = field(default_factory=dict)
     selection: Mapping[str, QualityCurve] = field(default_factory=dict)
+    measure: str = "references"
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, not {self.measure!r}")
 
     def of(self, eviction_method: str, selection: str) -> LeverQuality:
         """The curves of these methods; the prior where eviction by this one was not measured."""
@@ -187,12 +205,14 @@ class QualityFile:
             eviction=PRIOR if curve is None else curve,
             selection=self.selection.get(selection),
             measured=curve is not None,
+            measure=self.measure,
         )
 
 
 def write_quality(path: Path, quality: QualityFile) -> None:
     """Write the curves as JSON."""
-    written = {
+    written: dict[str, object] = {"measure": quality.measure}
+    written |= {
         lever: {name: [asdict(point) for point in curve.points] for name, curve in curves.items()}
         for lever, curves in (("eviction", quality.eviction), ("selection", quality.selection))
     }
@@ -207,7 +227,10 @@ def read_quality(path: Path) -> QualityFile:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return QualityFile(**{lever: _curves(methods) for lever, methods in content.items()})
+        curves = {
+            lever: _curves(methods) for lever, methods in content.items() if lever != "measure"
+        }
+        return QualityFile(**curves, measure=content.get("measure", MEASURES[0]))
     except OSError as error:
         raise QualityFileError(path, error.strerror or str(error)) from error
     except (AttributeError, TypeError, ValueError, RecursionError) as error:

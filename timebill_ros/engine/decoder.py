@@ -48,6 +48,9 @@ class Decoder(Protocol):
     def step(self, token: int) -> Tensor:
         """Run one response token; logits [V]."""
 
+    def follow(self, tokens: Tensor) -> Tensor:
+        """Run n given tokens [n] at once; logits [n, V] of each."""
+
     def step_together(self, tokens: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Run one token [n] of each of n sequences, which have a cache each; logits [n, V]."""
 
@@ -87,6 +90,16 @@ class LeanDecoder:
 
     def prefill(self, tokens: Tensor, observation: ObservationWindow | None) -> Tensor:
         """See ``Decoder.prefill``."""
+        x = self._chunk(tokens, observation)
+        return self._head(self._normed(_rms_norm(x[-1], self._norm, self._eps)))
+
+    def follow(self, tokens: Tensor) -> Tensor:
+        """See ``Decoder.follow``."""
+        x = self._chunk(tokens, None)
+        return self._head(F.rms_norm(x, self._norm.shape, self._norm, self._eps))
+
+    def _chunk(self, tokens: Tensor, observation: ObservationWindow | None) -> Tensor:
+        """Run n tokens [n] at the cache's position; what the layers make of them, [n, h]."""
         cache, count = self._cache, len(tokens)
 
         def attend(layer: int, query: Tensor, new: Tensor) -> Tensor:
@@ -101,7 +114,7 @@ class LeanDecoder:
         positions = slice(cache.position, cache.position + count)
         x = self._run(tokens, self._cos[positions, None], self._sin[positions, None], attend, -1)
         cache.advance(count)
-        return self._head(self._normed(_rms_norm(x[-1], self._norm, self._eps)))
+        return x
 
     def step(self, token: int) -> Tensor:
         """See ``Decoder.step``."""

@@ -70,6 +70,12 @@ class PromptEviction:
         self._prompt_tokens = 0
         self.kept_tokens = 0
 
+    def by(self, method: EvictionMethod) -> PromptEviction:
+        """The same prompt, before any eviction, to be evicted from by another method."""
+        other = PromptEviction(self._cache, self._observation, method)
+        other.begin(self._prompt_tokens)
+        return other
+
     def begin(self, prompt_tokens: int) -> None:
         """Take a new prompt, whose tokens will all be in the cache before ``evict`` is called."""
         self._scores = None

@@ -93,6 +93,16 @@ class KVCache:
         self.length += tokens
         self.position += tokens
 
+    def drop(self, tokens: int) -> None:
+        """Forget the latest tokens, as if they had not been run."""
+        self.length -= tokens
+        self.position -= tokens
+
+    def restore(self, whole: KVCache) -> None:
+        """Hold what a ``copy`` of this cache holds."""
+        self.buffer[:, :, :, : whole.length] = whole.buffer[:, :, :, : whole.length]
+        self.length, self.position = whole.length, whole.position
+
     def rows(self, layer: int) -> Tensor:
         """Cached keys and values of one layer, [2, KV, length, D], a view."""
         return self.buffer[layer, :, :, : self.length]

@@ -28,6 +28,23 @@ class ModuleDecoder:
 
     def prefill(self, tokens: Tensor, observation: ObservationWindow | None) -> Tensor:
         """See ``Decoder.prefill``."""
+        return self._logits(tokens, observation, 1)[0]
+
+    def step(self, token: int) -> Tensor:
+        """See ``Decoder.step``."""
+        return self.prefill(torch.tensor([token], device=self._model.device), None)
+
+    def follow(self, tokens: Tensor) -> Tensor:
+        """See ``Decoder.follow``."""
+        return self._logits(tokens, None, 0)
+
+    def step_together(self, tokens: Tensor, caches: Sequence[KVCache]) -> Tensor:
+        """See ``Decoder.step_together``: one after the other."""
+        each = zip(tokens.tolist(), caches, strict=True)
+        return torch.stack([ModuleDecoder(self._model, cache).step(token) for token, cache in each])
+
+    def _logits(self, tokens: Tensor, observation: ObservationWindow | None, last: int) -> Tensor:
+        """Run n tokens; logits of the ``last`` of them, 0 for all."""
         count = len(tokens)
         first = self._cache.position
         # Explicit, since after an eviction the position is ahead of the cache's length.
@@ -37,7 +54,7 @@ class ModuleDecoder:
             position_ids=positions[None],
             past_key_values=self._past,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last,
             observation=observation,
             output_hidden_states=self.hidden is not None,
         )
@@ -47,13 +64,4 @@ class ModuleDecoder:
             for layer, state in enumerate(output.hidden_states[1:]):
                 self.hidden.record(layer, state[0, -1])
         logits: Tensor = output.logits
-        return logits[0, -1]
-
-    def step(self, token: int) -> Tensor:
-        """See ``Decoder.step``."""
-        return self.prefill(torch.tensor([token], device=self._model.device), None)
-
-    def step_together(self, tokens: Tensor, caches: Sequence[KVCache]) -> Tensor:
-        """See ``Decoder.step_together``: one after the other."""
-        each = zip(tokens.tolist(), caches, strict=True)
-        return torch.stack([ModuleDecoder(self._model, cache).step(token) for token, cache in each])
+        return logits[0]

@@ -58,6 +58,11 @@ class Conversation:
             prompt=change(self.prompt),
         )
 
+    def of_texts(self, texts: Sequence[str]) -> Conversation:
+        """The same conversation with ``texts`` in the place of its own, in their order."""
+        rest = iter(texts)
+        return self.with_texts(lambda _: next(rest))
+
 
 @dataclass(frozen=True)
 class SamplingOverride:

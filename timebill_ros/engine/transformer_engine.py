@@ -94,6 +94,7 @@ class TransformerEngine:
                 checkpoint, self.cache, self._observation, lean=settings.lean, weights=self._weights
             )
         self.eviction = PromptEviction(self.cache, self._observation, method)
+        self._kernel = settings.kernel
 
     @property
     def response_ids(self) -> Sequence[int]:
@@ -223,6 +224,11 @@ class TransformerEngine:
         self.eviction.evict(kept_tokens)
         if self._checkpoint.device.type == "cuda":
             torch.cuda.synchronize(self._checkpoint.device)  # its time is the eviction's own
+
+    def eviction_by(self, name: str) -> PromptEviction:
+        """What evicts from the present prompt by another method, for measuring; see ``evict``."""
+        model = self._checkpoint.model
+        return self.eviction.by(make_eviction_method(name, kernel=self._kernel, model=model))
 
     @torch.inference_mode()
     def step(self) -> None:

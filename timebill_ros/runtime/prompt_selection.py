@@ -48,8 +48,7 @@ class RankedConversation:
 
     def select(self, share: float) -> Conversation:
         """The conversation with its texts shortened; the template goes around them as before."""
-        texts = iter(self.ranked.select(share))
-        return self.conversation.with_texts(lambda _: next(texts))
+        return self.conversation.of_texts(self.ranked.select(share))
 
 
 @dataclass(frozen=True)
