@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzzes what comes from outside: messages, parameters, schemas, bags and checkpoints' files.
+"""Fuzzes what comes from outside: messages, parameters, schemas, a server's answers, and files.
 
 Each case is drawn from a seed of its own. It passes, or is refused with an error of the part's own;
 any other exception is a finding, told with its seed, and ``--first-seed SEED --cases 1`` tries that
@@ -13,13 +13,10 @@ import contextlib
 import json
 import logging
 import random
-import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -29,60 +26,56 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
-from rosbags.rosbag2 import StoragePlugin
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.checkpoint import load_checkpoint
-from timebill_ros.engine.errors import EngineError, SchemaRefused
+from timebill_ros.engine.errors import SchemaRefused, ServerFault
 from timebill_ros.engine.response_schema import ResponseSchemas
+from timebill_ros.engine.served.events import EventDecoder
 from timebill_ros.msg import ChatMessage, Instruction
+from timebill_ros.node.conversions import job_from
 from timebill_ros.node.guard import guard_services
 from timebill_ros.node.parameter_specs import SPECS
 from timebill_ros.node.parameters import MisfitOverride, Parameters
 from timebill_ros.node.serialized import refusal_of
-from timebill_ros.replay.bag import Bag
-from timebill_ros.replay.bag_files import BagWriter
-from timebill_ros.replay.recording import BadInput
+from timebill_ros.runtime.admission import Limits, Reception, fault_of
 from timebill_ros.runtime.loading import model_folder
 from timebill_ros.runtime.settings import Settings
 
+from .damaged_files import BagCases, CheckpointCases, PredictorCases, QualityCases, mutated
+
 _TEXTS = ("", "a", "\n", "\x00", "\x1b[2J", "é" * 50, "x" * 5000, "\u202e", "{}", "nan", "1e400")
-
-
-def mutated(rng: random.Random, data: bytes) -> bytes:
-    """Some bytes changed, removed or repeated."""
-    raw = bytearray(data)
-    for _ in range(rng.randint(1, 8)):
-        at = rng.randrange(len(raw) + 1)
-        how = rng.randrange(4)
-        if how == 0 and at < len(raw):
-            raw[at] = rng.randrange(256)
-        elif how == 1:
-            del raw[at : at + rng.randint(1, 64)]
-        elif how == 2:
-            raw[at:at] = rng.randbytes(rng.randint(1, 16))
-        else:
-            raw[at : at + 4] = rng.choice((b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff"))
-    return bytes(raw)
 
 
 class MessageCases:
     """Bytes on the instructions' topic."""
 
     def __call__(self, rng: random.Random) -> None:
-        """They are refused, are no instruction, or can be read as one."""
+        """They are refused, are no instruction, or become a job that is looked at."""
         said = [
             ChatMessage(role="user", content=rng.choice(_TEXTS)) for _ in range(rng.randrange(4))
         ]
-        texts = {name: rng.choice(_TEXTS) for name in ("id", "system", "prompt", "response_schema")}
-        raw = mutated(rng, serialize_message(Instruction(**texts, messages=said)))
+        names = ("id", "system", "prompt", "response_schema", "fallback_text")
+        texts = {name: rng.choice(_TEXTS) for name in names}
+        odd = (0.0, 1.0, -1.0, 1e30, float("nan"), float("inf"))
+        numbers = {name: rng.choices(odd, k=rng.randrange(2)) for name in ("temperature", "top_p")}
+        seed = rng.choices((0, 1, 2**32 - 1), k=rng.randrange(2))
+        stop = rng.choices(_TEXTS, k=rng.randrange(4))
+        message = Instruction(**texts, **numbers, messages=said, seed=seed, stop=stop)
+        raw = mutated(rng, serialize_message(message))
         try:
             refused = refusal_of(raw, 10_000)
         except ValueError:
             return
-        if refused is None:
-            with contextlib.suppress(RuntimeError):  # the middleware's word for what it cannot read
-                deserialize_message(raw, Instruction)
+        if refused is not None:
+            return
+        try:
+            read = deserialize_message(raw, Instruction)
+        except RuntimeError:  # the middleware's word for what it cannot read
+            return
+        now = Reception(rng.choice((0, 10**18)), rng.choice((0, 10**9)))
+        job = job_from(read, id=read.id or "made", received=now, default_budget=2.0)
+        fault_of(job, now, Limits(2.0, 60.0, 10_000))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -174,57 +167,38 @@ class SchemaCases:
         self._schemas.close()
 
 
-class CheckpointCases:
-    """Damaged copies of the embedded model's checkpoint."""
-
-    def __init__(self) -> None:
-        self._whole = Path(model_folder(Settings()))
-        self._folder = tempfile.TemporaryDirectory()
+class StreamCases:
+    """What a server streams, cut anywhere."""
 
     def __call__(self, rng: random.Random) -> None:
-        """Load a copy of which one file is damaged or missing."""
-        copy = Path(self._folder.name) / "checkpoint"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self._whole, copy)
-        path = rng.choice(sorted(path for path in copy.iterdir() if path.is_file()))
-        if rng.random() < 0.1:
-            path.unlink()
-        else:
-            path.write_bytes(mutated(rng, path.read_bytes()))
-        with contextlib.suppress(EngineError, SettingError):
-            load_checkpoint(copy)
+        """It is read piece by piece, or is the server's fault."""
+        odd = (None, 1, -1, 2**70, 1e400, "a", [], {}, True)
+        events = [
+            {
+                "choices": rng.choice(
+                    (
+                        [{"delta": {"content": rng.choice((*_TEXTS, *odd))}}],
+                        [{"delta": rng.choice(odd), "finish_reason": rng.choice(odd)}],
+                        [{"text": rng.choice(_TEXTS), "token_ids": rng.choice(odd)}],
+                        rng.choice(odd),
+                    )
+                ),
+                "usage": rng.choice(
+                    (*odd, dict.fromkeys(("prompt_tokens", "completion_tokens"), rng.choice(odd)))
+                ),
+                "error": rng.choice((None, None, *odd)),
+            }
+            for _ in range(rng.randint(1, 5))
+        ]
+        raw = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+        raw = mutated(rng, raw) if rng.random() < 0.7 else raw
+        decoder, cut = EventDecoder(10_000), rng.randrange(len(raw) + 1)
+        with contextlib.suppress(ServerFault):
+            for part in (raw[:cut], raw[cut:], b"\n\n"):
+                list(decoder.feed(part))
 
     def close(self) -> None:
-        """Remove the copy."""
-        self._folder.cleanup()
-
-
-class BagCases:
-    """Damaged bags of three instructions."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._whole = []
-        for storage in StoragePlugin:
-            whole = Path(self._folder.name) / storage.name
-            with BagWriter(whole, storage, "/llm") as bag:
-                for at_ns in range(1, 4):
-                    bag.write(at_ns, Instruction(id=f"j{at_ns}", prompt="stop"))
-            self._whole.append(whole)
-
-    def __call__(self, rng: random.Random) -> None:
-        """Read a copy of which one file is damaged."""
-        copy = Path(self._folder.name) / "bag"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(rng.choice(self._whole), copy)
-        path = rng.choice(sorted(copy.iterdir()))
-        path.write_bytes(mutated(rng, path.read_bytes()))
-        with contextlib.suppress(BadInput):
-            Bag(copy)
-
-    def close(self) -> None:
-        """Remove the bags."""
-        self._folder.cleanup()
+        """Nothing is held."""
 
 
 PARTS: dict[str, Callable[[], Any]] = {
@@ -233,6 +207,9 @@ PARTS: dict[str, Callable[[], Any]] = {
     "schemas": SchemaCases,
     "bags": BagCases,
     "checkpoints": CheckpointCases,
+    "quality": QualityCases,
+    "predictors": PredictorCases,
+    "streams": StreamCases,
 }
 
 

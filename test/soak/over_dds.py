@@ -28,6 +28,7 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
+from rclpy.task import Future
 
 from timebill_ros.action import Instruct
 from timebill_ros.client.node_process import NodeProcess, node_command
@@ -35,6 +36,7 @@ from timebill_ros.client.session import Session
 from timebill_ros.msg import ChatMessage, Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.node.topics import INSTRUCTION_QOS, OUTCOME_QOS
+from timebill_ros.srv import Quote
 
 # A file, not a package's: the node is started by path, in a process that has no test on its path.
 FAULTY_NODE = Path(__file__).with_name("faulty_node.py")
@@ -75,6 +77,13 @@ def draw_instruction(rng: random.Random, id: str) -> Instruction:
         )
     elif odd < 0.2:
         message.prompt = f"stop {rng.choice((PREDICTOR_FAULT, *ENGINE_FAULTS))}"
+    elif odd < 0.3:
+        message.temperature = rng.choice(([], [0.0], [1.0], [-1.0], [float("nan")], [1e-40]))
+        message.top_p = rng.choice(([], [0.9], [0.0], [float("inf")]))
+        message.seed = rng.choice(([], [1], [2**32 - 1]))
+        message.stop = rng.choice(([], [""], ["e"], ["x" * 300], ["\x1b"] * 16))
+    if rng.random() < 0.1:
+        message.fallback_text = rng.choice(("stop", "x" * 5000, "\x1b[2J"))
     return message
 
 
@@ -104,14 +113,11 @@ class Soak:
         for kind, topic in ((Response, "response"), (Overrun, "overrun")):
             ros.create_subscription(kind, f"{node.name}/output/{topic}", self._heard, OUTCOME_QOS)
         # By default ten answers are kept: of a burst's, those that come before the client looks.
-        self._goals = ActionClient(
-            ros,
-            Instruct,
-            f"{node.name}/instruct",
-            goal_service_qos_profile=INSTRUCTION_QOS,
-            result_service_qos_profile=INSTRUCTION_QOS,
-            cancel_service_qos_profile=INSTRUCTION_QOS,
-        )
+        services = (f"{kind}_service_qos_profile" for kind in ("goal", "result", "cancel"))
+        kept = dict.fromkeys(services, INSTRUCTION_QOS)
+        self._goals = ActionClient(ros, Instruct, f"{node.name}/instruct", **kept)
+        self._quotes = ros.create_client(Quote, f"{node.name}/quote", qos_profile=INSTRUCTION_QOS)
+        self._quoted: list[Future] = []
         self._change = ros.create_client(ChangeState, f"{node.name}/change_state")
         self._set = ros.create_client(SetParameters, f"{node.name}/set_parameters")
         self.serve()
@@ -126,28 +132,22 @@ class Soak:
     def round(self, seed: int) -> None:
         """One round: send, disturb, and count."""
         rng = random.Random(seed)
-        self._terminal.clear()
-        self._results.clear()
-        self._doomed.clear()
-        goals: set[str] = set()
+        for each in (self._terminal, self._results, self._doomed, self._quoted):
+            each.clear()
         ids = [f"{seed}-{number}" for number in range(ROUND)]
         disturbance = rng.choice(("none", "parameters", "inactive", "vanish", "signal", "none"))
         if disturbance == "signal" and rng.random() < 0.7:
             disturbance = "reload"
-        for number, id in enumerate(ids):
-            if number == ROUND // 2:
-                self._disturb(rng, disturbance, seed)
-            if rng.random() < 0.3 and disturbance != "signal":
-                goals.add(id)
-                self._send_goal(rng, id)
-            elif not (disturbance == "signal" and number >= ROUND // 2):
-                self._publisher.publish(self._draw(rng, id))
+        goals = self._send(rng, ids, disturbance)
         if disturbance == "signal":
             self._end_by_signal(rng)
         else:
             self._session.spin_until(lambda: self._ended(ids, goals), PATIENCE)
         self._session.spin_until(lambda: False, _SPENT)
         self._judge(seed, ids, goals, missing_allowed=disturbance == "signal")
+        if unanswered := sum(not quote.done() for quote in self._quoted):
+            self.violations.append(f"seed {seed}: {unanswered} quotes were never answered")
+        self.counts["quotes"] += len(self._quoted)
         self.counts["instructions"] += ROUND
         if disturbance == "reload":
             for step in (self._node.deactivate, self._node.cleanup, self._node.configure):
@@ -156,6 +156,23 @@ class Soak:
             self._until("the node's topics", self._connected)
         self._rounds += 1
         self._look_at_process(seed)
+
+    def _send(self, rng: random.Random, ids: list[str], disturbance: str) -> set[str]:
+        """Send a round's instructions, disturbed half-way; those that went as goals."""
+        goals: set[str] = set()
+        ends = disturbance == "signal"
+        for number, id in enumerate(ids):
+            if number == ROUND // 2:
+                self._disturb(rng, disturbance, id)
+            if rng.random() < 0.3 and not ends:
+                goals.add(id)
+                self._send_goal(rng, id)
+            elif not (ends and number >= ROUND // 2):
+                self._publisher.publish(self._draw(rng, id))
+            if rng.random() < 0.2 and not ends:
+                asked = Quote.Request(instruction=draw_instruction(rng, "quoted"))
+                self._quoted.append(self._quotes.call_async(asked))
+        return goals
 
     def close(self) -> None:
         """Leave the domain."""
@@ -171,9 +188,10 @@ class Soak:
 
     def _ended(self, ids: list[str], goals: set[str]) -> bool:
         """Whether every instruction and goal of the round has been heard of."""
-        return all(self._terminal[id] for id in ids) and all(self._results[id] for id in goals)
+        heard = all(self._terminal[id] for id in ids) and all(self._results[id] for id in goals)
+        return heard and all(quote.done() for quote in self._quoted)
 
-    def _disturb(self, rng: random.Random, how: str, seed: int) -> None:
+    def _disturb(self, rng: random.Random, how: str, id: str) -> None:
         """What happens in the middle of a round."""
         for _ in range(3):
             odd = Transition(id=rng.choice((0, 1, 2, 3, 8, 10, 11, 60, 99, 255)))
@@ -191,7 +209,7 @@ class Soak:
             with Session("vanishing", self._node.domain) as session:
                 client = ActionClient(session.node, Instruct, f"{self._node.name}/instruct")
                 session.spin_until(client.server_is_ready, PATIENCE)
-                lost = Instruction(id=f"{seed}-lost", prompt="stop", budget=duration_msg(5.0))
+                lost = Instruction(id=f"{id}-lost", prompt="stop", budget=duration_msg(5.0))
                 client.send_goal_async(Instruct.Goal(instruction=lost))
                 session.spin_until(lambda: False, 0.05)
 
@@ -247,7 +265,8 @@ class Soak:
         self._terminal[message.id] += 1
         kind = "answered" if isinstance(message, Response) else f"overrun {message.reason}"
         self.counts[kind] += 1
-        if isinstance(message, Response) and message.id in self._doomed:
+        answered = isinstance(message, Response) and message.finish_reason != Response.FALLBACK
+        if answered and message.id in self._doomed:
             self.violations.append(f"{message.id} was answered although the engine failed")
         if isinstance(message, Overrun) and message.reason == Overrun.FAILED:
             self.counts["failed: " + message.detail.split(":")[0]] += 1
@@ -262,6 +281,7 @@ class Soak:
             self._publisher.get_subscription_count() == 1
             and all(ros.count_publishers(topic) == 1 for topic in outputs)
             and self._goals.server_is_ready()
+            and self._quotes.service_is_ready()
         )
 
     def _until(self, what: str, done: object) -> None:

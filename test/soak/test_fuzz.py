@@ -7,7 +7,16 @@ import pytest
 
 from . import fuzz
 
-CASES = {"messages": 3000, "parameters": 1000, "schemas": 50, "bags": 100, "checkpoints": 50}
+CASES = {
+    "messages": 3000,
+    "parameters": 1000,
+    "schemas": 50,
+    "bags": 100,
+    "checkpoints": 50,
+    "quality": 1000,
+    "predictors": 50,
+    "streams": 3000,
+}
 
 
 @pytest.mark.slow
