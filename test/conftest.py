@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ os.environ["PYTHONSAFEPATH"] = "1"  # the same for the processes that tests star
 tests = ModuleType("test")
 tests.__path__ = [str(SOURCE_TREE / "test")]
 sys.modules["test"] = tests
+
+# A busy machine is no fault of what is tested, and the same code gives the same result.
+hypothesis.settings.register_profile(
+    "any machine",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
 
 PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)

@@ -47,22 +47,24 @@ def test_a_rise_that_may_be_chance_does_not_count(
     np.testing.assert_allclose(curve.score([point.dropped for point in points]), used)
 
 
-def test_eviction_goes_on_where_selection_stopped() -> None:
+def test_evicting_from_what_was_selected_costs_as_much_as_evicting_down_to_it() -> None:
     both = LeverQuality(CURVE, HALVED, measured=True)
     np.testing.assert_allclose(both.score(1.0, [0.0, 0.25, 0.5]), CURVE.score([0.0, 0.25, 0.5]))
     assert both.score(0.5, 0.0) == pytest.approx(90.0 * 60.0 / 80.0)
-    # Half of the rest: a quarter of the whole, on the way from 80 at a half to 0 at nothing.
-    assert both.score(0.5, 0.5) == pytest.approx(90.0 * 60.0 / 80.0 * 40.0 / 80.0)
-    assert both.score(0.75, 1.0 / 3.0) == pytest.approx(90.0 * 70.0 / 80.0 * 80.0 / 85.0)
+    # A quarter of the whole is left, on the way from 80 at a half to 0 at nothing.
+    assert both.score(0.5, 0.5) == pytest.approx(40.0)
+    # Half of it is left, for which 80 was measured; selecting three quarters alone costs more.
+    assert both.score(0.75, 1.0 / 3.0) == pytest.approx(90.0 * 70.0 / 80.0)
 
 
-def test_levers_make_answers_run_on_one_after_the_other() -> None:
+def test_after_both_levers_as_many_answers_run_on_as_after_the_worse_one() -> None:
     both = LeverQuality(CURVE, HALVED, measured=True)
     # Runs on because of a lever: only what is more than without.
     assert both.runs_on(1.0, 0.0) == 0.0
     assert both.runs_on(1.0, 0.5) == pytest.approx(0.2)
     assert both.runs_on(0.5, 0.0) == pytest.approx(0.25)
-    assert both.runs_on(0.75, 1.0 / 3.0) == pytest.approx(1.0 - 0.875 * 0.8 / 0.9)
+    assert both.runs_on(0.75, 1.0 / 3.0) == pytest.approx(0.2)
+    assert both.runs_on(0.5, 0.5) == pytest.approx(0.25)
 
 
 def test_without_a_selection_curve_the_share_says_nothing() -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel
@@ -26,7 +26,6 @@ def fed(tokenizer, text, stop=()):
     return response
 
 
-@settings(deadline=None, derandomize=True)
 @given(text=st.text(max_size=20), stepwise=st.booleans())
 def test_text_is_what_was_encoded(tokenizer, text, stepwise):
     response = ResponseText(tokenizer)

@@ -140,27 +140,27 @@ class LeverQuality:
     def score(self, rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
         """Q(rho, alpha), 0 to 100.
 
-        The levers are measured one by one. What selection drops is what eviction would drop first,
-        so eviction goes on where selection stopped: it costs what lies on its curve between 1 - rho
-        and 1 - rho (1 - alpha), in proportion. Beyond its last point the curve falls to 0, where
-        nothing is left.
+        The levers are measured one by one. What selection leaves is what matters, so evicting from
+        it costs more than evicting the same share of a whole prompt: as much as evicting down to
+        the same total, 1 - rho (1 - alpha), by eviction alone. Beyond its last point the curve of
+        eviction falls to 0, where nothing is left.
         """
         if self.selection is None:
             return self.eviction.score(alpha)
-        selected = 1.0 - np.asarray(rho)
-        before, after = self._evicted(selected), self._evicted(_dropped(rho, alpha))
-        kept = np.divide(after, before, out=np.zeros(after.shape), where=before > 0.0)
+        selected, evicts = 1.0 - np.asarray(rho), np.asarray(alpha) > 0.0
         prices = self.selection.score(selected) / max(float(self.selection.score(0.0)), _TINY)
-        return np.asarray(float(self.eviction.score(0.0)) * prices * kept)
+        alone = float(self.eviction.score(0.0)) * prices
+        evicted = self._evicted(_dropped(rho, alpha))
+        both = np.where(selected > 0.0, np.minimum(alone, evicted), evicted)
+        return np.where(evicts, both, alone)
 
     def runs_on(self, rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
         """r(rho, alpha): share of answers that run to the cap because of the levers."""
         if self.selection is None:
-            return np.asarray(1.0 - _excess_ends(self.eviction, np.asarray(alpha)))
-        selected = 1.0 - np.asarray(rho)
-        ends = _excess_ends(self.eviction, _dropped(rho, alpha))
-        ends = ends / np.maximum(_excess_ends(self.eviction, selected), _TINY)
-        return np.asarray(1.0 - ends * _excess_ends(self.selection, selected))
+            return _excess(self.eviction, np.asarray(alpha))
+        alone = _excess(self.selection, 1.0 - np.asarray(rho))
+        both = np.maximum(alone, _excess(self.eviction, _dropped(rho, alpha)))
+        return np.where(np.asarray(alpha) > 0.0, both, alone)
 
     def _evicted(self, dropped: NDArray[np.float64]) -> NDArray[np.float64]:
         """The eviction curve, down to 0 where everything is dropped."""
@@ -175,9 +175,9 @@ def _dropped(rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(1.0 - np.asarray(rho) * (1.0 - np.asarray(alpha)))
 
 
-def _excess_ends(curve: QualityCurve, dropped: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of answers that still end by themselves, of those that do with nothing dropped."""
-    return 1.0 - np.maximum(0.0, curve.ran_to_cap(dropped) - curve.ran_to_cap(0.0))
+def _excess(curve: QualityCurve, dropped: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of answers that run to the cap, beyond those that do with nothing dropped."""
+    return np.maximum(0.0, curve.ran_to_cap(dropped) - curve.ran_to_cap(0.0))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def draw_prompt(seed, window, prompt_tokens, *, equal=False, dtype=torch.float32
     equal=st.booleans(),
     data=st.data(),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 def test_every_head_keeps_just_so_many(name, seed, window, evictable, equal, data):
     method = METHODS[name]
     prompt = draw_prompt(seed, window, window + evictable, equal=equal)
@@ -60,7 +60,7 @@ def test_every_head_keeps_just_so_many(name, seed, window, evictable, equal, dat
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 @given(seed=st.integers(0, 2**31), evictable=st.integers(1, 70), data=st.data())
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 def test_fewer_are_a_part_of_more(name, seed, evictable, data):
     method = METHODS[name]
     scores = method.scores(draw_prompt(seed, 3, 3 + evictable))
