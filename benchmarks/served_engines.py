@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -44,6 +45,7 @@ from timebill_ros.runtime.settings import Settings
 
 TIME_RISK = 0.1
 START = 180.0  # s that a server may take to answer
+UNHURRIED_NS = 600 * 10**9
 ABORTS = 12
 LONG_ANSWER = 64  # tokens of a request that is given up
 WORDS = ("robot", "box", "shelf", "blue", "third", "took", "saw", "told", "way", "door", "lamp")
@@ -131,24 +133,19 @@ def ask_all(
     running = start_server(
         settings, clock=clock, emit=emit, observe=lambda _: None, progress=lambda *_: None
     )
-    budget = 30.0
-    times: list[float] = []
     try:
         for number in range(tally.asked):
-            most = int(rng.integers(*tokens))
+            said, most = Conversation("", prompt(rng)), int(rng.integers(*tokens))
+            now = clock.now_ns()
+            unhurried = Job(f"{number}", said, now, now + UNHURRIED_NS, most)
+            predicted = running.quotes.quote(unhurried).plan.predicted_time
+            budget = float(predicted * np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
             ended.clear()
             now = clock.now_ns()
-            deadline = now + round(budget * 1e9)
-            job = Job(f"{number}", Conversation("", prompt(rng)), now, deadline, most)
+            job = Job(f"{number}", said, now, now + round(budget * 1e9), most)
             running.server.submit(job)
             if not ended.wait(settings.request_timeout + budget):
                 raise TimeoutError(f"{job.id} has not ended")
-            last = tally.outcomes[-1]
-            if isinstance(last, Response):
-                times.append(last.timing.total)
-            # Half of the budgets are shorter than a usual answer takes.
-            usual = statistics.median(times[-50:]) if times else budget
-            budget = float(usual * np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
     finally:
         running.server.close("the benchmark is over")
         running.release(10.0)
@@ -327,6 +324,7 @@ def main() -> None:
     parser.add_argument("--profile-seconds", type=float, default=20.0)
     options = parser.parse_args()
     print(machine(), file=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the servers too
     measure(options)
 
 

@@ -8,6 +8,7 @@ name already, it says so and waits until that one is gone.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import List  # noqa: UP035 - launch takes no `list[str]` for it
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
@@ -37,6 +38,11 @@ PRESET_SUFFIX = ".param.yaml"
 
 # Launch arguments that override one parameter of the file each: its name and type.
 OVERRIDES = {
+    "engine": ("engine", str),
+    "url": ("url", str),
+    "server_model": ("server_model", str),
+    "api_key_file": ("api_key_file", str),
+    "fallback": ("fallback", List[str]),  # noqa: UP006
     "model": ("model", str),
     "device": ("device", str),
     "policy": ("overrun_policy", str),
@@ -78,6 +84,14 @@ ARGUMENTS = {
         "Name of a model in the package's config/presets, whose parameters override those of "
         "param_file; empty: none.",
     ),
+    "engine": ("", f"What answers: local, or served, a server at url; {AS_IN_FILE}."),
+    "url": ("", f"The server's address, http://HOST:PORT or https://HOST; {AS_IN_FILE}."),
+    "server_model": ("", f"The model's name on the server; {AS_IN_FILE}."),
+    "api_key_file": ("", f"File that holds the server's key and nothing else; {AS_IN_FILE}."),
+    "fallback": (
+        "",
+        f"Engines that answer where engine cannot, as in [local]; [''] for none; {AS_IN_FILE}.",
+    ),
     "model": (
         "",
         f"The language model: 'embedded', a checkpoint directory or a hub id; {AS_IN_FILE}.",
@@ -110,7 +124,10 @@ ARGUMENTS = {
     "respawn_delay": ("2.0", "Time before that, s."),
     "log_level": ("", "debug, info, warn, error or fatal; empty: ROS's default."),
 }
-CHOICES = {"policy": ["", "kill", "skip_next", "anytime"]}
+CHOICES = {
+    "engine": ["", "local", "served"],
+    "policy": ["", "kill", "skip_next", "anytime"],
+}
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -226,7 +226,7 @@ def test_a_stop_is_given_up_when_its_time_is_over(
     autoware: FakeAutoware, ros_context: Context
 ) -> None:
     autoware.answers[STOP] = (False, 2, "in transition")
-    autoware.adapter(ros_context, service_timeout=0.3)
+    autoware.adapter(ros_context, service_timeout=2.0)
     autoware.answer("drive/1", '{"command": "stop"}')
     autoware.until(lambda: autoware.count(Refusal.FAILED) == 1)
 

@@ -57,7 +57,7 @@ def test_a_service_that_does_not_answer_holds_nothing_up(
     """A client sees the service of another executor, which nobody spins."""
     autoware = FakeAutoware(ros_context, absent=(AUTONOMOUS,))
     silent = FakeAutoware(ros_context, absent=(STOP, SET, CHANGE, CLEAR), limited=False)
-    adapter = autoware.adapter(ros_context, service_timeout=0.3)
+    adapter = autoware.adapter(ros_context, service_timeout=2.0)
     autoware.reaches(adapter, AUTONOMOUS)
     autoware.answer("drive/1", '{"command": "resume"}', age=0.2)
     autoware.answer("drive/2", '{"command": "stop"}')

@@ -50,7 +50,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 
 @pytest.mark.e2e
 def test_an_answer_in_time_is_printed(node: NodeProcess) -> None:
-    done = run_ask(node.domain, "stop", "--budget", "20", "--node", "robot/llm")
+    done = run_ask(node.domain, "stop", "--budget", "600", "--node", "robot/llm")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert "[in time], alpha 0.00" in done.stderr

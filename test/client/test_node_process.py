@@ -45,8 +45,8 @@ def test_a_process_that_ends_is_reported_with_its_last_lines() -> None:
 def test_a_process_without_services_is_given_up_and_ended() -> None:
     lines: list[str] = []
     node = NodeProcess(command=running(DEAF), end_timeout=0.5, on_log=lines.append)
-    with pytest.raises(NodeProcessError, match="has no lifecycle services after 1 s"):
-        node.start(timeout=1.0)
+    with pytest.raises(NodeProcessError, match="has no lifecycle services after 3 s"):
+        node.start(timeout=3.0)
     assert node.stop() == -signal.SIGTERM
     assert lines == ["up"]
 

@@ -36,6 +36,7 @@ SETTINGS: dict[str, Parameter] = {
     "planner": "timebill",
     "overrun_policy": "kill",
     "queue_capacity": 20,
+    "predictor_grace": 60.0,
     "publish_partial": True,
     "partial_period": 0.1,
     "diagnostics_period": 0.05,

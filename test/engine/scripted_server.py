@@ -139,7 +139,11 @@ class ScriptedServer:
     """
 
     def __init__(
-        self, script: Script, models: object = MODELS, tls: ssl.SSLContext | None = None
+        self,
+        script: Script,
+        models: object = MODELS,
+        tls: ssl.SSLContext | None = None,
+        port: int = 0,
     ) -> None:
         self.script = script
         self._tls = tls
@@ -147,7 +151,7 @@ class ScriptedServer:
         self.received: list[Received] = []
         self.connections = 0
         self.arrived = threading.Condition()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
@@ -228,10 +232,10 @@ def _read(reader: Any) -> Received | None:
 
 @contextmanager
 def scripted(
-    script: Script, models: object = MODELS, tls: ssl.SSLContext | None = None
+    script: Script, models: object = MODELS, tls: ssl.SSLContext | None = None, port: int = 0
 ) -> Iterator[ScriptedServer]:
     """A server for as long as the block runs."""
-    server = ScriptedServer(script, models, tls)
+    server = ScriptedServer(script, models, tls, port)
     try:
         yield server
     finally:

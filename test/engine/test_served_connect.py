@@ -68,6 +68,25 @@ def test_a_server_that_is_none_is_told() -> None:
         connect(ServedSettings(url))
 
 
+def test_a_list_of_models_is_read_up_to_a_bound() -> None:
+    endless = {"data": [{"id": "x" * (1 << 20)}]}
+    refused = pytest.raises(ServerFault, match="longer than 1048576 bytes")
+    with refused, engine_on(answer([]), endless):
+        pass
+
+
+def test_what_is_asked_beside_the_list_follows_no_redirect_either() -> None:
+    with scripted(answer([])) as other:
+
+        def reply(to: Reply) -> None:
+            to.json({}, "302 Found", f"Location: {other.url}/props")
+
+        with engine_on(reply, LLAMACPP) as (engine, server):
+            assert [each.path for each in server.received] == ["/props"]
+            assert engine.max_context == 512
+        assert other.connections == 0
+
+
 @pytest.mark.parametrize(
     "url",
     [

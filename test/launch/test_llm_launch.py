@@ -33,6 +33,11 @@ ARGUMENTS = {
     "param_file",
     "params_file",
     "preset",
+    "engine",
+    "url",
+    "server_model",
+    "api_key_file",
+    "fallback",
     "model",
     "device",
     "policy",
@@ -131,6 +136,32 @@ def test_a_preset_wins_over_the_file_and_an_argument_over_the_preset(
     file = param_file(default_budget=5.0, seed=7)
     arguments = {"param_file": file, "preset": "embedded", "policy": "skip_next"}
     seen = run(LAUNCH_FILE, arguments, until="active", then=look)
+    assert seen.arrived
+    assert seen.launch_exit_code == 0
+
+
+@pytest.mark.e2e
+def test_a_server_and_what_stands_in_for_it_are_told_by_arguments(
+    param_file: Callable[..., str], tmp_path: Path
+) -> None:
+    def look(context: LaunchContext) -> None:
+        client = AsyncParameterClient(get_ros_node(context), "/llm")
+        answer = client.get_parameters(
+            ["engine", "url", "server_model", "api_key_file", "fallback"]
+        )
+        wait_for(answer.done)
+        engine, url, model, key, fallback = answer.result().values
+        assert engine.string_value == "served"
+        assert url.string_value == "http://127.0.0.1:1"
+        assert model.string_value == "big"
+        assert key.string_value == str(key_file)
+        assert fallback.string_array_value == ["local"]
+
+    key_file = tmp_path / "key"
+    key_file.write_text("sk-0")
+    given = {"engine": "served", "url": "http://127.0.0.1:1", "server_model": "big"}
+    given |= {"api_key_file": str(key_file), "fallback": "[local]", "param_file": param_file()}
+    seen = run(LAUNCH_FILE, given, until="active", then=look)
     assert seen.arrived
     assert seen.launch_exit_code == 0
 

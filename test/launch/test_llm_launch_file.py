@@ -19,7 +19,7 @@ from timebill_ros.client.session import Session, free_domain
 from timebill_ros.node import instruct_action, instruction_service, llm_node
 from timebill_ros.node import topics as node_topics
 from timebill_ros.runtime.policy import OverrunPolicy
-from timebill_ros.runtime.settings import Settings
+from timebill_ros.runtime.settings import ENGINES, Settings
 
 SOURCE_TREE = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = SOURCE_TREE / "launch" / "llm.launch.py"
@@ -60,17 +60,19 @@ def declared() -> dict[str, ast.expr]:
 
 
 def test_every_argument_has_a_default_and_a_description() -> None:
-    assert len(declared()) == 19
+    assert len(declared()) == 24
     assert {len(said.elts) for said in declared().values()} == {2}
 
 
 def test_arguments_override_parameters_that_exist_with_their_types() -> None:
     types = {**PARAMETERS, "use_sim_time": bool}  # which every ROS node has
+    named = {tuple: "List[str]"}
     overrides = constant("OVERRIDES")
     for argument, target in zip(overrides.keys, overrides.values, strict=True):
         parameter, value_type = target.elts
         assert argument.value in declared()
-        assert types[parameter.value].__name__ == value_type.id
+        wanted = types[parameter.value]
+        assert named.get(wanted, wanted.__name__) == ast.unparse(value_type)
 
 
 def test_arguments_remap_the_topics_that_the_node_has() -> None:
@@ -100,10 +102,11 @@ def test_an_argument_remaps_every_part_of_the_action_that_the_node_has() -> None
         node.destroy_node()
 
 
-def test_the_policies_to_choose_from_are_the_nodes() -> None:
+def test_the_policies_and_engines_to_choose_from_are_the_nodes() -> None:
     choices = ast.literal_eval(constant("CHOICES"))
     assert choices.keys() <= declared().keys()
     assert choices["policy"] == ["", *(policy.value for policy in OverrunPolicy)]
+    assert choices["engine"] == ["", *ENGINES]
 
 
 def test_the_node_is_the_packages_own_under_its_own_name() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,15 +16,21 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Task
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64
 
+from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg
 from timebill_ros.node.guard import GuardedExecutor
 from timebill_ros.node.llm_node import LlmNode
 from timebill_ros.node.topics import DEBUG_TOPICS, OUTCOME_QOS
+from timebill_ros.runtime.server import Server
 
 PATIENCE = 30.0
+AMPLE = 600.0  # s; a budget that no machine exceeds
+# Tokens after which a held engine waits: enough to have been seen decoding.
+HELD = 3
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -65,6 +72,7 @@ class Bench:
             "max_context": 1024,
             "threads": 1,
             "diagnostics_period": 0.1,
+            "predictor_grace": 60.0,  # a prediction that no machine is too slow for
             **overrides,
         }
         given = [Parameter(name, value=value) for name, value in settings.items()]
@@ -91,10 +99,23 @@ class Bench:
             )
         )
 
-    def send(self, id: str, prompt: str = "stop", budget: float = 10.0, **fields: object) -> None:
+    def send(self, id: str, prompt: str = "stop", budget: float = AMPLE, **fields: object) -> None:
         message = Instruction(id=id, prompt=prompt, budget=duration_msg(budget), **fields)
         message.header.stamp = self.client.get_clock().now().to_msg()
         self._instructions.publish(message)
+
+    def show(self, clock: float) -> None:
+        """Have the node, which uses simulated time, see this instant, s."""
+        publisher = self.client.create_publisher(Clock, "/clock", 1)
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(round(clock * 1e9), 10**9)
+
+        def seen() -> bool:
+            publisher.publish(message)
+            return self.nodes[0].get_clock().now().nanoseconds == round(clock * 1e9)
+
+        self.until(seen)
+        self.client.destroy_publisher(publisher)
 
     def send_raw(self, serialized: bytes) -> None:
         """Send an instruction of these bytes."""
@@ -125,3 +146,34 @@ class Bench:
             node.destroy_node()
         self.client.destroy_node()
         self._executor.shutdown()
+
+
+class Hold:
+    """Keeps engines from decoding beyond ``HELD`` tokens from now on, until they are let go."""
+
+    def __init__(self, bench: Bench, patience: float = PATIENCE) -> None:
+        self.steps = 0
+        self._bench = bench
+        self._let_go = threading.Event()
+        step = TransformerEngine.step
+
+        def held_step(engine: TransformerEngine) -> None:
+            self.steps += 1
+            if self.steps >= HELD:
+                assert self._let_go.wait(patience)
+            step(engine)
+
+        bench.stand_ins.setattr(TransformerEngine, "step", held_step)
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+    def let_go_once_canceled(self) -> None:
+        """Go on as soon as the server was closed: what runs has been told to stop by then."""
+        close = Server.close
+
+        def close_and_let_go(server: Server, detail: str) -> None:
+            close(server, detail)
+            self._let_go.set()
+
+        self._bench.stand_ins.setattr(Server, "close", close_and_let_go)

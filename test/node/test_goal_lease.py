@@ -10,14 +10,15 @@ import time
 
 import pytest
 from rclpy.context import Context
+from rclpy.parameter import Parameter
 
 from timebill_ros.msg import Overrun
 from timebill_ros.node.instruct_action import GoalLease
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.simulation import VirtualClock
 
-from .bench import Bench
-from .test_instruct_action import HELD, Client, Hold, report
+from .bench import HELD, Bench, Hold
+from .test_instruct_action import Client, report
 
 LEASE = 5.0
 
@@ -94,12 +95,14 @@ def test_no_lease_is_no_end() -> None:
 
 
 def test_goals_whose_client_is_gone_are_canceled(bench: Bench) -> None:
-    bench.active(goal_lease=0.01)
+    node = bench.active(goal_lease=0.0)
     hold = Hold(bench)
     client = Client(bench)
     client.send("runs", **report())
     bench.until(lambda: hold.steps == HELD)
     client.send("waits")
+    bench.until(lambda: node.count_subscribers("/llm/instruct/_action/feedback") == 1)
+    node.set_parameters([Parameter("goal_lease", value=0.01)])
     assert bench.terminal() == []
     client.close()
     bench.until(lambda: bench.terminal() == ["waits"])
@@ -116,7 +119,7 @@ def test_the_goal_of_a_process_that_was_killed_is_canceled(
     bench: Bench, ros_context: Context
 ) -> None:
     """Fast DDS gives a process up that has been silent for 20 s; until then nobody can know."""
-    bench.active(goal_lease=0.01)
+    node = bench.active(goal_lease=0.0)
     hold = Hold(bench, patience=600.0)
     bench.send("runs", budget=600.0, **report())
     bench.until(lambda: hold.steps == HELD)
@@ -126,6 +129,8 @@ def test_the_goal_of_a_process_that_was_killed_is_canceled(
     )
     try:
         bench.until(lambda: bench.said("queue").values and waiting(bench) == "1")
+        bench.until(lambda: node.count_subscribers("/llm/instruct/_action/feedback") == 1)
+        node.set_parameters([Parameter("goal_lease", value=0.01)])
     finally:
         ask.kill()
         ask.wait()

@@ -12,9 +12,9 @@ from rclpy.parameter import Parameter
 
 from timebill_ros.node.llm_node import LlmNode
 
-from .bench import PATIENCE, Bench
+from .bench import HELD, PATIENCE, Bench, Hold
 from .test_guard import change, state
-from .test_instruct_action import HELD, Hold, report
+from .test_instruct_action import report
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 SHUTDOWN = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,12 @@ class Station:
         assert isinstance(outcome, Response), outcome
         return outcome
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        ends = time.monotonic() + WAIT
+        while not condition():
+            assert time.monotonic() < ends, "waited in vain"
+            time.sleep(0.01)
+
     def close(self) -> None:
         self.running.server.close("over")
         self.running.release(WAIT)
@@ -86,6 +94,28 @@ def test_a_server_that_is_not_there_is_left_out_where_another_may_answer(tmp_pat
         assert station.ask("first").engine == "local"
     finally:
         station.close()
+
+
+def test_a_server_that_comes_later_answers_from_then_on(tmp_path: Path) -> None:
+    with scripted(answer([])) as taken:
+        url = taken.url
+    station = Station(tmp_path, url, "local")
+    try:
+        assert station.ask("before").engine == "local"
+        assert station.running.chain.left_alone() == ["served"]
+        with scripted(answer([" from", " afar"], "stop"), port=int(url.rpartition(":")[2])) as late:
+            station.until(lambda: station.running.chain.left_alone() == [])
+            assert station.ask("after").engine == "served"
+            late.close()
+            assert station.ask("again").engine == "local"
+    finally:
+        station.close()
+
+
+def test_a_server_is_looked_for_no_more_once_the_node_is_cleaned_up(tmp_path: Path) -> None:
+    station = Station(tmp_path, "http://127.0.0.1:1", "local")
+    station.close()
+    station.until(lambda: "absent" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_a_server_that_is_not_there_is_an_error_where_none_may(tmp_path: Path) -> None:

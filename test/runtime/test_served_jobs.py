@@ -17,6 +17,7 @@ from timebill_ros.engine.served.connect import ServedSettings, connect
 from timebill_ros.engine.served.engine import ServedEngine
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import MonotonicClock
+from timebill_ros.runtime.coverage_tracker import RecentLengths
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Reason, Response, Stage
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
@@ -49,9 +50,13 @@ class World:
     clock: EventClock = field(default_factory=EventClock)
     policy: OverrunPolicy = OverrunPolicy.KILL
     outcomes: list[Outcome] = field(default_factory=list)
+    lengths: RecentLengths = field(default_factory=RecentLengths)
 
     def __post_init__(self) -> None:
-        parts = ServerParts(self.engine, TIMES, None, self.clock, MonotonicClock(), 0.0)
+        parts = ServerParts(
+            *(self.engine, TIMES, None, self.clock, MonotonicClock(), 0.0),
+            recent_lengths=self.lengths,
+        )
         self.server = Server(
             parts,
             Decisions(planner=VanillaPlanner(), policy=self.policy),
@@ -158,6 +163,29 @@ def test_the_server_is_told_no_more_tokens_than_the_deadline_allows() -> None:
         (response,) = scene.outcomes
         assert isinstance(response, Response)
         assert response.finish_reason is FinishReason.DEADLINE
+
+
+@pytest.mark.parametrize(
+    ("budget_us", "told"),
+    [
+        (4000, 6),  # three tokens fit as fast as it is now, and no answer had more than six
+        (10_000, 9),  # what fits is not cut off, however short the others were
+        (2000, 6),
+        (1500, 5),  # six would not fit were it four times as fast
+        (100_000, 20),
+    ],
+)
+def test_the_server_is_told_no_more_tokens_than_answers_have_where_more_would_be_late(
+    budget_us: int, told: int
+) -> None:
+    with world(answer([" left"] * 20)) as scene:
+        for _ in range(200):
+            scene.lengths.observe(6, complete=True)
+        scene.server.submit(Job("a", Conversation("", "go left"), 0, budget_us * 1000, 20))
+        while scene.server.prepare_next() or scene.server.serve_next():
+            pass
+        (sent,) = scene.remote.wait_for(1)
+        assert sent.body["max_tokens"] == told
 
 
 @pytest.mark.parametrize(

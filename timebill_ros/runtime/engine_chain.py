@@ -110,12 +110,25 @@ class EngineChain:
     the time that is left. The last engine is always tried.
     """
 
-    def __init__(self, first: ServerParts, others: Sequence[ChainedEngine] = ()) -> None:
-        """Jobs come prepared for the first."""
+    def __init__(
+        self,
+        first: ServerParts,
+        others: Sequence[ChainedEngine] = (),
+        absent: Sequence[str] = (),
+    ) -> None:
+        """Jobs come prepared for the first; ``absent`` ones may join later."""
         self._first = ChainedEngine(first, _prepared_already)
-        self._engines = [self._first, *others]
+        # Replaced as a whole where an engine joins: a job goes on with those that it began with.
+        self._engines: tuple[ChainedEngine, ...] = (self._first, *others)
+        self._absent = tuple(absent)
         self._lock = threading.Lock()
         self._canned = 0
+
+    def join(self, engine: ChainedEngine, *, ahead: bool) -> None:
+        """The next jobs have this engine too, tried before all others or after them."""
+        now = self._engines
+        self._engines = (engine, *now) if ahead else (*now, engine)
+        self._absent = tuple(name for name in self._absent if name != engine.parts.name)
 
     def run(
         self,
@@ -137,8 +150,9 @@ class EngineChain:
             watch: told of every execution before it runs; False where the job is over already.
             observe: says who watches the response grow.
         """
-        usable = [each for each in self._engines[:-1] if each.breaker.allows()]
-        usable.append(self._engines[-1])
+        *others, last = self._engines
+        usable = [each for each in others if each.breaker.allows()]
+        usable.append(last)
         outcome: Outcome | None = None
         observer = _observer(observe, prepared.job)
         for engine, following in zip(usable, [*usable[1:], None], strict=True):
@@ -176,17 +190,19 @@ class EngineChain:
 
     def status(self) -> dict[str, str]:
         """What each engine has done, for people."""
-        told = {f"answered by {each.parts.name}": str(each.answered) for each in self._engines}
-        if len(self._engines) > 1:
+        engines = self._engines
+        told = {f"answered by {each.parts.name}": str(each.answered) for each in engines}
+        if len(engines) > 1:
             told |= {
                 f"failures in a row of {each.parts.name}": str(each.breaker.failures)
-                for each in self._engines
+                for each in engines
             }
         return told | {f"answered by {FALLBACK_TEXT}": str(self._canned)}
 
     def left_alone(self) -> list[str]:
-        """Engines that failed, and are not tried at present."""
-        return [each.parts.name for each in self._engines[:-1] if not each.breaker.allows()]
+        """Engines that failed, or were never there, and are not tried at present."""
+        failed = [each.parts.name for each in self._engines[:-1] if not each.breaker.allows()]
+        return [*self._absent, *failed]
 
     def last_resort(self, outcome: Outcome) -> Outcome:
         """The outcome, or the instruction's own text where no engine answers it in time.

@@ -54,8 +54,8 @@ class Loaded:
 
     ``calibration`` is None where the predictor has none, ``selection`` where prompts stay whole.
     ``shared``: others work on the same machine, so that its times drift. ``others`` answer where
-    this engine cannot. ``states`` predicts from the engine's own state, in the place of
-    ``predictor``.
+    this engine cannot; so would those named in ``absent``, whose server was not there. ``states``
+    predicts from the engine's own state, in the place of ``predictor``.
     """
 
     engine: MeasurableEngine
@@ -67,6 +67,7 @@ class Loaded:
     shared: bool = False
     name: str = "local"
     others: tuple[Loaded, ...] = ()
+    absent: tuple[str, ...] = ()
     states: StatePredictor | None = None
 
 
@@ -94,7 +95,20 @@ def load(settings: Settings, progress: Progress) -> Loaded:
             raise
         if not loaded:
             raise ServerUnavailable("none of the engines can be reached")
-        return replace(loaded[0], others=tuple(loaded[1:]))
+        there = {each.name for each in loaded}
+        absent = tuple(name for name in names if name not in there)
+        return replace(loaded[0], others=tuple(loaded[1:]), absent=absent)
+
+
+def load_served(settings: Settings, progress: Progress) -> Loaded:
+    """Load the engine on the server alone, on any thread.
+
+    Raises:
+        SettingError, ServerUnavailable, ServerFault: it is not there, or not as set.
+        Exception: whatever ``progress`` raised.
+    """
+    with _alone(progress):
+        return _load_served(settings, progress)
 
 
 def _load_one(
@@ -108,7 +122,7 @@ def _load_one(
     except ServerError as error:
         if not others:
             raise
-        _LOG.error("the engine %s is left out until the node is configured again: %s", name, error)
+        _LOG.error("the engine %s is left out until its server is there: %s", name, error)
         return ()
 
 

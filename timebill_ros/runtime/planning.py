@@ -24,8 +24,10 @@ _CHECKPOINT = 16
 # Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
 _GRACE_SHARE = 0.5
 
-# How many times faster than now an engine will not become from one request to the next.
+# How many times faster than now an engine will not become from one request to the next, and the
+# share of answers that may need it to become faster at all, and are not given that chance.
 _MUCH_FASTER = 4.0
+_RARELY = 0.01
 
 # Least of the time left in which the first token is asked for, however long the answer may become.
 _FIRST_TOKEN_SHARE = 0.1
@@ -107,7 +109,11 @@ class JobPlanning:
         return self.request
 
     def expectation(self, *, may_be_late: bool) -> RequestHints:
-        """What an engine is told that has others to serve: how urgent, and how long at most."""
+        """What an engine is told that has others to serve: how urgent, and how long at most.
+
+        At most as many tokens as end in time, were the engine much faster than it is. Of those that
+        do not end in time as fast as it is now, only the lengths that answers really have.
+        """
         left, prompt = self._remaining(), self.request.prompt_tokens
         most: int | None = None
         model, longest = self._time_model, self._prepared.max_tokens
@@ -115,14 +121,27 @@ class JobPlanning:
         tokens = known.lengths.predicted_tokens(longest) if known else None
         if not may_be_late:
 
-            def at_its_fastest(tokens: int) -> float:
+            def fitting(faster: float) -> int:
                 prefill = model.prefill(prompt, self.reused_tokens)
-                return (prefill + model.decode(prompt, tokens)) / _MUCH_FASTER
+                return bisect_right(
+                    range(1, longest + 1),
+                    faster * left,
+                    key=lambda tokens: prefill + model.decode(prompt, tokens),
+                )
 
-            most = max(1, bisect_right(range(1, longest + 1), left, key=at_its_fastest))
+            most = min(fitting(_MUCH_FASTER), max(fitting(1.0), self._rarely_exceeded()))
+            most = max(1, most)
         self._most = most
         answer = model.decode(prompt, min(longest, tokens or longest))
         return RequestHints(left, max(left - answer, _FIRST_TOKEN_SHARE * left), tokens, most)
+
+    def _rarely_exceeded(self) -> int:
+        """Response tokens that hardly any answer exceeds, as predicted or as recent ones were."""
+        longest, known = self._prepared.max_tokens, self._length_risk
+        if known is not None:
+            return known.planned_tokens(_RARELY, longest)
+        recent = self._parts.recent_lengths.distribution(longest)
+        return min(longest, recent.tokens_below(_RARELY, 1.0) or longest)
 
     def capped(self, response_tokens: int) -> bool:
         """Whether the response was ended by what its engine was told at most, not by N_max."""

@@ -12,13 +12,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
+from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.errors import ServerError
 from timebill_ros.engine.protocol import Progress
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import Clock, MonotonicClock
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.engine_chain import ChainedEngine, EngineChain
 from timebill_ros.runtime.job import Job
-from timebill_ros.runtime.loading import Loaded, load
+from timebill_ros.runtime.loading import Loaded, load, load_served
 from timebill_ros.runtime.outcome import Observer, Outcome
 from timebill_ros.runtime.pace_tracker import PaceTracker, Slowdown
 from timebill_ros.runtime.policy import Decisions, decisions
@@ -33,6 +35,8 @@ _LOG = logging.getLogger(__name__)
 
 # How often the caller is told how far loading has come, and may end it, s.
 _HEARTBEAT = 0.2
+# How soon a server that is away is looked for again, at first and at last, s.
+_FIRST_LOOK, _LAST_LOOK = 1.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class RunningServer:
     max_prompt_chars: int
     _threads: ServingThreads
     _parts: tuple[ServerParts, ...]
+    _absent: AbsentServer
 
     def decide(self, decided: Decisions) -> None:
         """Plan, treat and quote the next jobs otherwise."""
@@ -62,14 +67,77 @@ class RunningServer:
 
     def release(self, timeout: float) -> None:
         """End the threads and give the memory back; the caller has closed the server."""
+        late = self._absent.stop()
         if not self._threads.stop(timeout):
             _LOG.error("the engine's thread did not end within %.1f s", timeout)
             return
-        for parts in self._parts:
+        for parts in (*self._parts, *late):
             if parts.predictor is not None:
                 parts.predictor.close()
             parts.engine.close()
         _give_memory_back()
+
+
+class AbsentServer:
+    """Looks for a server that was away when the engines were loaded, and has it join them.
+
+    On a thread of its own, after a second, then two, four, up to a minute. A server that is there
+    is timed as at the start, while the other engines answer.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, chain: EngineChain) -> None:
+        """Nothing is looked for yet."""
+        self._settings = settings
+        self._clock = clock
+        self._chain = chain
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._joined: list[ServerParts] = []
+
+    def look(self) -> None:
+        """Look for it from now on."""
+        threading.Thread(target=self._look, name="absent", daemon=True).start()
+
+    def stop(self) -> list[ServerParts]:
+        """Look no more; what has joined, for the caller to close once no job runs."""
+        with self._lock:
+            self._stopped.set()
+            return self._joined
+
+    def _look(self) -> None:
+        pause, said = _FIRST_LOOK, ""
+        while not self._stopped.wait(pause):
+            pause = min(2.0 * pause, _LAST_LOOK)
+            try:
+                loaded = load_served(self._settings, self._report)
+            except _Canceled:
+                return
+            except (SettingError, ServerError) as failure:
+                if (why := str(failure)) != said:
+                    _LOG.warning("the engine served still cannot be used: %s", why)
+                said = why
+            except Exception:  # noqa: BLE001 - the other engines go on whatever it raises
+                _LOG.exception("the engine served is left out until the node is configured again")
+                return
+            else:
+                self._join(loaded)
+                return
+
+    def _report(self, share: float, doing: str) -> None:
+        if self._stopped.is_set():
+            raise _Canceled
+
+    def _join(self, loaded: Loaded) -> None:
+        with self._lock:
+            if self._stopped.is_set():
+                loaded.engine.close()
+                return
+            settings = self._settings
+            parts = _parts(loaded, self._clock, settings.predictor_grace)
+            self._joined.append(parts)
+            engine = ChainedEngine(parts, Preparation(parts.engine, settings.max_tokens))
+            self._chain.join(engine, ahead=settings.engines[0] == parts.name)
+        _LOG.info("the engine %s has joined: %s", parts.name, parts.engine.device)
 
 
 def _give_memory_back() -> None:
@@ -119,7 +187,9 @@ def start_server(
         chain = EngineChain(
             parts,
             [ChainedEngine(each, Preparation(each.engine, settings.max_tokens)) for each in others],
+            loaded.absent,
         )
+        absent = AbsentServer(settings, clock, chain)
         quotes = Quotes(parts, decided, Preparation(loaded.engine, settings.max_tokens))
         server = Server(
             parts,
@@ -131,12 +201,15 @@ def start_server(
             chain=chain,
         )
         threads.serve(server)
+        if loaded.absent:
+            absent.look()
     except BaseException:
         threads.stop(0.0)
         raise
     device = ", then ".join(each.engine.device for each in every)
     longest = loaded.engine.max_prompt_chars
-    return RunningServer(server, quotes, chain, device, longest, threads, (parts, *others))
+    every_part = (parts, *others)
+    return RunningServer(server, quotes, chain, device, longest, threads, every_part, absent)
 
 
 def _parts(loaded: Loaded, clock: Clock, predictor_grace: float) -> ServerParts:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from timebill_ros.budget.errors import SettingError
-from timebill_ros.engine.errors import EngineError
+from timebill_ros.engine.errors import EngineError, ServerError
 from timebill_ros.engine.request import SamplingOverride
 from timebill_ros.engine.served.connection import Address, Connection
 from timebill_ros.engine.served.engine import ServedEngine
@@ -84,8 +84,10 @@ def connect(settings: ServedSettings) -> ServedEngine:
         )
         _LOG.info("%s serves %r, taken for %s", url, model.name[:_SHOWN], flavor.name)
         return ServedEngine(connection, model)
-    except BaseException:
+    except BaseException as failure:
         connection.close()
+        if isinstance(failure, ServerError):
+            raise type(failure)(f"{url}: {failure.reason}") from None
         raise
 
 
