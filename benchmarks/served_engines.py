@@ -70,8 +70,8 @@ class Tally:
         missed = [o for o in fitted if not isinstance(o, Response) or o.late]
         covered = [o for o in fitted if o not in missed and _execution(o) <= o.plan.wcet]
         begun = [o for o in terminal if o.plan is not None and o.predicted_prefill > 0.0]
-        firsts = [_error(o.predicted_prefill, o.timing.prefill) for o in begun]
-        steps = [_error(*pair) for o in begun if (pair := _step(o)) is not None]
+        firsts = [(o.predicted_prefill, o.timing.prefill) for o in begun]
+        steps = [pair for o in begun if (pair := _step(o)) is not None]
         return {
             "engine": self.engine,
             "phase": self.phase,
@@ -83,8 +83,8 @@ class Tally:
             "failed": sum(isinstance(o, Overrun) and o.reason is Reason.FAILED for o in terminal),
             "kill_p50_ms": round(float(np.quantile(late, 0.5)), 2) if late else -1.0,
             "kill_p99_ms": round(float(np.quantile(late, 0.99)), 2) if late else -1.0,
-            "first_token_mape": round(statistics.fmean(firsts), 3) if firsts else -1.0,
-            "token_mape": round(statistics.fmean(steps), 3) if steps else -1.0,
+            "first_token_error": _error(firsts),
+            "token_error": _error(steps),
             "fitted": len(fitted),
             "within_wcet_share": round(len(covered) / len(fitted), 3) if fitted else -1.0,
             "missed_share": round(len(missed) / len(fitted), 3) if fitted else -1.0,
@@ -97,9 +97,16 @@ def _execution(outcome: Outcome) -> float:
     return outcome.timing.total - outcome.timing.queued
 
 
-def _error(predicted: float, measured: float) -> float:
-    """Relative error."""
-    return abs(predicted - measured) / measured
+def _error(pairs: Sequence[tuple[float, float]]) -> float:
+    """Mean error of (predicted, measured) times as a share of their mean; -1 of none.
+
+    Not the mean of the shares: where two tokens arrive at once, the time between them is next to
+    nothing, and any prediction is off by thousands of percent.
+    """
+    measured = sum(actual for _, actual in pairs)
+    if measured <= 0.0:
+        return -1.0
+    return round(sum(abs(predicted - actual) for predicted, actual in pairs) / measured, 3)
 
 
 def _step(outcome: Outcome) -> tuple[float, float] | None:
