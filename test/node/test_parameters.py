@@ -151,7 +151,7 @@ def test_live_parameters_change_while_they_are_in_use(declare: Declare) -> None:
     assert result(node, "pessimism", 2.5) == (True, "")
     assert result(node, "risk", 0.05) == (True, "")
     assert [(s.overrun_policy, s.pessimism, s.risk) for s in applied] == [
-        ("skip_next", 5.0, 0.0),
+        ("skip_next", 1.0, 0.0),
         ("skip_next", 2.5, 0.0),
         ("skip_next", 2.5, 0.05),
     ]

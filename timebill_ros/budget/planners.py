@@ -13,6 +13,8 @@ from timebill_ros.budget.plan import Plan, Situation, minimal_alpha, plan_with
 from timebill_ros.budget.time_model import TimeModel
 
 PLANNERS = ("expected", "timebill", "fixed", "vanilla")
+PAPER_PESSIMISM = 5.0
+"""The paper's k."""
 
 
 class Planner(Protocol):
@@ -62,7 +64,7 @@ class TimeBillPlanner(WholePrompts):
     """
 
     alpha_max: float = 0.95
-    pessimism: float = 5.0
+    pessimism: float = PAPER_PESSIMISM
     risk: float = 0.0
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class FixedPlanner(WholePrompts):
     """
 
     alpha: float
-    pessimism: float = 5.0
+    pessimism: float = PAPER_PESSIMISM
     risk: float = 0.0
 
     def __post_init__(self) -> None:
@@ -122,7 +124,7 @@ class VanillaPlanner(WholePrompts):
         SettingError: pessimism below 1 or risk outside [0, 1).
     """
 
-    pessimism: float = 5.0
+    pessimism: float = PAPER_PESSIMISM
     risk: float = 0.0
 
     def __post_init__(self) -> None:

@@ -196,7 +196,8 @@ SPECS: dict[str, Spec] = {
     ),
     "alpha_max": Spec("Largest eviction ratio.", Range(0.0, 1.0), "below 1", live=True),
     "pessimism": Spec(
-        "k: the plan survives responses k times as long as predicted, up to N_max.",
+        "k: the plan survives responses k times as long as predicted, up to N_max. The paper's is "
+        "5; 1 scored higher by measurement (docs/evaluation.md).",
         Range(1.0, 1000.0),
         live=True,
     ),

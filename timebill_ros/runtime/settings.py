@@ -52,7 +52,7 @@ class Settings:
     predictor_grace: float = 0.05
     planner: str = "expected"
     alpha_max: float = 0.95
-    pessimism: float = 5.0
+    pessimism: float = 1.0
     risk: float = 0.0
     time_risk: float = 0.0
     fixed_alpha: float = 0.5

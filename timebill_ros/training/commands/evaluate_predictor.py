@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.planners import PAPER_PESSIMISM
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.checkpoint import other_target, read_config
 from timebill_ros.predictor.errors import EmptySet, LengthsBeyondBuckets, PredictorError
@@ -147,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         "--leave-out-seen", action="store_true", help="measure on those pairs that were held out"
     )
     parser.add_argument(
-        "--pessimism", type=float, default=Settings().pessimism, help="k, as the node's parameter"
+        "--pessimism", type=float, default=PAPER_PESSIMISM, help="k, as the node's parameter"
     )
     parser.add_argument(
         "--model",

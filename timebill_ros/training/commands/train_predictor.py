@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.budget.planners import PAPER_PESSIMISM
 from timebill_ros.cli.arguments import positive_count
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.predictor.errors import PredictorError
@@ -105,7 +106,7 @@ def _finish(options: argparse.Namespace, split: Split, header: PairsHeader) -> N
         predict_pairs(predictor, track(split.held_out, "measuring")),
         split.held_out,
         header.longest_response,
-        pessimism=Settings().pessimism,
+        pessimism=PAPER_PESSIMISM,
         calibration=calibration,
     )
     write_provenance(options.output, {"held_out": held_out.figures()})
