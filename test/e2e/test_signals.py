@@ -93,6 +93,18 @@ def test_a_signal_ends_the_wait_for_a_hub_that_never_answers(
             assert node.process.wait(PATIENCE) == 0
 
 
+def test_a_signal_ends_the_wait_for_a_server_that_never_answers(profiles: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, Subject(profiles) as node:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        # Longer than the wait for the node's end.
+        node.set_parameters({"engine": "served", "url": url, "request_timeout": 2 * PATIENCE})
+        with pytest.raises(NodeProcessError, match="did not answer"):
+            node.configure(timeout=0.0)
+        assert node.says("asking the server what it runs")
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(PATIENCE) == 0
+
+
 @BOTH
 def test_a_signal_before_the_node_is_there_ends_it_as_well(number: signal.Signals) -> None:
     """It comes while the first of the large libraries is imported."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_a_profile_covers_lengths_and_tokens() -> None:
         points = engine.measure(0.0, lambda share, doing: told.append(doing))
         texts = [each.body["messages"][-1]["content"] for each in server.received]
         assert all(each.body["ignore_eos"] for each in server.received)
-    assert len(points.prefill) == len(told) == 5
+    assert len(points.prefill) == len(set(told)) == 5
     assert len({text[:32] for text in texts}) == len(texts)
     assert points.evict == ()
 
@@ -188,6 +189,25 @@ def test_a_profile_covers_lengths_and_tokens() -> None:
 def test_a_context_too_small_to_be_profiled_is_named() -> None:
     with pytest.raises(SettingError, match="max_context must be at least"):
         prompt_sizes(100)
+
+
+class Ended(Exception):
+    """Nobody waits any more."""
+
+
+def end(*_: object) -> None:
+    raise Ended
+
+
+def test_the_wait_for_a_server_that_says_nothing_can_be_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Ended):
+        connect(ServedSettings(f"http://127.0.0.1:{silent.getsockname()[1]}"), end)
+    with engine_on(Reply.until_closed, VLLM) as (engine, server):
+        asked = lambda *_: end() if server.received else None  # noqa: E731
+        with pytest.raises(Ended):
+            engine.measure(1.0, asked)
+        with pytest.raises(Ended):
+            engine.warm_up(asked)
 
 
 def open_files() -> int:

@@ -14,6 +14,13 @@ from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedReque
 Progress = Callable[[float, str], None]
 """Told a share in 0..1 and what is being done. May raise to end it."""
 
+Waiting = Callable[[], None]
+"""Called several times a second while something is waited for. May raise to end that."""
+
+
+def patiently() -> None:
+    """Wait on, whatever happens."""
+
 
 class FinishReason(Enum):
     """The reason that a response is complete."""
@@ -163,5 +170,5 @@ class MeasurableEngine(Engine, Protocol):
             SettingError: the engine's settings leave nothing to measure, ``max_context`` say.
         """
 
-    def warm_up(self) -> None:
+    def warm_up(self, waiting: Waiting = patiently) -> None:
         """Run every stage once, so that the first request finds allocators and caches warm."""

@@ -24,7 +24,7 @@ from timebill_ros.engine.profile import Profiler
 from timebill_ros.engine.profile_work import structured_answer, time_drawing
 from timebill_ros.engine.projection import WeightKinds
 from timebill_ros.engine.prompt import PromptEncoder
-from timebill_ros.engine.protocol import Capabilities, FinishReason, Progress
+from timebill_ros.engine.protocol import Capabilities, FinishReason, Progress, Waiting, patiently
 from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.engine.response import ResponseSoFar
 from timebill_ros.engine.response_schema import GrammarConstraint, ResponseSchemas
@@ -313,14 +313,15 @@ class TransformerEngine:
         added = time_drawing(self.vocabulary, checkpoint.device)
         return replace(points, drawn=(Measurement(self.vocabulary, added),))
 
-    def warm_up(self) -> None:
+    def warm_up(self, waiting: Waiting = patiently) -> None:
         """Run every stage once, so that the first request finds allocators and caches warm."""
         prompt = [0] * min(2 * self.chunk, self.max_context - _WARM_UP_STEPS)
         self.begin(PreparedRequest(prompt), _WARM_UP_STEPS, ignore_eos=True)
         while not self.prefill_chunk():
-            pass
+            waiting()
         self.evict(max(self.window, len(prompt) // 2))
         while self.finish_reason is None:
+            waiting()
             self.step()
         self.abort()
         self.schemas.start()

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from timebill_ros.budget.calibration import Calibration
@@ -144,16 +145,16 @@ def _alone(progress: Progress) -> Iterator[None]:
 
 def _load_served(settings: Settings, progress: Progress) -> Loaded:
     """Find out what the server runs, time it, and warm the connection up."""
-    progress(0.0, "asking the server what it runs")
-    engine = connect(served_settings(settings))
+    asking = partial(progress, 0.0, "asking the server what it runs")
+    asking()
+    engine = connect(served_settings(settings), asking)
     try:
         quality, selection = measured_levers(settings, local=False)
         predictor, name, calibration = loaded_predictor(settings, _EMBEDDED, None)
         if isinstance(predictor, HiddenStatePredictor):  # refused before: a server tells no states
             predictor = None
         fit = _fit(engine, predictor, name, settings, progress)
-        progress(0.9, "warming up")
-        engine.warm_up()
+        engine.warm_up(partial(progress, 0.9, "warming up"))
     except BaseException:
         engine.close()
         raise
@@ -179,8 +180,7 @@ def _load_local(settings: Settings, progress: Progress) -> Loaded:
     fit = _fit(engine, predictor, name, settings, progress)
     if told := unmet_defaults(settings, fit.model):
         _LOG.warning("%s", told)
-    progress(0.9, "warming up")
-    engine.warm_up()
+    engine.warm_up(partial(progress, 0.9, "warming up"))
     progress(1.0, f"ready on {engine.device}")
     return Loaded(engine, predictor, fit, calibration, quality, selection, states=states)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.errors import EngineError, ServerError
+from timebill_ros.engine.protocol import Waiting, patiently
 from timebill_ros.engine.request import SamplingOverride
 from timebill_ros.engine.served.connection import Address, Connection
 from timebill_ros.engine.served.engine import ServedEngine
@@ -58,22 +59,23 @@ class ServedSettings:
     )
 
 
-def connect(settings: ServedSettings) -> ServedEngine:
+def connect(settings: ServedSettings, waiting: Waiting = patiently) -> ServedEngine:
     """The engine of a server that is there.
 
     Raises:
         SettingError: a setting that cannot be worked with, by name.
         ServerUnavailable, ServerFault: the server is not there, or is none of this kind.
+        Exception: whatever ``waiting`` raised.
     """
     url, key = checked_url(settings.url), read_key(settings.api_key_file)
     if key and not _private(url):
         _LOG.warning("url: the key of api_key_file goes over http, where others can read it")
     connection = Connection(Address(url, key, settings.request_timeout))
     try:
-        models = connection.get("/v1/models")
+        models = connection.get("/v1/models", waiting)
         flavor = flavor_of(settings.server_flavor, models)
         row = _chosen(models, settings.model)
-        context = settings.max_context or _told_context(connection, row, flavor.name)
+        context = settings.max_context or _told_context(connection, row, flavor.name, waiting)
         model = ServedModel(
             str(row["id"]),
             flavor,
@@ -174,12 +176,14 @@ def _chosen(models: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     raise SettingError("model", name, f"one of the server's: {shown or 'it names none'}")
 
 
-def _told_context(connection: Connection, row: Mapping[str, Any], flavor: str) -> int:
+def _told_context(
+    connection: Connection, row: Mapping[str, Any], flavor: str, waiting: Waiting
+) -> int:
     """The longest context that the server tells, in its flavor's place."""
     meta = row.get("meta")
     found = [row.get("max_model_len")]
     if flavor == "llamacpp":
-        found.append(_slot_context(connection))
+        found.append(_slot_context(connection, waiting))
     if isinstance(meta, dict):
         found += [meta.get("n_ctx"), meta.get("n_ctx_train")]
     for context in found:
@@ -192,10 +196,10 @@ def _told_context(connection: Connection, row: Mapping[str, Any], flavor: str) -
     return _SUPPOSED_CONTEXT
 
 
-def _slot_context(connection: Connection) -> object:
+def _slot_context(connection: Connection, waiting: Waiting) -> object:
     """What llama.cpp gives each request; None where it does not tell."""
     try:
-        told = connection.get("/props").get("default_generation_settings")
+        told = connection.get("/props", waiting).get("default_generation_settings")
     except EngineError:
         return None
     return told.get("n_ctx") if isinstance(told, dict) else None

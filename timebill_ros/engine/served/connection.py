@@ -14,7 +14,7 @@ import queue
 import ssl
 import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import httpx2
 
 from timebill_ros.engine.errors import EngineError, ServerFault, ServerUnavailable
+from timebill_ros.engine.protocol import Waiting, patiently
 from timebill_ros.engine.served.events import EventDecoder, Piece, error_text
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ _IDLE = 300.0  # s that an idle connection is kept
 _MOST_BODY = 1 << 20  # bytes of an answer that is no stream
 _MOST_ERROR = 4096  # bytes of an error's body that are read
 _CLOSING = 5.0  # s
+_HEARTBEAT = 0.1  # s between two looks whether an answer is waited for still
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,22 @@ class Connection:
         self._loop.call_soon_threadsafe(start)
         return pieces
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str, waiting: Waiting = patiently) -> dict[str, Any]:
         """The JSON object at ``path``; blocks for as long as a request may take.
 
         Raises:
             ServerUnavailable, ServerFault: there is none.
+            Exception: whatever ``waiting`` raised.
         """
         future: Future[dict[str, Any]] = asyncio.run_coroutine_threadsafe(
             self._get(path), self._loop
         )
+        try:
+            while wait([future], _HEARTBEAT).not_done:
+                waiting()
+        except BaseException:
+            future.cancel()
+            raise
         return future.result()
 
     def tell(self, path: str, body: Mapping[str, Any] | None = None) -> None:

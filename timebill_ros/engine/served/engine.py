@@ -18,7 +18,7 @@ from timebill_ros.engine.errors import (
     SchemaViolated,
     ServerFault,
 )
-from timebill_ros.engine.protocol import Capabilities, FinishReason, Progress
+from timebill_ros.engine.protocol import Capabilities, FinishReason, Progress, Waiting, patiently
 from timebill_ros.engine.request import NOTHING_SET, Conversation, PreparedRequest, SamplingOverride
 from timebill_ros.engine.served.connection import Connection, PieceStream
 from timebill_ros.engine.served.events import MOST_LINE, Piece
@@ -224,11 +224,11 @@ class ServedEngine:
         """Time first tokens and those that follow, network and queues included."""
         return profile_server(self, limit, progress)
 
-    def warm_up(self) -> None:
+    def warm_up(self, waiting: Waiting = patiently) -> None:
         """Ask for one token, so that the first request finds a connection."""
         self.begin(self.prepare(Conversation("", "Say yes.")), 1)
         while not self.prefill_chunk():
-            pass
+            waiting()
         self.abort()
 
     def settle(self, timeout: float) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 import uuid
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import Measurement, ProfilePoints
-from timebill_ros.engine.protocol import Progress
+from timebill_ros.engine.protocol import Progress, Waiting
 from timebill_ros.engine.request import Conversation
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def profile_server(engine: ServedEngine, limit: float, progress: Progress) -> Pr
     for done, size in enumerate(asked):
         if done >= _FEWEST and time.monotonic() >= end:
             break
-        progress(done / len(asked), f"asking the server: {size} tokens")
-        _ask(engine, size, times[size])
+        share, doing = done / len(asked), f"asking the server: {size} tokens"
+        _ask(engine, size, times[size], functools.partial(progress, share, doing))
     return _points([each for each in times.values() if each.first])
 
 
@@ -73,16 +74,18 @@ def prompt_sizes(max_context: int) -> list[int]:
     return sorted({round(_SHORTEST * factor**n) for n in range(_SIZES)})
 
 
-def _ask(engine: ServedEngine, size: int, times: _Times) -> None:
+def _ask(engine: ServedEngine, size: int, times: _Times, waiting: Waiting) -> None:
     """One request of about ``size`` tokens, timed."""
+    waiting()
     request = engine.prepare(_prompt(engine, size))
     engine.begin(request, _RESPONSE, ignore_eos=True)
     before = time.monotonic()
     while not engine.prefill_chunk():
-        pass
+        waiting()
     first = last = time.monotonic()
     seen = tokens = engine.response_tokens
     while engine.finish_reason is None:
+        waiting()
         engine.step()
         if engine.response_tokens > tokens:
             last, tokens = time.monotonic(), engine.response_tokens
