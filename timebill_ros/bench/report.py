@@ -178,7 +178,8 @@ def draw_pessimism(path: Path, rows: Sequence[Row]) -> None:
         each.set_xlabel("pessimism k")
         each.set_ylim(0.0, _top(rows))
         _bare(each)
-    axes[-1].legend(frameon=False, fontsize=9)
+    # Beside the lines, which run through the whole of it.
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right", frameon=False)
     figure.savefig(path, dpi=110)
 
 
