@@ -179,7 +179,7 @@ def draw_pessimism(path: Path, rows: Sequence[Row]) -> None:
         each.set_ylim(0.0, _top(rows))
         _bare(each)
     # Beside the lines, which run through the whole of it.
-    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right", frameon=False)
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(path, dpi=110)
 
 
