@@ -69,7 +69,7 @@ def measure(arguments: argparse.Namespace) -> None:
     from timebill_ros.engine.checkpoint import load_checkpoint
     from timebill_ros.engine.settings import EngineSettings
     from timebill_ros.engine.transformer_engine import TransformerEngine
-    from timebill_ros.runtime.loading import model_folder
+    from timebill_ros.runtime.models import model_folder
     from timebill_ros.runtime.settings import Settings
 
     checkpoint = load_checkpoint(arguments.model or model_folder(Settings()))

@@ -21,7 +21,7 @@ from torch import Tensor
 from timebill_ros.engine.attention import ObservationWindow
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 

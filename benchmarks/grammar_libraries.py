@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.response_schema import ResponseSchemas
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 EOS = "</s>"

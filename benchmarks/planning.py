@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long one plan takes: equation (11) with its checks, N_W from a distribution; and the default.
 
-The planner ``expected`` is asked for rho before prefill, once for each of two models, and for alpha
-after it.
+The planner ``expected`` is asked for one of two models and rho before prefill, and for alpha after
+it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from timebill_ros.budget.calibration import fit_calibration
 from timebill_ros.budget.expected import ALPHAS, SHARES, ExpectedPlanner
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.plan import Situation
+from timebill_ros.budget.plan import ModelOption, Situation
 from timebill_ros.budget.planners import Planner, TimeBillPlanner
 from timebill_ros.budget.quality import PRIOR, LeverQuality
 from timebill_ros.budget.time_model import TimeModel
@@ -80,8 +80,7 @@ def plan_many(
             prompt_tokens, 400, predicted, 16, 0.1, remaining, known, pace, QUALITY
         )
         if isinstance(planner, ExpectedPlanner):
-            for model in (MODEL, SMALLER):
-                planner.share(situation, model, SHARES)
+            planner.choose([ModelOption(situation, times, SHARES) for times in (MODEL, SMALLER)])
         alphas[i] = planner.plan(situation, MODEL).alpha
         times[i] = time.perf_counter_ns() - start
     gc.enable()

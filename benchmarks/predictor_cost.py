@@ -20,7 +20,7 @@ from timebill_ros.engine.profile import Profiler, profile_predictor
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.length_predictor import load_predictor
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 MODEL = Path(model_folder(Settings()))

@@ -23,7 +23,7 @@ from timebill_ros.engine.kv_cache import KeptPrefixes
 from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 

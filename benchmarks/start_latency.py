@@ -19,7 +19,7 @@ from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.engine.request import Conversation
 from timebill_ros.msg import Instruction
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 PROMPT_TOKENS = (50, 3000)

@@ -28,7 +28,7 @@ from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.workload.metrics import exact_match
 from timebill_ros.workload.tasks import Family, Task, sample_task

@@ -27,7 +27,7 @@ from timebill_ros.engine.projection import KINDS, WeightKinds  # noqa: E402
 from timebill_ros.engine.protocol import PreparedRequest  # noqa: E402
 from timebill_ros.engine.settings import EngineSettings  # noqa: E402
 from timebill_ros.engine.transformer_engine import TransformerEngine  # noqa: E402
-from timebill_ros.runtime.loading import model_folder  # noqa: E402
+from timebill_ros.runtime.models import model_folder  # noqa: E402
 from timebill_ros.runtime.settings import Settings  # noqa: E402
 
 _TEXT = Path(__file__).parents[1] / "docs" / "deadlines.md"

@@ -63,6 +63,7 @@ FIELDS = {
         "planned_tokens": "uint32",
         "time_margin": "double",
         "rho": "double",
+        "model": "string",
         "score": "double",
         "expected_score": "double",
         "risk": "double",

@@ -12,7 +12,7 @@ from timebill_ros.bench.cases import Case, embedded_cases
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.transformer_engine import EngineSettings, TransformerEngine
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.selection.methods import make_selection_method
 from timebill_ros.selection.selector import Selector

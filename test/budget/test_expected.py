@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.expected import ALPHAS, SHARES, ExpectedPlanner
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.plan import Situation, kept_tokens, minimal_alpha
+from timebill_ros.budget.plan import ModelOption, Situation, kept_tokens, minimal_alpha
+from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner, VanillaPlanner
 from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
 from timebill_ros.budget.risk import Coverage, LengthRisk, Observation, observed_coverage
 from timebill_ros.budget.time_model import TimeModel
@@ -82,6 +83,11 @@ def expected_score(
     return float(s.quality.score(rho, evicted)) * in_time
 
 
+def share_of(s: Situation) -> float:
+    """rho with one model."""
+    return ExpectedPlanner().choose([ModelOption(s, MODEL, SHARES)]).share
+
+
 @given(
     st.floats(-0.01, 0.06),
     st.integers(20, 8000),
@@ -108,7 +114,7 @@ def test_rho_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]
     s = known(
         left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
     )
-    chosen = ExpectedPlanner().share(s, MODEL, SHARES)
+    chosen = share_of(s)
     values = {}
     for rho in SHARES:
         kept = max(1, math.ceil(rho * n_x))
@@ -122,18 +128,97 @@ def test_rho_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]
         assert chosen == SHARES[-1]
 
 
+FAST = MODEL.slowed(0.3, 0.2)
+
+
+@given(
+    st.floats(0.0, 0.4),
+    st.integers(20, 8000),
+    st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5),
+    st.floats(0.3, 1.1),
+)
+def test_model_and_rho_are_the_best_of_the_grid(
+    left: float, n_x: int, weights: list[float], worth: float
+) -> None:
+    large = known(
+        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
+    )
+    scaled = QualityCurve(
+        tuple(replace(point, score=min(100.0, worth * point.score)) for point in FALLING.points)
+    )
+    # What a smaller model has of its own: vocabulary, lengths, quality and times.
+    small = replace(
+        large,
+        prompt_tokens=n_x + n_x // 10,
+        length_risk=risk_of(np.array(weights[::-1]) / sum(weights)),
+        quality=LeverQuality(scaled, FALLING, measured=True),
+    )
+    models = [(large, MODEL), (small, FAST)]
+    chosen = ExpectedPlanner().choose([ModelOption(s, times, SHARES) for s, times in models])
+    values = {}
+    for number, (s, times) in enumerate(models):
+        for rho in SHARES:
+            kept = max(1, math.ceil(rho * s.prompt_tokens))
+            rest = left - times.prefill(kept)
+            values[number, rho] = max(expected_score(s, times, rho, a, rest, kept) for a in ALPHAS)
+    best = max(values.values())
+    if best > 0.0:
+        assert values[chosen] == pytest.approx(best, abs=1e-6)
+        dearer = list(values)[: list(values).index(chosen)]
+        assert all(values[levers] < best for levers in dearer)
+    else:
+        assert chosen == (1, SHARES[-1])
+
+
+def test_of_equally_good_models_the_larger_answers() -> None:
+    ample = known(100.0, risk=risk_of(np.full(25, 0.04)))
+    options = [ModelOption(ample, MODEL, SHARES), ModelOption(ample, FAST, SHARES)]
+    assert ExpectedPlanner().choose(options) == (0, 1.0)
+    # A better model that is slower wins while it is in time, whatever its place.
+    assert ExpectedPlanner().choose(options[::-1]) == (0, 1.0)
+    poor = replace(ample, quality=LeverQuality(STEP, measured=True))
+    better = replace(ample, quality=LeverQuality(measured=True))
+    assert ExpectedPlanner().choose([ModelOption(poor, FAST), ModelOption(better, MODEL)]) == (
+        1,
+        1.0,
+    )
+
+
+def test_a_risk_that_only_the_smaller_model_keeps_is_kept() -> None:
+    even = known(0.22, risk=calibrated(risk_of(np.full(25, 0.04))))
+    bad = replace(
+        even, quality=LeverQuality(QualityCurve((QualityPoint(0.0, 5.0, 1.0, 0.0),)), measured=True)
+    )
+    options = [ModelOption(even, MODEL), ModelOption(bad, FAST)]
+    assert ExpectedPlanner().choose(options).model == 0
+    assert ExpectedPlanner(risk=0.05).choose(options).model == 1
+
+
+def test_other_planners_ask_the_largest_model_for_the_whole_prompt() -> None:
+    late = known(-1.0)
+    for planner in (TimeBillPlanner(), FixedPlanner(0.5), VanillaPlanner()):
+        options = [ModelOption(late, MODEL, SHARES), ModelOption(late, FAST, SHARES)]
+        assert planner.choose(options) == (0, 1.0)
+
+
+def test_a_plan_names_its_model() -> None:
+    s = replace(known(0.3, risk=risk_of(np.eye(3)[0])), model="small")
+    for planner in (ExpectedPlanner(), TimeBillPlanner()):
+        assert planner.plan(s, FAST).model == "small"
+
+
 def test_selection_breaks_the_prefix_and_eviction_does_not() -> None:
     # 4,000 tokens take 0.202 s to prefill, of which the last 500 take 0.045 s.
     tight = known(0.12, max_tokens=40, risk=risk_of(np.eye(3)[0]))
-    assert ExpectedPlanner().share(tight, MODEL, SHARES) < 1.0
+    assert share_of(tight) < 1.0
     kept = replace(tight, reused_tokens=3500)
-    assert ExpectedPlanner().share(kept, MODEL, SHARES) == 1.0
+    assert share_of(kept) == 1.0
     # What selection leaves is prefilled as if nothing were kept.
     least = replace(kept, remaining=0.04)
     assert MODEL.prefill(1000) < 0.04 < MODEL.prefill(4000, 3500)
     fresh = replace(least, reused_tokens=0)
-    chosen = ExpectedPlanner().share(least, MODEL, SHARES)
-    assert chosen == ExpectedPlanner().share(fresh, MODEL, SHARES) < 1.0
+    chosen = share_of(least)
+    assert chosen == share_of(fresh) < 1.0
     assert ExpectedPlanner().plan(kept, MODEL).reused_tokens == 3500
 
 
@@ -189,7 +274,7 @@ def test_ties_go_to_the_dearer() -> None:
     plan = ExpectedPlanner().plan(known(100.0, risk=risk_of(np.full(25, 0.04))), MODEL)
     assert (plan.alpha, plan.risk, plan.planned_tokens) == (0.0, 0.0, 400)
     assert plan.expected_score == 90.0
-    assert ExpectedPlanner().share(known(100.0), MODEL, SHARES) == 1.0
+    assert share_of(known(100.0)) == 1.0
 
 
 def test_where_nothing_is_in_time_the_shortest_is_tried() -> None:
@@ -197,7 +282,7 @@ def test_where_nothing_is_in_time_the_shortest_is_tried() -> None:
     plan = ExpectedPlanner().plan(late, MODEL)
     assert not plan.feasible
     assert plan.expected_score == 0.0
-    assert ExpectedPlanner().share(late, MODEL, SHARES) == SHARES[-1]
+    assert share_of(late) == SHARES[-1]
 
 
 def test_without_a_prediction_recent_lengths_count() -> None:

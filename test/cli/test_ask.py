@@ -53,7 +53,7 @@ def test_an_answer_in_time_is_printed(node: NodeProcess) -> None:
     done = run_ask(node.domain, "stop", "--budget", "600", "--node", "robot/llm")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-    assert "[in time], alpha 0.00" in done.stderr
+    assert "[in time], model embedded, alpha 0.00" in done.stderr
 
 
 @pytest.mark.e2e
@@ -296,4 +296,7 @@ def test_the_account_has_what_there_is() -> None:
     )
     shared = replace(ANSWERED, plan=replace(ANSWERED.plan, reused_tokens=2880))
     assert "prompt 3005 tokens (2880 reused)," in ask.account(shared)
+    named = replace(ANSWERED, plan=replace(ANSWERED.plan, model="small\x1b[2J"))
+    assert "[in time], model small" in ask.account(named)
+    assert "\x1b" not in ask.account(named)
     assert ask.account(EXPIRED) == "[expired], queued 0.530 s, slack -0.018 s"

@@ -70,6 +70,7 @@ def test_a_response_becomes_a_record() -> None:
             rho=0.5,
             expected_score=90.0,
             reused_tokens=24,
+            model="small",
         ),
         # Under a clock at rate 3: what it tells is three times as long as the work.
         timing=Timing(
@@ -85,6 +86,7 @@ def test_a_response_becomes_a_record() -> None:
     assert (record.plan.risk, record.plan.score) == (0.05, 97.5)
     assert (record.plan.rho, record.plan.expected_score) == (0.5, 90.0)
     assert record.plan.reused_tokens == 24
+    assert record.plan.model == "small"
     assert record.execution == pytest.approx(0.1)
 
 

@@ -19,7 +19,7 @@ from timebill_ros.client.session import Session
 from timebill_ros.msg import Instruction, Overrun, Response
 from timebill_ros.node.conversions import duration_msg, time_msg
 from timebill_ros.node.topics import OUTCOME_QOS
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 from .subject import PATIENCE, Subject, ask, ended_by

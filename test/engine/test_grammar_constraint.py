@@ -20,7 +20,7 @@ from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.response_schema import ResponseSchemas
 from timebill_ros.engine.sampling import Sampling
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 from .conftest import BYTES, EOS, SPECIAL, byte_tokenizer

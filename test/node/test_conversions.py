@@ -47,6 +47,7 @@ PLAN = Plan(
     0.5,
     90.0,
     reused_tokens=600,
+    model="small",
 )
 
 
@@ -178,6 +179,7 @@ def test_a_response_carries_predicted_beside_actual() -> None:
     assert message.plan.score == 97.5
     assert (message.plan.rho, message.plan.expected_score) == (0.5, 90.0)
     assert message.plan.reused_tokens == 600
+    assert message.plan.model == "small"
     assert message.timing.queued == duration_msg(0.01)
     assert message.timing.predict == duration_msg(0.02)
     assert message.timing.prefill == duration_msg(0.03)

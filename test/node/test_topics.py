@@ -23,7 +23,18 @@ from .bench import Bench
 
 JOB = Job("a", Conversation("", "stop"), 0, 10)
 PLAN = Plan(
-    "timebill", 0.25, True, 100, (), 16, 80, predicted_time=0.125, wcet=0.5, rho=0.5, risk=0.02
+    "timebill",
+    0.25,
+    True,
+    100,
+    (),
+    16,
+    80,
+    predicted_time=0.125,
+    wcet=0.5,
+    rho=0.5,
+    risk=0.02,
+    model="small",
 )
 TIMING = Timing(queued=1.0, prefill=0.5, evict=0.25, decode=0.125, total=2.0, slack=-0.5)
 ANSWER = Response(JOB, "", FinishReason.EOS, False, 3, PLAN, 0.1, TIMING)
@@ -33,6 +44,7 @@ ALL = {
     "predicted_time_ms": 125.0,
     "response_tokens": 3.0,
     "predicted_tokens": 16.0,
+    "model": 1.0,
     "rho": 0.5,
     "alpha": 0.25,
     "risk": 0.02,
@@ -53,7 +65,9 @@ class Topic:
 
 def published(outcome: Outcome) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    DebugTopics({name: Topic(name, numbers) for name in DEBUG_TOPICS}).publish(outcome)
+    DebugTopics({name: Topic(name, numbers) for name in DEBUG_TOPICS}).publish(
+        outcome, ["large", "small"]
+    )
     return numbers
 
 

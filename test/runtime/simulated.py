@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from timebill_ros.budget.length import LengthDistribution
@@ -38,6 +39,20 @@ FLAT = TimeModel(a=0.0, b=1e-5, c=0.0, p=0.0, q=1e-3)
 SLOW_PREFILL = {"time_model": replace(FLAT, b=1e-7), "real_times": FLAT}
 
 
+@dataclass(frozen=True)
+class SmallerModel:
+    """Another model of a scene, with a name and what it has of its own.
+
+    ``reads``: requests that it makes something else of than the largest model does.
+    """
+
+    name: str
+    time_model: TimeModel
+    quality: LeverQuality | None = None
+    max_context: int = 16384
+    reads: dict[str, SimulatedRequest] = field(default_factory=dict)
+
+
 @dataclass
 class Scene:
     """Runs jobs in virtual time and keeps what came of them."""
@@ -60,6 +75,8 @@ class Scene:
     selection: PromptSelection | None = None
     quality: LeverQuality | None = None
     real_times: TimeModel | None = None  # where they are not what the time model says
+    smaller: Sequence[SmallerModel] = ()
+    max_context: int = 16384
     slowness: Callable[[], float] = lambda: 1.0  # of every piece of work, on top of that
     hear: Callable[[Outcome], None] = lambda _: None  # called with every outcome before it is kept
 
@@ -72,7 +89,12 @@ class Scene:
         self.instants: list[int] = []
         real = self.real_times or self.time_model
         engine = SimulatedEngine(
-            self.clock, real, self.requests, chunk=self.chunk, slowness=self.slowness
+            self.clock,
+            real,
+            self.requests,
+            max_context=self.max_context,
+            chunk=self.chunk,
+            slowness=self.slowness,
         )
         timed = TimeModel(**{**vars(self.time_model), "predictor": self.predictor_time})
         predictor = None
@@ -80,6 +102,16 @@ class Scene:
             predictor = SimulatedPredictor(self.clock, timed, self.requests)
         self.engine = engine
         self.predictor = predictor
+        self.smaller_engines = [
+            SimulatedEngine(
+                self.clock,
+                each.time_model,
+                ChainMap(each.reads, self.requests),
+                max_context=each.max_context,
+                chunk=self.chunk,
+            )
+            for each in self.smaller
+        ]
         self.server = Server(
             ServerParts(
                 engine=engine,
@@ -93,12 +125,27 @@ class Scene:
                 slowdown=self.slowdown,
                 selection=self.selection,
                 quality=self.quality,
+                model="largest",
+                smaller=tuple(map(self._smaller, self.smaller, self.smaller_engines)),
             ),
             Decisions(self.planner, self.policy, self.anytime_margin, self.time_risk),
-            prepare=Preparation(engine, self.default_max_tokens),
+            prepare=Preparation(engine, self.default_max_tokens, self.smaller_engines),
             queue_capacity=self.queue_capacity,
             emit=self._emit,
             observe=self.observe,
+        )
+
+    def _smaller(self, model: SmallerModel, engine: SimulatedEngine) -> ServerParts:
+        return ServerParts(
+            engine=engine,
+            time_model=replace(model.time_model, predictor=self.predictor_time),
+            predictor=self.predictor,
+            clock=self.deadline_clock,
+            stopwatch=self.clock,
+            predictor_grace=self.predictor_grace,
+            selection=self.selection,
+            quality=model.quality,
+            model=model.name,
         )
 
     def job(

@@ -32,13 +32,8 @@ from timebill_ros.engine.request import Conversation
 from timebill_ros.predictor.checkpoint import write_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.runtime import predictor_match
-from timebill_ros.runtime.loading import (
-    Loaded,
-    load,
-    measured_levers,
-    model_folder,
-    unmet_defaults,
-)
+from timebill_ros.runtime.loading import Loaded, load, unmet_defaults
+from timebill_ros.runtime.models import measured_levers, model_folder
 from timebill_ros.runtime.predictor_match import known_calibration
 from timebill_ros.runtime.settings import Settings
 

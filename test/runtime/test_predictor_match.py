@@ -10,7 +10,8 @@ import pytest
 
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint, target_fingerprint
 from timebill_ros.runtime import profiling
-from timebill_ros.runtime.loading import load, model_folder
+from timebill_ros.runtime.loading import load
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.predictor_match import mismatches
 from timebill_ros.runtime.settings import Settings
 

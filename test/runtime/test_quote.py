@@ -75,6 +75,28 @@ def test_ample_time_is_a_promise() -> None:
     assert quote.plan.wcet == pytest.approx(0.01 + TIMES.decode(1000, 100))
 
 
+def test_of_two_models_the_planners_choice_is_quoted_and_the_cheapest_is_enough() -> None:
+    def world(planner: Planner) -> World:
+        one = World(planner)
+        fast = TIMES.slowed(0.1, 0.1)
+        engine = SimulatedEngine(one.clock, fast, {"go": REQUEST}, window=10)
+        small = replace(one.parts, engine=engine, time_model=fast, model="small")
+        parts = replace(one.parts, model="large", smaller=(small,))
+        one.quotes = Quotes(parts, one.decided, Preparation(one.engine, 100, [engine]))
+        return one
+
+    expecting = world(ExpectedPlanner())
+    assert expecting.quote(1000.0).plan.model == "large"
+    tight = expecting.quote(9.0)
+    assert tight.plan.model == "small"
+    assert tight.promised
+    assert expecting.quote(1.0).enough == pytest.approx(tight.enough, rel=0.1)
+    assert expecting.quote(1.0).enough < World(ExpectedPlanner()).quote(1.0).enough / 5
+    # Who takes the largest whatever comes is told what that needs.
+    whole = world(VanillaPlanner())
+    assert whole.quote(9.0).enough == pytest.approx(World(VanillaPlanner()).quote(9.0).enough)
+
+
 def test_no_time_is_none() -> None:
     quote = World(VanillaPlanner()).quote(5.0)
     assert not quote.promised

@@ -22,7 +22,7 @@ from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.replay.bag import Bag
 from timebill_ros.replay.bag_files import BagWriter
 from timebill_ros.replay.recording import BadInput
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 

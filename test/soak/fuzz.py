@@ -39,7 +39,7 @@ from timebill_ros.node.parameter_specs import SPECS
 from timebill_ros.node.parameters import MisfitOverride, Parameters
 from timebill_ros.node.serialized import refusal_of
 from timebill_ros.runtime.admission import Limits, Reception, fault_of
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 
 from .damaged_files import BagCases, CheckpointCases, PredictorCases, QualityCases, mutated

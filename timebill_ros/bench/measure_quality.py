@@ -109,7 +109,7 @@ def known_curves(settings: Settings, file: Path | None = None) -> tuple[Path, Qu
     Raises:
         QualityFileError: the file holds no curves.
     """
-    from timebill_ros.runtime.loading import model_folder
+    from timebill_ros.runtime.models import model_folder
 
     path = file or Path(model_folder(settings)).expanduser() / QUALITY_FILE
     return path, read_quality(path) if path.is_file() else QualityFile()

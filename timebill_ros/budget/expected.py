@@ -11,7 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.plan import Eviction, Plan, Situation, measured_score, minimal_alpha
+from timebill_ros.budget.plan import (
+    Eviction,
+    LeverChoice,
+    ModelOption,
+    Plan,
+    Situation,
+    measured_score,
+    minimal_alpha,
+)
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
 
@@ -58,13 +66,13 @@ class Choices:
 
 @dataclass(frozen=True)
 class ExpectedPlanner:
-    """Maximises Q(rho, alpha) P(N <= n(rho, alpha)): the expected score of a firm deadline.
+    """Maximises Q_m(rho, alpha) P(N <= n(m, rho, alpha)): the expected score of a firm deadline.
 
-    n is the most tokens that end in time. Before prefill it chooses the share rho of the prompt
-    with the prefill predicted, by the value of its best alpha; after prefill alpha, with the time
-    that is really left. With a ``risk``, among the choices that miss with at most that probability.
-    Where rho is 1, the length is certain, and Q is flat but for a step at alpha > 0, the plan is
-    that of equation (11).
+    n is the most tokens that end in time. Before prefill it chooses the model m and the share rho
+    of the prompt, with the prefill predicted, by the value of their best alpha; after prefill
+    alpha, with the time that is really left. With a ``risk``, among the choices that miss with at
+    most that probability. With one model, where rho is 1, the length is certain, and Q is flat but
+    for a step at alpha > 0, the plan is that of equation (11).
 
     Raises:
         SettingError: alpha_max or risk outside [0, 1).
@@ -80,22 +88,39 @@ class ExpectedPlanner:
         if not 0.0 <= self.risk < 1.0:
             raise SettingError("risk", self.risk, "in [0, 1)")
 
-    def share(self, situation: Situation, model: TimeModel, shares: Sequence[float]) -> float:
-        """rho, one of ``shares``, which fall; the situation is that before prefill.
+    def choose(self, options: Sequence[ModelOption]) -> LeverChoice:
+        """The model and rho whose best alpha has the highest expected score; all before prefill.
 
-        Its ``remaining`` is the time that is left for prefill, eviction and decoding, its
-        ``prompt_tokens`` are those of the whole prompt. That one alone is sure to reuse an earlier
-        prompt's prefill: what selection leaves depends on the instruction.
+        Of equally good ones the first model, the dearest, and of that the largest share. The whole
+        prompt alone is sure to reuse an earlier one's prefill: what selection leaves depends on the
+        instruction.
         """
-        rho = np.array(shares)[:, None]
+        weighed = [self._before_prefill(option) for option in options]
+        every = Choices(
+            *(
+                np.concatenate([getattr(choices, name).ravel() for choices in weighed])
+                for name in ("tokens", "in_time", "score")
+            )
+        )
+        levers = [
+            LeverChoice(number, share)
+            for number, option in enumerate(options)
+            for share in option.shares
+        ]
+        ratios = every.score.size // len(levers)
+        return levers[every.best(self.risk) // ratios]
+
+    def _before_prefill(self, option: ModelOption) -> Choices:
+        """What comes of every share and ratio on one model; shape [shares, ratios]."""
+        situation, model = option.situation, option.times
+        rho = np.array(option.shares)[:, None]
         alphas = np.array([alpha for alpha in ALPHAS if alpha <= self.alpha_max] or [0.0])[None]
         tokens = np.maximum(1.0, np.ceil(rho * situation.prompt_tokens))
         reused = np.where(rho < 1.0, 0, situation.reused_tokens)
         prefill = (model.a * tokens + model.b) * tokens + model.c
         prefill = prefill - (model.a * reused + model.b) * reused
         left = situation.pace.profiled_within(situation.remaining) - prefill
-        chosen = weigh(situation, model, rho, tokens, alphas, left).best(self.risk)
-        return float(shares[chosen // alphas.size])
+        return weigh(situation, model, rho, tokens, alphas, left)
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """alpha by the expected score; N_W is the longest response that ends in time."""
@@ -130,6 +155,7 @@ class ExpectedPlanner:
             rho=situation.rho,
             expected_score=float(choices.score[best]),
             reused_tokens=situation.reused_tokens,
+            model=situation.model,
         )
 
     def keep_on(self, situation: Situation, model: TimeModel, reached: int, kept: int) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ class Situation:
         rho: share of the prompt's tokens that selection kept; ``prompt_tokens`` are those.
         reused_tokens: prompt tokens whose prefill an earlier prompt has done; before prefill, those
             of the whole prompt.
+        model: name of the model that answers; "" where there is nothing to tell it from.
         prior: lengths of recent responses, which stand in for a prediction that there is not.
     """
 
@@ -53,6 +55,7 @@ class Situation:
     rho: float = 1.0
     prior: LengthDistribution | None = None
     reused_tokens: int = 0
+    model: str = ""
 
     def smallest_kept(self) -> int:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""
@@ -87,6 +90,38 @@ class Situation:
         return self.length_risk.at(alpha).miss_probability(planned) if self.length_risk else None
 
 
+@dataclass(frozen=True)
+class ModelOption:
+    """One of the models that may answer a request, before its prefill.
+
+    Attributes:
+        situation: of the request on this model, with its whole prompt; ``remaining`` is the time
+            for prefill, eviction and decoding.
+        times: the model's time model.
+        shares: shares rho of the prompt that may be kept; they fall.
+    """
+
+    situation: Situation
+    times: TimeModel
+    shares: Sequence[float] = (1.0,)
+
+
+class LeverChoice(NamedTuple):
+    """What is decided before prefill.
+
+    Attributes:
+        model: index of the model that answers.
+        share: share rho of the prompt that it is given.
+    """
+
+    model: int
+    share: float
+
+
+DEAREST = LeverChoice(0, 1.0)
+"""The whole prompt on the largest model: no lever is pulled."""
+
+
 class Eviction(NamedTuple):
     """One step of a plan's schedule of evictions.
 
@@ -105,6 +140,7 @@ class Plan:
 
     Attributes:
         planner: name of the planner that made it.
+        model: name of the model that answers, as the situation has it.
         alpha: eviction ratio, share of the prompt's cache to drop; less than the planner chose
             where the observation window is kept against it.
         feasible: whether decoding N_W tokens ends by the deadline.
@@ -141,6 +177,7 @@ class Plan:
     rho: float = 1.0
     expected_score: float | None = None
     reused_tokens: int = 0
+    model: str = ""
 
     @property
     def kept_tokens(self) -> int:
@@ -209,6 +246,7 @@ def plan_with(
         score=measured_score(situation, evicted),
         rho=situation.rho,
         reused_tokens=situation.reused_tokens,
+        model=situation.model,
     )
 
 

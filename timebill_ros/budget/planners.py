@@ -9,7 +9,15 @@ from typing import Protocol
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.expected import ExpectedPlanner
-from timebill_ros.budget.plan import Plan, Situation, minimal_alpha, plan_with
+from timebill_ros.budget.plan import (
+    DEAREST,
+    LeverChoice,
+    ModelOption,
+    Plan,
+    Situation,
+    minimal_alpha,
+    plan_with,
+)
 from timebill_ros.budget.time_model import TimeModel
 
 PLANNERS = ("expected", "timebill", "fixed", "vanilla")
@@ -27,11 +35,8 @@ class Planner(Protocol):
     @property
     def risk(self) -> float: ...  # noqa: D102 - see the class
 
-    def share(self, situation: Situation, model: TimeModel, shares: Sequence[float]) -> float:
-        """Before prefill: the share rho of the prompt to keep, one of ``shares`` (falling).
-
-        The situation's ``remaining`` is the time for prefill, eviction and decoding.
-        """
+    def choose(self, options: Sequence[ModelOption]) -> LeverChoice:
+        """Before prefill: the model, one of ``options`` (largest first), and its share rho."""
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """After prefill: the plan for this request; never raises where a budget cannot be met."""
@@ -44,11 +49,11 @@ class Planner(Protocol):
 
 
 class WholePrompts:
-    """What planners have in common that shorten no prompt, and plan once."""
+    """What planners have in common that shorten no prompt, ask the largest model, and plan once."""
 
-    def share(self, situation: Situation, model: TimeModel, shares: Sequence[float]) -> float:
-        """1: all of the prompt."""
-        return 1.0
+    def choose(self, options: Sequence[ModelOption]) -> LeverChoice:
+        """All of the prompt, on the first model."""
+        return DEAREST
 
     def keep_on(self, situation: Situation, model: TimeModel, reached: int, kept: int) -> int:
         """All of them: one plan per request."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -116,6 +116,9 @@ PRIOR = QualityCurve(
 )
 
 
+# What a model without a curve is worth against the next larger one.
+SMALLER_PRIOR = 0.9
+
 # Keeps a curve that starts at 0 from being divided by.
 _TINY = 1e-9
 
@@ -136,6 +139,11 @@ class LeverQuality:
     selection: QualityCurve | None = None
     measured: bool = False
     measure: str = "references"
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the scores can be held against another model's."""
+        return self.measured and self.measure == MEASURES[0]
 
     def score(self, rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
         """Q(rho, alpha), 0 to 100.
@@ -178,6 +186,27 @@ def _dropped(rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
 def _excess(curve: QualityCurve, dropped: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of answers that run to the cap, beyond those that do with nothing dropped."""
     return np.maximum(0.0, curve.ran_to_cap(dropped) - curve.ran_to_cap(0.0))
+
+
+def with_priors(largest_first: Sequence[LeverQuality]) -> tuple[LeverQuality, ...]:
+    """Curves of several models that can be compared with each other.
+
+    A model whose answers were not held against references is taken to score, with nothing dropped,
+    what the next larger one does times ``SMALLER_PRIOR``; its own curve, or ``PRIOR``, goes on from
+    there in proportion. The largest keeps what it has.
+    """
+    known: list[LeverQuality] = []
+    for own in largest_first:
+        if known and not own.comparable:
+            whole = max(float(own.score(1.0, 0.0)), _TINY)
+            share = SMALLER_PRIOR * float(known[-1].score(1.0, 0.0)) / whole
+            points = (
+                replace(point, score=min(100.0, share * point.score))
+                for point in own.eviction.points
+            )
+            own = replace(own, eviction=QualityCurve(tuple(points)))
+        known.append(own)
+    return tuple(known)
 
 
 @dataclass(frozen=True)

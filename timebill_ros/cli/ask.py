@@ -166,6 +166,8 @@ def account(record: Record) -> str:
         selected = "" if plan.rho >= 1.0 else f" (selected, {plan.rho:.0%} of it)"
         selected += f" ({plan.reused_tokens} reused)" if plan.reused_tokens else ""
         beyond = "" if plan.feasible else ", more than the budget left: no plan could promise it"
+        if plan.model:
+            parts.append(f"model {harmless_line(plan.model)}")
         parts += [
             f"alpha {plan.alpha:.2f}{score}",
             f"prompt {record.prompt_tokens} tokens{selected}",

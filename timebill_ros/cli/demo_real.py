@@ -136,7 +136,7 @@ def _token_counter(settings: Settings) -> Callable[[RealInstruction], int]:
     from timebill_ros.engine.prompt import PromptEncoder
     from timebill_ros.engine.request import Conversation
     from timebill_ros.engine.tokenizer import load_tokenizer
-    from timebill_ros.runtime.loading import model_folder
+    from timebill_ros.runtime.models import model_folder
 
     try:
         tokenizer = load_tokenizer(checkpoint_folder(model_folder(settings)))

@@ -100,6 +100,9 @@ class Dashboard:
         )
         table.add_column("id")
         table.add_column("outcome")
+        several = len({r.plan.model for r in self.outcomes if r.plan is not None}) > 1
+        if several:
+            table.add_column("model")
         for heading in (
             "rho",
             "alpha",
@@ -111,7 +114,7 @@ class Dashboard:
         ):
             table.add_column(heading, justify="right")
         for record in self.outcomes:
-            table.add_row(*_row(record))
+            table.add_row(*_row(record, several=several))
         if not self.outcomes:
             table.add_row(Text("none since this began to watch", style="dim"))
         return table
@@ -138,7 +141,7 @@ def _figures(subject: str, values: dict[str, str], hardware_id: str) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if "error" in key)
 
 
-def _row(record: Record) -> list[Text]:
+def _row(record: Record, *, several: bool) -> list[Text]:
     plan = record.plan
     whole = record.ending is Ending.IN_TIME and not record.truncated
     style = "green" if whole else "yellow"
@@ -151,7 +154,8 @@ def _row(record: Record) -> list[Text]:
         f"{record.execution:.3f}" if record.execution and plan else _NOTHING,
         f"{record.timing.slack:+.3f}",
     ]
-    return [_shown(record.id), Text(record.outcome, style=style), *map(Text, cells)]
+    model = [_shown(plan.model if plan else _NOTHING)] if several else []
+    return [_shown(record.id), Text(record.outcome, style=style), *model, *map(Text, cells)]
 
 
 # Wider than a pipe's usual 80 columns, so that the tables are not cut where nobody can widen them.

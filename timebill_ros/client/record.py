@@ -44,7 +44,8 @@ class Planned:
 
     ``risk``, of a response longer than N_W, is None where it was not known, and so is ``score``,
     which was measured at alpha and rho, the share of the prompt that selection kept.
-    ``reused_tokens`` of the prompt were prefilled for an earlier one.
+    ``reused_tokens`` of the prompt were prefilled for an earlier one. ``model`` is the one that was
+    chosen, "" where nothing told.
     """
 
     predicted_tokens: int
@@ -58,6 +59,7 @@ class Planned:
     rho: float = 1.0
     expected_score: float | None = None
     reused_tokens: int = 0
+    model: str = ""
 
     @property
     def kept(self) -> float:
@@ -220,6 +222,7 @@ def _row(record: Record) -> dict[str, object]:
         "planned_tokens": plan.planned_tokens if plan else "",
         "risk": plan.risk if plan and plan.risk is not None else "",
         "response_tokens": record.response_tokens,
+        "model": plan.model if plan else "",
         "rho": plan.rho if plan else "",
         "alpha": plan.alpha if plan else "",
         "score": plan.score if plan and plan.score is not None else "",
@@ -262,6 +265,7 @@ def _planned(message: msg.Plan) -> Planned | None:
         rho=message.rho,
         expected_score=message.expected_score if message.expected_score >= 0.0 else None,
         reused_tokens=message.reused_tokens,
+        model=message.model,
     )
 
 

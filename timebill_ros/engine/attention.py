@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from timebill_ros.engine.errors import UnsupportedModel
 
@@ -42,16 +42,22 @@ class AttentionShape:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> AttentionShape:
-        """Read the shape from a model's configuration."""
-        config = model.config
+        """Read the shape from a loaded model."""
+        return cls.told_by(model.config, model.dtype, model.device)
+
+    @classmethod
+    def told_by(
+        cls, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
+    ) -> AttentionShape:
+        """The shape that a model of this configuration has."""
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,
             heads=heads,
             kv_heads=getattr(config, "num_key_value_heads", None) or heads,
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            dtype=model.dtype,
-            device=model.device,
+            dtype=dtype,
+            device=device,
         )
 
 

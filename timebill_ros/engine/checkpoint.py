@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from timebill_ros.budget.errors import SettingError
+from timebill_ros.engine.attention import AttentionShape
 from timebill_ros.engine.device import usable_device
 from timebill_ros.engine.errors import (
     BrokenCheckpoint,
@@ -25,6 +28,7 @@ from timebill_ros.engine.tokenizer import eos_tokens, load_tokenizer, tell_gener
 from timebill_ros.engine.weights import LOCAL, load_weights, reading
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_ROUNDED_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.6}  # with their scales
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -190,6 +194,50 @@ def sliding_window(config: PreTrainedConfig) -> int | None:
     if not hasattr(type(config)(), "sliding_window"):
         return None
     return None if window is None else int(window)
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes that a model takes: its weights once loaded, and a token's keys and values."""
+
+    weights: int
+    per_token: int
+    max_positions: int
+
+
+def memory_need(folder: Path, *, device: str, dtype: str, kept: str) -> MemoryNeed:
+    """What a checkpoint will take, told by its headers alone.
+
+    Args:
+        folder: the checkpoint's directory.
+        device: where it is to run.
+        dtype: of its weights and cache, see ``load_checkpoint``.
+        kept: how rounded weights are kept beside them, "int8" say; "auto" or "" for none.
+
+    Raises:
+        BrokenCheckpoint: its files cannot be read.
+        DeviceUnavailable, SettingError: ``device`` or ``dtype`` is not usable.
+    """
+    element = _dtype(dtype, usable_device("device", device))
+    _check_files(folder)
+    with reading(folder, "config.json"):
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
+    check_config(config, folder)
+    with reading(folder, "the weights"):
+        weights = sum(map(_elements, folder.glob("*.safetensors")))
+    beside = 0.0 if kept == str(element).removeprefix("torch.") else _ROUNDED_BYTES.get(kept, 0.0)
+    shape = AttentionShape.told_by(config, element, torch.device(device))
+    per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * element.itemsize
+    return MemoryNeed(
+        round(weights * (element.itemsize + beside)), per_token, max_positions(config)
+    )
+
+
+def _elements(path: Path) -> int:
+    """Numbers in a file of weights."""
+    with safe_open(path, framework="pt") as tensors:
+        names = tensors.keys()
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
 
 
 # What decides how a prompt becomes tokens, beside the weights and their configuration.

@@ -237,6 +237,7 @@ def plan_msg(plan: Plan | None, predicted_prefill: float) -> msg.Plan:
         rho=plan.rho,
         expected_score=_UNKNOWN if plan.expected_score is None else plan.expected_score,
         reused_tokens=plan.reused_tokens,
+        model=plan.model,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from timebill_ros.engine.request import LARGEST_SEED, LARGEST_TEMPERATURE
 from timebill_ros.engine.served.flavors import FLAVORS
 from timebill_ros.runtime.policy import ADMISSIONS
-from timebill_ros.runtime.settings import ENGINES, Settings
+from timebill_ros.runtime.settings import ENGINES, WEIGHTS, Settings
 
 DEFAULTS = Settings()
 
@@ -83,13 +83,21 @@ SPECS: dict[str, Spec] = {
     ),
     "quality_file": Spec(
         "Quality curves of a model whose folder has none, or that is on a server, as "
-        "measure-quality writes them; empty: quality.json in the model's folder.",
+        "measure-quality writes them, or a folder with one for each model, NAME.json ('_' for "
+        "'/'); empty: quality.json in the model's folder.",
     ),
     "model": Spec(
         "The language model: 'embedded' for the one that comes with the package, "
         "'embedded-small' for its smaller, faster sister that cannot list or count, otherwise a "
         "checkpoint directory or hub id of a causal LM with safetensors weights.",
         constraints="not empty",
+    ),
+    "models": Spec(
+        "Several models, the largest first, of which the planner 'expected' chooses one for each "
+        "instruction; other planners take the first. They stand in for model, or where engine is "
+        "served for server_model, which then stays as it is. All are loaded when the node "
+        "configures. NAME@int8 is NAME with its weights kept so (float32, bfloat16, int8, int4). "
+        "'' entries are none; empty: model alone.",
     ),
     "device": Spec("Where the model runs.", constraints="cpu, cuda or cuda:N"),
     "dtype": Spec(
@@ -102,7 +110,7 @@ SPECS: dict[str, Spec] = {
         "dtype; with dtype auto too, for a model of 50 million weights or more, the faster of "
         "float32 and bfloat16 for prefill and for steps, by measurement (both are kept in memory "
         "where they differ).",
-        choices=("auto", "float32", "bfloat16", "int8", "int4"),
+        choices=WEIGHTS,
     ),
     "threads": Spec(
         "CPU threads of the engine; 0: the fastest, by measurement, and one for a model of under "

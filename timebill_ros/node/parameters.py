@@ -89,7 +89,7 @@ class Parameters:
         """The parameters as they are now, but for those that are ``changed``."""
         values = {f.name: self._node.get_parameter(f.name).value for f in fields(Settings)}
         values |= changed
-        for name in ("stop", "fallback"):
+        for name in ("stop", "fallback", "models"):
             values[name] = tuple(text for text in values[name] if text)
         for name in ("model", "predictor", "device", "predictor_device"):
             if not values[name].strip():

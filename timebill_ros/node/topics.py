@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -42,6 +42,7 @@ DEBUG_TOPICS = (
     "predicted_time_ms",
     "response_tokens",
     "predicted_tokens",
+    "model",
     "rho",
     "alpha",
     "risk",
@@ -116,7 +117,7 @@ class OutcomeTopics:
             caller.ended(message)
         topic.publish(message)
         if terminal:
-            self._debug.publish(outcome)
+            self._debug.publish(outcome, self._settings.models)
 
     def observer(self, job: Job) -> Observer | None:
         """Who watches a job that starts: its caller, and the topic if it is switched on."""
@@ -139,6 +140,7 @@ class DebugTopics:
 
     processing_time_ms: from the start of execution to the outcome; of what was executed.
     response_tokens: N so far; of what was planned.
+    model: which of the parameter ``models`` was chosen, from 0; 0 where there is one alone.
     rho, alpha, predicted_time_ms, predicted_tokens, risk: of the plan, where one was made;
         predicted_tokens where a prediction came in time, risk where it is known.
     slack_ms: deadline minus the outcome's instant.
@@ -150,12 +152,13 @@ class DebugTopics:
         """Publish on these, by the name of the figure."""
         self._publishers = publishers
 
-    def publish(self, outcome: Outcome) -> None:
-        """Publish the figures of a terminal outcome."""
+    def publish(self, outcome: Outcome, models: Sequence[str]) -> None:
+        """Publish the figures of a terminal outcome; ``models`` are those that there are."""
         timing, plan = outcome.timing, outcome.plan
         if timing.prefill > 0.0:
             self._number("processing_time_ms", timing.execution * 1e3)
         if plan is not None:
+            self._number("model", models.index(plan.model) if plan.model in models else 0)
             self._number("rho", plan.rho)
             self._number("alpha", plan.alpha)
             self._number("predicted_time_ms", plan.predicted_time * 1e3)

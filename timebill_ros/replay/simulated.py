@@ -79,7 +79,8 @@ def recalled_profile(settings: Settings) -> Path:
     """
     # To know the model by its content pulls in torch.
     from timebill_ros.engine.checkpoint import checkpoint_digest
-    from timebill_ros.runtime.loading import model_folder, profile_folder
+    from timebill_ros.runtime.loading import profile_folder
+    from timebill_ros.runtime.models import model_folder
 
     folder, model = profile_folder(settings), Path(model_folder(settings))
     digest = checkpoint_digest(model) if (model / "config.json").exists() else None

@@ -7,8 +7,8 @@ Every refusal names the field and the bound.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from timebill_ros.engine.errors import RequestError, SchemaRefused
 from timebill_ros.engine.protocol import Engine
@@ -158,13 +158,22 @@ class PreparedJob:
 
     Attributes:
         job: what is to be answered.
-        request: the same as its engine takes it.
+        request: the same as its model's engine takes it.
         max_tokens: N_max.
+        model: which of the models that is, counted from the largest.
+        smaller: the same for each smaller model that can take it.
     """
 
     job: Job
     request: PreparedRequest
     max_tokens: int
+    model: int = 0
+    smaller: tuple[PreparedJob, ...] = ()
+
+    @property
+    def on_models(self) -> tuple[PreparedJob, ...]:
+        """The job for this model and for every smaller one."""
+        return (self, *self.smaller)
 
 
 # Characters that are tokenised within some milliseconds.
@@ -192,20 +201,36 @@ def attempt(prepare: Prepare, job: Job) -> PreparedJob | JobStopped:
 
 
 class Preparation:
-    """Prepares jobs for one engine."""
+    """Prepares jobs for the engine of one model, or for those of several."""
 
-    def __init__(self, engine: Engine, default_max_tokens: int) -> None:
-        """``default_max_tokens`` is N_max of a job that sets none."""
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, default_max_tokens: int, smaller: Sequence[Engine] = ()
+    ) -> None:
+        """``default_max_tokens`` is N_max of a job that sets none; ``smaller`` the other models."""
+        self._engines = (engine, *smaller)
         self._default_max_tokens = default_max_tokens
 
     def __call__(self, job: Job) -> PreparedJob:
         """The job with its prompt rendered once and tokenised, and its schema compiled.
 
+        A model that cannot take it is left out.
+
         Raises:
-            JobStopped: REJECTED, with the field and the bound.
+            JobStopped: REJECTED, with the field and the bound of the largest model, where none can.
         """
-        engine = self._engine
+        refusals: list[JobStopped] = []
+        prepared: list[PreparedJob] = []
+        for model in range(len(self._engines)):
+            try:
+                prepared.append(self._on(model, job))
+            except JobStopped as refusal:
+                refusals.append(refusal)
+        if not prepared:
+            raise refusals[0]
+        return replace(prepared[0], smaller=tuple(prepared[1:]))
+
+    def _on(self, model: int, job: Job) -> PreparedJob:
+        engine = self._engines[model]
         try:
             request = engine.prepare(job.conversation, job.response_schema, job.sampling)
         except SchemaRefused as error:
@@ -215,4 +240,4 @@ class Preparation:
         max_tokens = max_tokens_of(
             job, request.prompt_tokens, default=self._default_max_tokens, context=engine.max_context
         )
-        return PreparedJob(job, request, max_tokens)
+        return PreparedJob(job, request, max_tokens, model)

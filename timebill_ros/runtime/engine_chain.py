@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -91,13 +92,13 @@ class ChainedEngine:
         parts: what jobs run on.
         prepare: makes a job ready for this engine.
         breaker: whether it is tried.
-        answered: jobs that it answered.
+        answered: jobs that it answered, by the model's name.
     """
 
     parts: ServerParts
     prepare: Prepare
     breaker: CircuitBreaker = field(init=False)
-    answered: int = 0
+    answered: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.breaker = CircuitBreaker(self.parts.stopwatch)
@@ -191,7 +192,14 @@ class EngineChain:
     def status(self) -> dict[str, str]:
         """What each engine has done, for people."""
         engines = self._engines
-        told = {f"answered by {each.parts.name}": str(each.answered) for each in engines}
+        told = {}
+        for each in engines:
+            told[f"answered by {each.parts.name}"] = str(each.answered.total())
+            if each.parts.smaller:
+                told |= {
+                    f"answered by {each.parts.name}, {own.model}": str(each.answered[own.model])
+                    for own in each.parts.models
+                }
         if len(engines) > 1:
             told |= {
                 f"failures in a row of {each.parts.name}": str(each.breaker.failures)
@@ -236,7 +244,7 @@ def _goes_on(engine: ChainedEngine, execution: Execution, outcome: Outcome) -> b
     if not hopeless:
         engine.breaker.tell(failed=execution.given_up)
     if isinstance(outcome, Response):
-        engine.answered += 1
+        engine.answered[outcome.plan.model] += 1
     return (execution.given_up or hopeless) and not execution.late
 
 
@@ -254,10 +262,15 @@ def _observer(observe: Callable[[Job], Observer | None], job: Job) -> Observer |
 
 
 def _needed(parts: ServerParts, prepared: PreparedJob) -> float:
-    """s that an engine needs for most answers to the job; at most half of what is left."""
+    """s that an engine's fastest model needs for most answers; at most half of what is left."""
     job, left = prepared.job, parts.time_left(prepared.job)
-    model, prompt = parts.model_of(job), prepared.request.prompt_tokens
-    lengths = parts.recent_lengths.distribution(prepared.max_tokens)
-    longer = lengths.beyond(np.arange(1, prepared.max_tokens + 1))
-    tokens = 1 + int((longer > _LONGER).sum())
-    return min(_MOST_RESERVED * left, model.prefill(prompt) + model.decode(prompt, tokens))
+
+    def needed(on_model: PreparedJob) -> float:
+        own = parts.models[on_model.model]
+        model, prompt = own.model_of(job), on_model.request.prompt_tokens
+        lengths = own.recent_lengths.distribution(on_model.max_tokens)
+        longer = lengths.beyond(np.arange(1, on_model.max_tokens + 1))
+        tokens = 1 + int((longer > _LONGER).sum())
+        return model.prefill(prompt) + model.decode(prompt, tokens)
+
+    return min(_MOST_RESERVED * left, *map(needed, prepared.on_models))

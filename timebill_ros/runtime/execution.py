@@ -76,19 +76,16 @@ class Execution:
         self._reserve = reserve
         late_allowed = decided.policy is OverrunPolicy.SKIP_NEXT
         self._ends_ns = self.job.deadline_ns if late_allowed else self.job.answer_by_ns
-        self._prepared = prepared
         self._parts = parts
-        self._time_model = parts.model_of(self.job)
         self._decided = decided
         self._canceled = canceled
         self._tell_late = tell_late
         self._observer: Observer | None = None
         self._timeline = Timeline(self.job, parts.clock, parts.stopwatch)
-        self._planning = JobPlanning(
-            prepared, parts, decided, self._time_model, self._timeline, self._remaining
-        )
+        self._planning = JobPlanning(prepared, parts, decided, self._timeline, self._remaining)
+        self._parts = self._planning.parts
         self._plan: Plan | None = None
-        self._kept = prepared.request.prompt_tokens  # prompt tokens that are cached
+        self._kept = 0  # prompt tokens that are cached
         self._predicted_prefill = 0.0
         self._steps = StepTimer(parts.pace, parts.stopwatch)
 
@@ -106,7 +103,7 @@ class Execution:
         except Exception as failure:  # noqa: BLE001 - whatever a part raises ends this job alone
             _LOG.exception("%s failed", self.job.id)
             outcome = self.overrun(Reason.FAILED, f"{type(failure).__name__}: {failure}")
-        self._planning.prediction.cancel()
+        self._planning.cancel()
         self._give_up_engine()
         return outcome
 
@@ -144,8 +141,8 @@ class Execution:
             JobStopped: the deadline, its caller or a bound on the instruction ended it.
             Exception: whatever the engine raised.
         """
-        engine = self._parts.engine
         self._begin()
+        engine = self._parts.engine
         self._prefill()
         plan = self._plan = self._planning.plan()
         if engine.finish_reason is None:
@@ -171,26 +168,28 @@ class Execution:
         )
 
     def _begin(self) -> None:
-        """Start the predictor, and hand the engine as much of the prompt as the planner wants."""
-        prepared, parts = self._prepared, self._parts
+        """Start the predictor, and hand the planner's choice of model as much as it wants to it."""
+        planning = self._planning
         self._checkpoint()
-        # A prompt that cannot be shortened is known to be hopeless before it costs a prediction.
-        if parts.selection is None:
-            self._check_prefill(prepared.request, parts.engine.reusable(prepared.request))
-        request = self._planning.start()
+        # Where nothing can be chosen, what is hopeless is known before it costs a prediction.
+        if not planning.chooses:
+            self._check_prefill(planning.request, self._parts.engine.reusable(planning.request))
+        request = planning.start()
+        parts = self._parts = planning.parts
+        self._steps = StepTimer(parts.pace, parts.stopwatch)
         self._kept = request.prompt_tokens
-        if parts.selection is not None:
-            self._check_prefill(request, self._planning.reused_tokens)
+        if planning.chooses:
+            self._check_prefill(request, planning.reused_tokens)
         late = self._decided.policy is OverrunPolicy.SKIP_NEXT
-        expected = self._planning.expectation(may_be_late=late)
-        parts.engine.begin(replace(request, expected=expected), prepared.max_tokens)
+        expected = planning.expectation(may_be_late=late)
+        parts.engine.begin(replace(request, expected=expected), planning.max_tokens)
 
     def _check_prefill(self, request: PreparedRequest, reused: int) -> None:
         """Leave the engine to others where prefill alone cannot end by the deadline.
 
         Not under Skip-Next, whose late answers count too.
         """
-        self._predicted_prefill = self._time_model.prefill(request.prompt_tokens, reused)
+        self._predicted_prefill = self._planning.time_model.prefill(request.prompt_tokens, reused)
         remaining = self._remaining()
         if self._decided.policy is OverrunPolicy.SKIP_NEXT or self._parts.pace.prefill_fits(
             self._predicted_prefill, remaining
@@ -291,7 +290,7 @@ class Execution:
 
     def _profiled_step(self) -> float:
         """Seconds of the next decoding step as profiled."""
-        return self._time_model.step(self._kept + self._parts.engine.response_tokens - 1)
+        return self._planning.time_model.step(self._kept + self._parts.engine.response_tokens - 1)
 
     def _remaining(self) -> float:
         """Seconds of execution until the deadline, at the rate of the deadline's clock."""
@@ -343,7 +342,7 @@ class Execution:
         reached = parts.engine.response_tokens
         complete = parts.engine.finish_reason in _BY_ITSELF
         if reached > 1:  # The first token is the prefill's, and needs no eviction.
-            profiled = plan.profiled(self._time_model, reached)
+            profiled = plan.profiled(self._planning.time_model, reached)
             parts.pace.observe(self._timeline.since_plan, profiled)
             if parts.slowdown is not None:
                 parts.slowdown.observe_decoding(self._timeline.since_plan, profiled)

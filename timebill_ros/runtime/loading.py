@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,15 @@ from pathlib import Path
 from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.fit import TimeModelFit
-from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, QualityFile, read_quality
+from timebill_ros.budget.quality import (
+    LeverQuality,
+    with_priors,
+)
 from timebill_ros.budget.time_model import TimeModel
-from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
+from timebill_ros.engine.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+)
 from timebill_ros.engine.errors import ServerError, ServerUnavailable
 from timebill_ros.engine.factory import make_engine
 from timebill_ros.engine.projection import WeightKinds
@@ -30,19 +36,17 @@ from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.hidden_predictor import HiddenStatePredictor
 from timebill_ros.predictor.length_predictor import LengthPredictor
+from timebill_ros.runtime.models import EMBEDDED, check_memory, measured_levers, model_folder
 from timebill_ros.runtime.prediction import StatePredictor
 from timebill_ros.runtime.predictor_match import loaded_predictor
 from timebill_ros.runtime.profiling import ProfilePlace, time_model_of
 from timebill_ros.runtime.prompt_selection import ConversationSelection
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.selection.methods import make_selection_method
-from timebill_ros.selection.selector import Selector
 
 _LOG = logging.getLogger(__name__)
 
-_EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
-# The package's own models, which have their tokens and their length predictor in common.
-_EMBEDDED_MODELS = {"embedded": "checkpoint", "embedded-small": "small"}
+Predictors = dict[str, LengthPredictor]
+"""By what tells one from others: models of one engine that have the same share it."""
 
 _ONE_LOAD = threading.Lock()
 # How often a load that waits for another one tells so, s.
@@ -51,12 +55,13 @@ _ONE_LOAD_POLL = 0.1
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a server needs of the model: ``predictor`` is None where none is configured.
+    """What a server needs of a model: ``predictor`` is None where none is configured.
 
     ``calibration`` is None where the predictor has none, ``selection`` where prompts stay whole.
-    ``shared``: others work on the same machine, so that its times drift. ``others`` answer where
-    this engine cannot; so would those named in ``absent``, whose server was not there. ``states``
-    predicts from the engine's own state, in the place of ``predictor``.
+    ``shared``: others work on the same machine, so that its times drift. ``states`` predicts from
+    the engine's own state, in the place of ``predictor``. ``model`` is its name, ``smaller`` the
+    other models of its engine, largest first. ``others`` answer where this engine cannot; so would
+    those named in ``absent``, whose server was not there.
     """
 
     engine: MeasurableEngine
@@ -70,12 +75,20 @@ class Loaded:
     others: tuple[Loaded, ...] = ()
     absent: tuple[str, ...] = ()
     states: StatePredictor | None = None
+    model: str = ""
+    smaller: tuple[Loaded, ...] = ()
+
+    def close(self) -> None:
+        """Give back what every one of them holds."""
+        self.engine.close()
+        for each in (*self.smaller, *self.others):
+            each.close()
 
 
 def load(settings: Settings, progress: Progress) -> Loaded:
-    """Load the model and the predictor, measure or recall the time model, warm up.
+    """Load the models and their predictors, measure or recall their time models, warm up.
 
-    To be called on the thread that the engine is to run on. One at a time loads in a process, for
+    To be called on the thread that the engines are to run on. One at a time loads in a process, for
     transformers builds models under global state: a load that was given up, but has not ended yet,
     would leave weights out of the next one.
 
@@ -84,21 +97,26 @@ def load(settings: Settings, progress: Progress) -> Loaded:
             name, or a server that is not there.
         Exception: whatever ``progress`` raised.
     """
-    with _alone(progress):
+    with _alone(progress), ExitStack() as opened:
         loaded: list[Loaded] = []
+        absent: list[str] = []
         names = settings.engines
-        try:
-            for number, name in enumerate(names):
-                loaded += _load_one(settings, name, len(names) > 1, _part(progress, number, names))
-        except BaseException:
-            for each in loaded:
-                each.engine.close()
-            raise
+        for number, name in enumerate(names):
+            try:
+                engine = _load_engine(settings, name, _part(progress, number, len(names)))
+            except ServerError as error:
+                if len(names) == 1:
+                    raise
+                told = "the engine %s is left out until its server is there: %s"
+                _LOG.error(told, name, error)
+                absent.append(name)
+            else:
+                loaded.append(engine)
+                opened.callback(engine.close)
         if not loaded:
             raise ServerUnavailable("none of the engines can be reached")
-        there = {each.name for each in loaded}
-        absent = tuple(name for name in names if name not in there)
-        return replace(loaded[0], others=tuple(loaded[1:]), absent=absent)
+        opened.pop_all()  # nothing is closed
+        return replace(loaded[0], others=tuple(loaded[1:]), absent=tuple(absent))
 
 
 def load_served(settings: Settings, progress: Progress) -> Loaded:
@@ -109,27 +127,48 @@ def load_served(settings: Settings, progress: Progress) -> Loaded:
         Exception: whatever ``progress`` raised.
     """
     with _alone(progress):
-        return _load_served(settings, progress)
+        return _load_engine(settings, "served", progress)
 
 
-def _load_one(
-    settings: Settings, name: str, others: bool, progress: Progress
-) -> tuple[Loaded, ...]:
-    """The engine of that name; none where its server is not there, but others may answer."""
+def _load_engine(settings: Settings, name: str, progress: Progress) -> Loaded:
+    """The engine of that name with all its models, loaded one after the other.
+
+    Raises:
+        Exception: as ``load``; what was loaded before is closed.
+    """
+    models = settings.on_models(name)
+    if len(models) > 1 and Path(settings.quality_file).expanduser().is_file():
+        bound = "a folder with a file for each of models, NAME.json"
+        raise SettingError("quality_file", settings.quality_file, bound)
+    load_one = _load_served
     if name == "local":
-        return (_load_local(settings, progress),)
-    try:
-        return (_load_served(settings, progress),)
-    except ServerError as error:
-        if not others:
-            raise
-        _LOG.error("the engine %s is left out until its server is there: %s", name, error)
-        return ()
+        load_one = _load_local
+        check_memory(models, progress)
+    loaded: list[Loaded] = []
+    predictors: Predictors = {}
+    with ExitStack() as opened:
+        for number, own in enumerate(models):
+            loaded.append(load_one(own, predictors, _part(progress, number, len(models))))
+            opened.callback(loaded[-1].engine.close)
+        opened.pop_all()  # nothing is closed
+    known = with_priors([each.quality or LeverQuality() for each in loaded])
+    for each, quality in zip(loaded, known, strict=True):
+        if len(loaded) > 1 and not quality.comparable:
+            _LOG.warning(
+                "%s is taken to score %.0f with nothing dropped: its answers were not measured "
+                "against references",
+                each.model,
+                quality.score(1.0, 0.0),
+            )
+    first, *smaller = (
+        replace(each, quality=quality) for each, quality in zip(loaded, known, strict=True)
+    )
+    return replace(first, smaller=tuple(smaller))
 
 
-def _part(progress: Progress, number: int, names: Sequence[str]) -> Progress:
-    """The progress of one engine among several."""
-    return lambda share, doing: progress((number + share) / len(names), doing)
+def _part(progress: Progress, number: int, count: int) -> Progress:
+    """The progress of one of several."""
+    return lambda share, doing: progress((number + share) / count, doing)
 
 
 @contextmanager
@@ -143,26 +182,34 @@ def _alone(progress: Progress) -> Iterator[None]:
         _ONE_LOAD.release()
 
 
-def _load_served(settings: Settings, progress: Progress) -> Loaded:
+def _load_served(settings: Settings, predictors: Predictors, progress: Progress) -> Loaded:
     """Find out what the server runs, time it, and warm the connection up."""
     asking = partial(progress, 0.0, "asking the server what it runs")
     asking()
     engine = connect(served_settings(settings), asking)
     try:
         quality, selection = measured_levers(settings, local=False)
-        predictor, name, calibration = loaded_predictor(settings, _EMBEDDED, None)
+        predictor, name, calibration = loaded_predictor(settings, EMBEDDED, None)
         if isinstance(predictor, HiddenStatePredictor):  # refused before: a server tells no states
             predictor = None
+        if predictor is not None:
+            predictor = predictors.setdefault(name, predictor)
         fit = _fit(engine, predictor, name, settings, progress)
         engine.warm_up(partial(progress, 0.9, "warming up"))
     except BaseException:
         engine.close()
         raise
     progress(1.0, f"ready on {engine.device}")
-    return Loaded(engine, predictor, fit, calibration, quality, selection, True, "served")
+    model = engine.model.name
+    return Loaded(
+        *(engine, predictor, fit, calibration, quality, selection),
+        shared=True,
+        name="served",
+        model=model,
+    )
 
 
-def _load_local(settings: Settings, progress: Progress) -> Loaded:
+def _load_local(settings: Settings, predictors: Predictors, progress: Progress) -> Loaded:
     progress(0.0, f"loading the model {settings.model!r}")
     checkpoint = load_checkpoint(
         model_folder(settings),
@@ -173,16 +220,22 @@ def _load_local(settings: Settings, progress: Progress) -> Loaded:
     engine = make_engine(checkpoint, engine_settings(settings), profile_folder(settings))
     quality, selection = measured_levers(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
-    predictor, name, calibration = loaded_predictor(settings, _EMBEDDED, checkpoint)
+    predictor, name, calibration = loaded_predictor(settings, EMBEDDED, checkpoint)
     states = None
     if isinstance(predictor, HiddenStatePredictor):
         states, predictor, name = _watching(engine, predictor, checkpoint), None, ""
+    elif predictor is not None:
+        predictor = predictors.setdefault(name, predictor)
     fit = _fit(engine, predictor, name, settings, progress)
     if told := unmet_defaults(settings, fit.model):
         _LOG.warning("%s", told)
     engine.warm_up(partial(progress, 0.9, "warming up"))
     progress(1.0, f"ready on {engine.device}")
-    return Loaded(engine, predictor, fit, calibration, quality, selection, states=states)
+    return Loaded(
+        *(engine, predictor, fit, calibration, quality, selection),
+        states=states,
+        model=settings.model,
+    )
 
 
 def _watching(
@@ -232,53 +285,6 @@ def unmet_defaults(settings: Settings, model: TimeModel) -> str:
         f"max_tokens ({longest}) takes {takes(longest):.3g} s, default_budget is {budget:g} s, in "
         f"which {fitting} tokens fit; lower max_tokens or raise default_budget"
     )
-
-
-def model_folder(settings: Settings) -> str | Path:
-    """Where the model is: in the package for one of its own, otherwise as set."""
-    own = _EMBEDDED_MODELS.get(settings.model)
-    return settings.model if own is None else _EMBEDDED / own
-
-
-def measured_levers(
-    settings: Settings, *, local: bool = True
-) -> tuple[LeverQuality, ConversationSelection | None]:
-    """What the levers cost the model, as its folder tells, and how its prompts are selected from.
-
-    Selection without a measured curve is off: it may cost more than the deadline it meets is worth.
-
-    Raises:
-        QualityFileError: the folder has such a file, but it holds no curves.
-        SettingError: no such selection method, or a ``rho_min`` or ``selection_head`` out of range.
-    """
-    path = Path(settings.quality_file or Path(model_folder(settings)) / QUALITY_FILE).expanduser()
-    known = settings.quality_file or (local and path.is_file())
-    measured = read_quality(path) if known else QualityFile()
-    name = settings.selection
-    if name == "auto":
-        name = next(iter(measured.selection), "none")
-    quality = measured.of(settings.eviction_method, name)
-    if not quality.measured and local:
-        _LOG.warning(
-            "%s has no quality curve of the eviction method %r: the planner 'expected' takes one "
-            "that was measured on another model",
-            settings.model,
-            settings.eviction_method,
-        )
-    if not 0.0 < settings.rho_min <= 1.0:
-        raise SettingError("rho_min", settings.rho_min, "in (0, 1]")
-    if name == "none":
-        return quality, None
-    method = make_selection_method(name)
-    if quality.selection is None:
-        _LOG.warning(
-            "%s has no quality curve of the selection method %r: prompts stay whole",
-            settings.model,
-            name,
-        )
-        return quality, None
-    selector = Selector(method, settings.window, settings.selection_head)
-    return quality, ConversationSelection(selector, settings.rho_min)
 
 
 def engine_settings(settings: Settings) -> EngineSettings:

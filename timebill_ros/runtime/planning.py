@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One job's plan: how much of its prompt is prefilled, and what is evicted after that."""
+"""One job's plan: which model answers, how much of its prompt is prefilled, what is evicted."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from timebill_ros.budget.plan import Plan, Situation, measured_score
+from timebill_ros.budget.plan import (
+    DEAREST,
+    LeverChoice,
+    ModelOption,
+    Plan,
+    Situation,
+    measured_score,
+)
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.request import PreparedRequest, RequestHints
@@ -16,6 +23,7 @@ from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.outcome import Timeline
 from timebill_ros.runtime.policy import Decisions
 from timebill_ros.runtime.prediction import JobPrediction
+from timebill_ros.runtime.prompt_selection import RankedPrompt
 from timebill_ros.runtime.server_parts import ServerParts
 
 # Response tokens between two looks at the plan.
@@ -32,25 +40,54 @@ _RARELY = 0.01
 # Least of the time left in which the first token is asked for, however long the answer may become.
 _FIRST_TOKEN_SHARE = 0.1
 
-# Most of what a shorter prompt saves that may go into waiting for the prediction that chooses it.
+# Most of what a shorter prompt or a smaller model saves that may go into waiting for the prediction
+# that chooses it.
 _WORTH_WAITING = 0.1
+
+
+@dataclass
+class _OnModel:
+    """A job on one of the models that may answer it.
+
+    Attributes:
+        prepared: the job, with its whole prompt.
+        parts: what it would run on.
+        times: the model's for this job, which a response schema makes slower.
+        request: what would be prefilled.
+        prediction: of the response's length; None of it until it is started.
+        reused_tokens: of the prompt, what need not be run, as an earlier one started with the same.
+        length_risk: what the prediction says, once it was taken.
+    """
+
+    prepared: PreparedJob
+    parts: ServerParts
+    times: TimeModel
+    request: PreparedRequest
+    prediction: JobPrediction
+    reused_tokens: int = 0
+    length_risk: LengthRisk | None = None
+    shares: Sequence[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        selection = self.parts.selection
+        self.shares = (1.0,) if selection is None else selection.shares
+
+    def prefill(self, share: float) -> float:
+        """s to prefill the share of the prompt; only the whole one is sure to reuse anything."""
+        whole = self.prepared.request.prompt_tokens
+        reused = self.reused_tokens if share >= 1.0 else 0
+        return self.times.prefill(math.ceil(share * whole), reused)
 
 
 class JobPlanning:
     """What is known of a job while it runs, and what its planner makes of that.
 
     Args:
-        prepared: the job, with its whole prompt.
+        prepared: the job, for every model that may answer it.
         parts: what it runs on.
         decided: how it is planned.
-        time_model: that of the job, which a response schema makes slower.
         timeline: what was spent so far.
         remaining: s of execution until the deadline.
-
-    Attributes:
-        prediction: of the response's length; None of it until ``start``.
-        request: what is prefilled.
-        reused_tokens: of those, what need not be run, for an earlier prompt started with the same.
     """
 
     def __init__(
@@ -58,55 +95,87 @@ class JobPlanning:
         prepared: PreparedJob,
         parts: ServerParts,
         decided: Decisions,
-        time_model: TimeModel,
         timeline: Timeline,
         remaining: Callable[[], float],
     ) -> None:
-        self.prediction = JobPrediction(prepared.job.id)
-        self.request = prepared.request
-        self.reused_tokens = 0
-        self._prepared = prepared
-        self._parts = parts
+        job = prepared.job
+        self._models = [
+            _OnModel(each, own, own.model_of(job), each.request, JobPrediction(job.id))
+            for each in prepared.on_models
+            for own in (parts.models[each.model],)
+        ]
+        self._on = self._models[0]
+        self._job = job
         self._decided = decided
-        self._time_model = time_model
         self._timeline = timeline
         self._remaining = remaining
-        self._length_risk: LengthRisk | None = None
         self._next_look = _CHECKPOINT  # response tokens at which the plan is looked at again
         self._most: int | None = None  # response tokens that its engine was told
 
-    def start(self) -> PreparedRequest:
-        """Start the prediction, and say what is to be prefilled: the prompt, or less of it.
+    @property
+    def parts(self) -> ServerParts:
+        """What it runs on: the largest model's until ``start`` has chosen."""
+        return self._on.parts
 
-        The planner is asked with what is known already: only where it would shorten, the passages
-        are ranked and the prediction is waited for, as long as that is little against what is
-        saved.
+    @property
+    def time_model(self) -> TimeModel:
+        """That of the job on these parts."""
+        return self._on.times
+
+    @property
+    def request(self) -> PreparedRequest:
+        """What is prefilled."""
+        return self._on.request
+
+    @property
+    def max_tokens(self) -> int:
+        """N_max on this model."""
+        return self._on.prepared.max_tokens
+
+    @property
+    def reused_tokens(self) -> int:
+        """Of the request's tokens, those that need not be run."""
+        return self._on.reused_tokens
+
+    @property
+    def prediction(self) -> JobPrediction:
+        """Of the response's length; None of it until ``start``."""
+        return self._on.prediction
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there is anything to choose before prefill."""
+        return len(self._models) > 1 or len(self._on.shares) > 1
+
+    def start(self) -> PreparedRequest:
+        """Start the prediction, and choose the model and what it is to prefill.
+
+        The planner is asked with what is known already: only where it would pull a lever, the
+        passages are ranked and the prediction is waited for, as long as that is little against what
+        is saved.
 
         Raises:
             RequestError: the shorter prompt cannot be rendered.
         """
-        whole, model, parts = self._prepared.request, self._time_model, self._parts
-        reused = self.reused_tokens = parts.engine.reusable(whole)
-        if parts.predictor is not None:
-            longest = model.longest_predictor_input(whole.prompt_tokens, reused)
-            self.prediction.start(parts.predictor, whole, longest)
-        if parts.selection is None:
-            return whole
-        planner, shares = self._decided.planner, parts.selection.shares
-        first = planner.share(self._situation(), model, shares)
-        if first >= 1.0:
-            return whole
-        ranked = parts.selection.rank(self._prepared.job.conversation, whole.prompt_tokens)
-        shorter = math.ceil(first * whole.prompt_tokens)
-        saved = model.prefill(whole.prompt_tokens, reused) - model.prefill(shorter)
-        self._take_prediction(_WORTH_WAITING * saved)
-        possible = [share for share in shares if share > ranked.least_share]
-        share = planner.share(self._situation(), model, [*possible, ranked.least_share])
-        if share < 1.0:
-            selected = parts.engine.prepare(ranked.select(share))
-            self.request = replace(selected, constraint=whole.constraint, sampling=whole.sampling)
-            self.reused_tokens = parts.engine.reusable(self.request)
+        for each in self._models:
+            each.reused_tokens = each.parts.engine.reusable(each.request)
+        self._start_predictions()
+        if not self.chooses:
+            return self.request
+        first = self._decided.planner.choose(self._options([each.shares for each in self._models]))
+        if first != DEAREST:
+            ranked = self._ranked()
+            saved = self._models[0].prefill(1.0) - self._models[first.model].prefill(first.share)
+            self._take_predictions(_WORTH_WAITING * saved, self._models)
+            shares = [_possible(*both) for both in zip(self._models, ranked, strict=True)]
+            choice = self._decided.planner.choose(self._options(shares))
+            self._take(choice, ranked[choice.model])
         return self.request
+
+    def cancel(self) -> None:
+        """Nobody waits for a prediction any more."""
+        for each in self._models:
+            each.prediction.cancel()
 
     def expectation(self, *, may_be_late: bool) -> RequestHints:
         """What an engine is told that has others to serve: how urgent, and how long at most.
@@ -116,8 +185,8 @@ class JobPlanning:
         """
         left, prompt = self._remaining(), self.request.prompt_tokens
         most: int | None = None
-        model, longest = self._time_model, self._prepared.max_tokens
-        known = self._length_risk
+        model, longest = self.time_model, self.max_tokens
+        known = self._on.length_risk
         tokens = known.lengths.predicted_tokens(longest) if known else None
         if not may_be_late:
 
@@ -137,21 +206,21 @@ class JobPlanning:
 
     def _rarely_exceeded(self) -> int:
         """Response tokens that hardly any answer exceeds, as predicted or as recent ones were."""
-        longest, known = self._prepared.max_tokens, self._length_risk
+        longest, known = self.max_tokens, self._on.length_risk
         if known is not None:
             return known.planned_tokens(_RARELY, longest)
-        recent = self._parts.recent_lengths.distribution(longest)
+        recent = self.parts.recent_lengths.distribution(longest)
         return min(longest, recent.tokens_below(_RARELY, 1.0) or longest)
 
     def capped(self, response_tokens: int) -> bool:
         """Whether the response was ended by what its engine was told at most, not by N_max."""
-        return self._most is not None and self._most <= response_tokens < self._prepared.max_tokens
+        return self._most is not None and self._most <= response_tokens < self.max_tokens
 
     def plan(self) -> Plan:
         """Take the prediction and plan from the time that is really left, once prefill is over."""
-        finished = self._parts.engine.finish_reason is not None
-        self._take_prediction(0.0 if finished else self._parts.predictor_grace)
-        return self._decided.planner.plan(self._situation(), self._time_model)
+        finished = self.parts.engine.finish_reason is not None
+        self._take_predictions(0.0 if finished else self.parts.predictor_grace, [self._on])
+        return self._decided.planner.plan(self._situation(self._on), self.time_model)
 
     def again(self, plan: Plan, reached: int) -> Plan:
         """The plan, with what is to be evicted now that ``reached`` response tokens exist.
@@ -163,7 +232,7 @@ class JobPlanning:
             return plan
         self._next_look = reached + _CHECKPOINT
         kept = plan.kept_at(reached)
-        situation, model = self._situation(), self._time_model
+        situation, model = self._situation(self._on), self.time_model
         profiled = plan.profiled(model, reached)
         slowness = self._timeline.since_plan / profiled if profiled > 0.0 else 1.0
         slower = model.slowed(1.0, max(1.0, slowness))
@@ -175,17 +244,15 @@ class JobPlanning:
 
     def observe(self, plan: Plan, response_tokens: int, *, complete: bool) -> None:
         """Tell how long the response became; what was stopped was longer than that."""
-        parts = self._parts
+        parts, known = self.parts, self._on.length_risk
         parts.recent_lengths.observe(response_tokens, complete=complete)
-        if self._length_risk is not None:
-            parts.coverage.observe(
-                self._length_risk, response_tokens, complete=complete, alpha=plan.alpha
-            )
+        if known is not None:
+            parts.coverage.observe(known, response_tokens, complete=complete, alpha=plan.alpha)
 
-    def _situation(self) -> Situation:
-        """What is known at this moment."""
-        parts, max_tokens, known = self._parts, self._prepared.max_tokens, self._length_risk
-        prompt_tokens = self.request.prompt_tokens
+    def _situation(self, on: _OnModel) -> Situation:
+        """What is known at this moment of the job on one model."""
+        parts, max_tokens, known = on.parts, on.prepared.max_tokens, on.length_risk
+        prompt_tokens = on.request.prompt_tokens
         return Situation(
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
@@ -196,16 +263,76 @@ class JobPlanning:
             length_risk=known,
             pace=parts.pace.pace(self._decided.time_risk),
             quality=parts.quality,
-            rho=prompt_tokens / self._prepared.request.prompt_tokens,
+            rho=prompt_tokens / on.prepared.request.prompt_tokens,
             prior=None if known else parts.recent_lengths.distribution(max_tokens),
-            reused_tokens=self.reused_tokens,
+            reused_tokens=on.reused_tokens,
+            model=parts.model,
         )
 
-    def _take_prediction(self, grace: float) -> None:
-        """Take the prediction if it is there within ``grace`` s, and was not taken before."""
-        if self._length_risk is not None:
-            return
-        allowed = min(grace, _GRACE_SHARE * self._remaining())
-        lengths = self.prediction.within(max(0.0, allowed))
-        if lengths is not None:
-            self._length_risk = self._parts.coverage.assess(lengths)
+    def _options(self, shares: Sequence[Sequence[float]]) -> list[ModelOption]:
+        """Every model with the shares of the prompt that it may be given."""
+        return [
+            ModelOption(self._situation(each), each.times, own)
+            for each, own in zip(self._models, shares, strict=True)
+        ]
+
+    def _start_predictions(self) -> None:
+        """One for every predictor: models may share theirs."""
+        started: dict[int, JobPrediction] = {}
+        for each in self._models:
+            predictor = each.parts.predictor
+            if predictor is None:
+                continue
+            if id(predictor) not in started:
+                started[id(predictor)] = each.prediction
+                whole, reused = each.request, each.reused_tokens
+                longest = each.times.longest_predictor_input(whole.prompt_tokens, reused)
+                each.prediction.start(predictor, whole, longest)
+            each.prediction = started[id(predictor)]
+
+    def _take_predictions(self, grace: float, models: Sequence[_OnModel]) -> None:
+        """Take those that are there within ``grace`` s, and were not taken before."""
+        allowed = max(0.0, min(grace, _GRACE_SHARE * self._remaining()))
+        ends = self._timeline.spent + allowed
+        for each in models:
+            if each.length_risk is None:
+                lengths = each.prediction.within(
+                    min(allowed, max(0.0, ends - self._timeline.spent))
+                )
+                if lengths is not None:
+                    each.length_risk = each.parts.coverage.assess(lengths)
+
+    def _ranked(self) -> list[RankedPrompt | None]:
+        """The prompt's ranked passages for each model; once for those that select alike."""
+        ranked: list[RankedPrompt | None] = []
+        for each in self._models:
+            selection, tokens = each.parts.selection, each.request.prompt_tokens
+            alike = (
+                known
+                for other, known in zip(self._models, ranked, strict=False)
+                if (other.parts.selection, other.request.prompt_tokens) == (selection, tokens)
+            )
+            if selection is None:
+                ranked.append(None)
+            else:
+                ranked.append(next(alike, None) or selection.rank(self._job.conversation, tokens))
+        return ranked
+
+    def _take(self, choice: LeverChoice, ranked: RankedPrompt | None) -> None:
+        """Go on with the model and the share of the prompt that were chosen."""
+        on = self._on = self._models[choice.model]
+        for each in self._models:
+            if each.prediction is not on.prediction:
+                each.prediction.cancel()
+        if ranked is not None and choice.share < 1.0:
+            whole = on.request
+            selected = on.parts.engine.prepare(ranked.select(choice.share))
+            on.request = replace(selected, constraint=whole.constraint, sampling=whole.sampling)
+            on.reused_tokens = on.parts.engine.reusable(on.request)
+
+
+def _possible(on: _OnModel, ranked: RankedPrompt | None) -> Sequence[float]:
+    """The shares that selection can leave of this prompt."""
+    if ranked is None:
+        return (1.0,)
+    return [*(share for share in on.shares if share > ranked.least_share), ranked.least_share]

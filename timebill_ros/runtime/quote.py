@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.plan import Plan, Situation
+from timebill_ros.budget.plan import ModelOption, Plan, Situation
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.runtime.admission import Prepare, PreparedJob
@@ -101,47 +101,47 @@ class Quotes:
         )
 
     def _quoted(self, prepared: PreparedJob) -> Quote:
-        parts, decided, job = self._parts, self._decided, prepared.job
-        model, planner = parts.model_of(job), decided.planner
-        left = parts.time_left(job)
-        whole = self._situation(prepared, model, left - decided.margin)
-        shares = (1.0,) if parts.selection is None else tuple(parts.selection.shares)
-        share = planner.share(whole, model, shares) if len(shares) > 1 else 1.0
-        situation = _prefilled(whole, model, share)
+        """By the planner's choice among the models; the cheapest of all says what is enough."""
+        decided, planner, job = self._decided, self._decided.planner, prepared.job
+        left = self._parts.time_left(job)
+        options = [self._option(each, left - decided.margin) for each in prepared.on_models]
+        chosen, share = planner.choose(options)
+        model = options[chosen].times
+        situation = _prefilled(options[chosen].situation, model, share)
         plan = planner.plan(situation, model)
         in_time = 1.0 - _beyond(situation, _tokens_within(situation, model, plan), plan.alpha)
         score = plan.score
         expected = None if score is None else score * in_time
-        accepted = planner.risk or _LIKELY
-        enough = self._needed(whole, model, shares[-1], accepted) + decided.margin
+        hurried = [_hurried(option) for option in options]
+        possible = hurried[: planner.choose(hurried).model + 1]
+        enough = min(map(self._needed, possible)) + decided.margin
         return Quote(left, plan, situation.spent, in_time, expected, enough)
 
-    def _needed(
-        self, whole: Situation, model: TimeModel, least_share: float, accepted: float
-    ) -> float:
-        """s of the cheapest plan, for a response that is exceeded with this probability."""
-        shares = (1.0, least_share)  # the whole prompt may have more to reuse
+    def _needed(self, hurried: ModelOption) -> float:
+        """s of a model's cheapest plan, for a response that is longer with an accepted risk."""
+        planner, whole, model = self._decided.planner, hurried.situation, hurried.times
+        shares = (1.0, planner.choose([hurried]).share)  # the whole prompt may have more to reuse
         soonest = min((_prefilled(whole, model, share) for share in shares), key=_spent)
-        hurried = replace(soonest, remaining=-1.0)
-        cheapest = self._decided.planner.plan(hurried, model)
-        prompt = hurried.prompt_tokens
+        cheapest = planner.plan(soonest, model)
+        prompt = soonest.prompt_tokens
 
         def beyond(tokens: int) -> float:
-            return -_beyond(hurried, tokens, cheapest.alpha)
+            return -_beyond(soonest, tokens, cheapest.alpha)
 
-        longest = hurried.max_tokens
+        longest, accepted = soonest.max_tokens, planner.risk or _LIKELY
         tokens = 1 + bisect_left(range(1, longest), -accepted, key=beyond)
         work = min(
             model.evict_and_decode(prompt, kept, tokens) for kept in (prompt, cheapest.kept_tokens)
         )
-        return hurried.spent + hurried.pace.worst(work)
+        return soonest.spent + soonest.pace.worst(work)
 
-    def _situation(self, prepared: PreparedJob, model: TimeModel, remaining: float) -> Situation:
-        """What is known before the prefill."""
-        parts, longest, request = self._parts, prepared.max_tokens, prepared.request
-        lengths = self._predicted(request, model)
+    def _option(self, prepared: PreparedJob, remaining: float) -> ModelOption:
+        """What is known before the prefill of the job on one model."""
+        parts, request = self._parts.models[prepared.model], prepared.request
+        model, longest = parts.model_of(prepared.job), prepared.max_tokens
+        lengths = _predicted(parts, request, model)
         known = None if lengths is None else parts.coverage.assess(lengths)
-        return Situation(
+        situation = Situation(
             prompt_tokens=request.prompt_tokens,
             max_tokens=longest,
             predicted_tokens=None if lengths is None else lengths.predicted_tokens(longest),
@@ -153,22 +153,27 @@ class Quotes:
             quality=parts.quality,
             prior=None if known else parts.recent_lengths.distribution(longest),
             reused_tokens=parts.engine.reusable(request),
+            model=parts.model,
         )
+        shares = (1.0,) if parts.selection is None else tuple(parts.selection.shares)
+        return ModelOption(situation, model, shares)
 
-    def _predicted(self, request: PreparedRequest, model: TimeModel) -> LengthDistribution | None:
-        """The predicted length, of a predictor that tells it at once; None otherwise."""
-        predictor = self._parts.predictor
-        longest = model.longest_predictor_input(request.prompt_tokens)
-        if predictor is None or model.predictor is None:
-            return None
-        if model.predictor(longest) > _QUICK_PREDICTION:
-            return None
-        prediction = JobPrediction("a quote")
-        prediction.start(predictor, request, longest)
-        try:
-            return prediction.within(_PREDICTION_GRACE)
-        finally:
-            prediction.cancel()
+
+def _predicted(
+    parts: ServerParts, request: PreparedRequest, model: TimeModel
+) -> LengthDistribution | None:
+    """The predicted length, of a predictor that tells it at once; None otherwise."""
+    longest = model.longest_predictor_input(request.prompt_tokens)
+    if parts.predictor is None or model.predictor is None:
+        return None
+    if model.predictor(longest) > _QUICK_PREDICTION:
+        return None
+    prediction = JobPrediction("a quote")
+    prediction.start(parts.predictor, request, longest)
+    try:
+        return prediction.within(_PREDICTION_GRACE)
+    finally:
+        prediction.cancel()
 
 
 def _prefilled(whole: Situation, model: TimeModel, share: float) -> Situation:
@@ -185,6 +190,11 @@ def _prefilled(whole: Situation, model: TimeModel, share: float) -> Situation:
         spent=prefill,
         remaining=whole.remaining - prefill,
     )
+
+
+def _hurried(option: ModelOption) -> ModelOption:
+    """The option of a request that has no time left."""
+    return replace(option, situation=replace(option.situation, remaining=-1.0))
 
 
 def _spent(situation: Situation) -> float:

@@ -71,10 +71,12 @@ class RunningServer:
         if not self._threads.stop(timeout):
             _LOG.error("the engine's thread did not end within %.1f s", timeout)
             return
-        for parts in (*self._parts, *late):
-            if parts.predictor is not None:
-                parts.predictor.close()
-            parts.engine.close()
+        every = [each for parts in (*self._parts, *late) for each in parts.models]
+        for predictor in {id(each.predictor): each.predictor for each in every}.values():
+            if predictor is not None:
+                predictor.close()
+        for each in every:
+            each.engine.close()
         _give_memory_back()
 
 
@@ -130,12 +132,12 @@ class AbsentServer:
     def _join(self, loaded: Loaded) -> None:
         with self._lock:
             if self._stopped.is_set():
-                loaded.engine.close()
+                loaded.close()
                 return
             settings = self._settings
-            parts = _parts(loaded, self._clock, settings.predictor_grace)
+            parts = _parts(loaded, self._clock, settings.predictor_grace, {})
             self._joined.append(parts)
-            engine = ChainedEngine(parts, Preparation(parts.engine, settings.max_tokens))
+            engine = ChainedEngine(parts, _preparation(parts, settings.max_tokens))
             self._chain.join(engine, ahead=settings.engines[0] == parts.name)
         _LOG.info("the engine %s has joined: %s", parts.name, parts.engine.device)
 
@@ -183,14 +185,16 @@ def start_server(
     try:
         loaded = _load(settings, threads, progress)
         every = (loaded, *loaded.others)
-        parts, *others = (_parts(each, clock, settings.predictor_grace) for each in every)
+        started: dict[int, PredictionService] = {}
+        parts, *others = (_parts(each, clock, settings.predictor_grace, started) for each in every)
+        first, *following = (_preparation(each, settings.max_tokens) for each in (parts, *others))
         chain = EngineChain(
             parts,
-            [ChainedEngine(each, Preparation(each.engine, settings.max_tokens)) for each in others],
+            [ChainedEngine(each, own) for each, own in zip(others, following, strict=True)],
             loaded.absent,
         )
         absent = AbsentServer(settings, clock, chain)
-        quotes = Quotes(parts, decided, Preparation(loaded.engine, settings.max_tokens))
+        quotes = Quotes(parts, decided, first)
         server = Server(
             parts,
             decided,
@@ -207,29 +211,40 @@ def start_server(
         threads.stop(0.0)
         raise
     device = ", then ".join(each.engine.device for each in every)
-    longest = loaded.engine.max_prompt_chars
+    longest = max(each.engine.max_prompt_chars for each in parts.models)
     every_part = (parts, *others)
     return RunningServer(server, quotes, chain, device, longest, threads, every_part, absent)
 
 
-def _parts(loaded: Loaded, clock: Clock, predictor_grace: float) -> ServerParts:
-    """What jobs meet on one engine."""
+def _preparation(parts: ServerParts, max_tokens: int) -> Preparation:
+    """Prepares jobs for every model of an engine."""
+    first, *smaller = (each.engine for each in parts.models)
+    return Preparation(first, max_tokens, smaller)
+
+
+def _parts(
+    loaded: Loaded, clock: Clock, grace: float, started: dict[int, PredictionService]
+) -> ServerParts:
+    """What jobs meet on one engine; ``started``: the services of predictors, which models share."""
     predictor: PredictionService | None = loaded.states
     if loaded.predictor is not None:
-        predictor = ThreadedPredictor(loaded.predictor)
+        own = id(loaded.predictor)
+        predictor = started[own] = started.get(own) or ThreadedPredictor(loaded.predictor)
     return ServerParts(
         engine=loaded.engine,
         time_model=loaded.fit.model,
         predictor=predictor,
         clock=clock,
         stopwatch=MonotonicClock(),
-        predictor_grace=predictor_grace,
+        predictor_grace=grace,
         coverage=CoverageTracker(loaded.calibration),
         pace=PaceTracker(prefill_error=loaded.fit.prefill_mape),
         slowdown=Slowdown() if loaded.shared or loaded.fit.disturbance else None,
         quality=loaded.quality,
         selection=loaded.selection,
         name=loaded.name,
+        model=loaded.model,
+        smaller=tuple(_parts(each, clock, grace, started) for each in loaded.smaller),
     )
 
 
@@ -272,6 +287,4 @@ def _load(settings: Settings, threads: ServingThreads, progress: Progress) -> Lo
 def _give_back(loading: Future[Loaded]) -> None:
     """Let go of what was loaded although nobody waits for it any more."""
     if not loading.cancelled() and loading.exception() is None:
-        loaded = loading.result()
-        for each in (loaded, *loaded.others):
-            each.engine.close()
+        loading.result().close()

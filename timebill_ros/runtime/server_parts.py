@@ -34,6 +34,9 @@ class ServerParts:
         quality: Q(rho, alpha) of the loaded model under its methods; None where not measured.
         selection: shortens prompts before prefill; None where they stay whole.
         recent_lengths: stands in for a prediction that there is not.
+        model: name of the model; "" where nothing needs to be told from it.
+        smaller: the same of every other model that may answer in its place, the largest first; all
+            share the clocks.
     """
 
     engine: Engine
@@ -49,6 +52,13 @@ class ServerParts:
     selection: PromptSelection | None = None
     recent_lengths: RecentLengths = field(default_factory=RecentLengths)
     name: str = "local"
+    model: str = ""
+    smaller: tuple[ServerParts, ...] = ()
+
+    @property
+    def models(self) -> tuple[ServerParts, ...]:
+        """These parts and those of every smaller model."""
+        return (self, *self.smaller)
 
     def model_of(self, job: Job) -> TimeModel:
         """The time model of this job: corrected by past requests, and with its tokens' choice."""

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from timebill_ros.budget.errors import SettingError
 
 ENGINES = ("local", "served")
+WEIGHTS = ("auto", "float32", "bfloat16", "int8", "int4")
+
+_KIND = "@"  # between a model's name and how its weights are kept
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Settings:
     engine: str = "local"
     fallback: tuple[str, ...] = ()
     model: str = "embedded"
+    models: tuple[str, ...] = ()
     quality_file: str = ""
     url: str = ""
     server_model: str = ""
@@ -78,15 +82,16 @@ class Settings:
         """Check what lies between two settings, and so with no part of its own.
 
         Raises:
-            SettingError: there is no such engine, a server has no address, ``default_budget``
-                would be refused as absurd, a warning would come after its error, or a bound on
-                misses allows every miss.
+            SettingError: there is no such engine, a server has no address, a model is named twice,
+                or by ``model`` beside ``models``, ``default_budget`` would be refused as absurd, a
+                warning would come after its error, or a bound on misses allows every miss.
         """
         for name, engine in (("engine", self.engine), *(("fallback", e) for e in self.fallback)):
             if engine not in ENGINES:
                 raise SettingError(name, engine, f"of {', '.join(ENGINES)}")
         if "served" in self.engines and not self.url.strip():
             raise SettingError("url", self.url, "the server's address, where one may answer")
+        self._check_models()
         if self.default_budget > self.max_budget:
             raise SettingError(
                 "default_budget", self.default_budget, f"at most max_budget, {self.max_budget}"
@@ -106,3 +111,34 @@ class Settings:
     def engines(self) -> tuple[str, ...]:
         """``engine`` and those of ``fallback`` that go on where it cannot, each once."""
         return tuple(dict.fromkeys((self.engine, *self.fallback)))
+
+    def on_models(self, engine: str) -> tuple[Settings, ...]:
+        """These settings for each model of an engine, the largest first; each names one alone.
+
+        A local model may be named with how its weights are kept: ``NAME@int8``.
+        """
+        several = self.models if engine == self.engine else ()
+        if engine == "served":
+            names = several or (self.server_model,)
+            return tuple(replace(self, server_model=name, models=()) for name in names)
+        kinds = ((name, parted(name)[1]) for name in several or (self.model,))
+        return tuple(
+            replace(self, model=name, weights=kind or self.weights, models=())
+            for name, kind in kinds
+        )
+
+    def _check_models(self) -> None:
+        if not self.models:
+            return
+        if len(set(self.models)) < len(self.models):
+            raise SettingError("models", list(self.models), "without a name that occurs twice")
+        single, default = ("model", "embedded") if self.engine == "local" else ("server_model", "")
+        if getattr(self, single) != default:
+            bound = f"left as it is where models names those of the engine {self.engine!r}"
+            raise SettingError(single, getattr(self, single), bound)
+
+
+def parted(model: str) -> tuple[str, str]:
+    """A model's name alone, and how its weights are kept; "" where the name does not say."""
+    name, mark, kind = model.rpartition(_KIND)
+    return (name, kind) if mark and name and kind in WEIGHTS else (model, "")

@@ -12,7 +12,7 @@ from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.engine.request import Conversation
 from timebill_ros.predictor.length_predictor import load_predictor
-from timebill_ros.runtime.loading import model_folder
+from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.commands import collect, evaluate_predictor
 from timebill_ros.training.predictor.assessment import length_quality

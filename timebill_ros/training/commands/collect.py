@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _collect(settings: Settings, options: argparse.Namespace) -> Counter[str]:
     from timebill_ros.engine.checkpoint import load_checkpoint
     from timebill_ros.engine.factory import make_engine
-    from timebill_ros.runtime.loading import engine_settings, model_folder
+    from timebill_ros.runtime.loading import engine_settings
+    from timebill_ros.runtime.models import model_folder
     from timebill_ros.training.collection.collect import Fate, collect, describe_target
     from timebill_ros.training.collection.states import StatesHeader
 

@@ -120,7 +120,7 @@ def _tokens(predictor: LengthPredictor, model: str, header: PairsHeader) -> Toke
     from timebill_ros.engine.checkpoint import checkpoint_folder
     from timebill_ros.engine.tokenizer import load_tokenizer
     from timebill_ros.predictor.embedded_predictor import EmbeddedPredictor
-    from timebill_ros.runtime.loading import model_folder
+    from timebill_ros.runtime.models import model_folder
 
     if not isinstance(predictor, EmbeddedPredictor):
         return None

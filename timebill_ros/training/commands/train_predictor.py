@@ -122,7 +122,7 @@ def find_backbone(choice: str) -> tuple[str, Path]:
     """
     from timebill_ros.engine.checkpoint import checkpoint_folder
     from timebill_ros.engine.errors import CheckpointNotFound
-    from timebill_ros.runtime.loading import model_folder
+    from timebill_ros.runtime.models import model_folder
 
     embedded = Path(model_folder(Settings(model=_EMBEDDED)))
     if choice == _EMBEDDED:
