@@ -15,72 +15,12 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.expected import ALPHAS, SHARES, ExpectedPlanner
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.plan import ModelOption, Situation, kept_tokens, minimal_alpha
-from timebill_ros.budget.planners import FixedPlanner, TimeBillPlanner, VanillaPlanner
-from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
+from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.risk import Coverage, LengthRisk, Observation, observed_coverage
 from timebill_ros.budget.time_model import TimeModel
 
-from .situations import MODEL, situation
-
-FALLING = QualityCurve(
-    tuple(
-        QualityPoint(dropped, score, 1.0, ran)
-        for dropped, score, ran in (
-            *((0.0, 90.0, 0.0), (0.5, 80.0, 0.0)),
-            *((0.9, 60.0, 0.1), (1.0, 20.0, 0.5)),
-        )
-    )
-)
-STEP = QualityCurve((QualityPoint(0.0, 90.0, 1.0, 0.0), QualityPoint(1e-9, 70.0, 1.0, 0.0)))
-QUALITY = LeverQuality(FALLING, FALLING, measured=True)
-
-
-def risk_of(probabilities: object, bucket_size: int = 16) -> LengthRisk:
-    lengths = LengthDistribution(np.asarray(probabilities, dtype=float), bucket_size)
-    return LengthRisk(lengths, 0.5, None, observed_coverage([]))
-
-
-def known(
-    remaining: float,
-    *,
-    prompt_tokens: int = 4000,
-    max_tokens: int = 400,
-    risk: LengthRisk | None = None,
-    quality: LeverQuality = QUALITY,
-) -> Situation:
-    given = situation(
-        prompt_tokens=prompt_tokens,
-        max_tokens=max_tokens,
-        remaining=remaining,
-        length_risk=risk,
-    )
-    return replace(given, quality=quality)
-
-
-def expected_score(
-    s: Situation, model: TimeModel, rho: float, alpha: float, left: float, n_x: int
-) -> float:
-    """By counting: token after token until the time is over."""
-    kept = kept_tokens(alpha, replace(s, prompt_tokens=n_x))
-    if kept < n_x:
-        left -= model.evict(n_x)
-    if left < -1e-9:
-        return 0.0
-    tokens = 1
-    while tokens < s.max_tokens and model.decode(kept, tokens + 1) <= left + 1e-9:
-        tokens += 1
-    evicted = 1.0 - kept / n_x
-    assert s.quality is not None
-    in_time = 1.0
-    if tokens < s.max_tokens:
-        assert s.length_risk is not None
-        lengths = s.length_risk.lengths
-        shorter = 0.0
-        for bucket, probability in enumerate(lengths.probabilities):
-            part = (tokens - bucket * lengths.bucket_size) / lengths.bucket_size
-            shorter += probability * min(1.0, max(0.0, part))
-        in_time = shorter * (1.0 - float(s.quality.runs_on(rho, evicted)))
-    return float(s.quality.score(rho, evicted)) * in_time
+from .situations import MODEL
+from .weighed import STEP, calibrated, expected_score, known, risk_of
 
 
 def share_of(s: Situation) -> float:
@@ -128,85 +68,6 @@ def test_rho_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]
         assert chosen == SHARES[-1]
 
 
-FAST = MODEL.slowed(0.3, 0.2)
-
-
-@given(
-    st.floats(0.0, 0.4),
-    st.integers(20, 8000),
-    st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5),
-    st.floats(0.3, 1.1),
-)
-def test_model_and_rho_are_the_best_of_the_grid(
-    left: float, n_x: int, weights: list[float], worth: float
-) -> None:
-    large = known(
-        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
-    )
-    scaled = QualityCurve(
-        tuple(replace(point, score=min(100.0, worth * point.score)) for point in FALLING.points)
-    )
-    # What a smaller model has of its own: vocabulary, lengths, quality and times.
-    small = replace(
-        large,
-        prompt_tokens=n_x + n_x // 10,
-        length_risk=risk_of(np.array(weights[::-1]) / sum(weights)),
-        quality=LeverQuality(scaled, FALLING, measured=True),
-    )
-    models = [(large, MODEL), (small, FAST)]
-    chosen = ExpectedPlanner().choose([ModelOption(s, times, SHARES) for s, times in models])
-    values = {}
-    for number, (s, times) in enumerate(models):
-        for rho in SHARES:
-            kept = max(1, math.ceil(rho * s.prompt_tokens))
-            rest = left - times.prefill(kept)
-            values[number, rho] = max(expected_score(s, times, rho, a, rest, kept) for a in ALPHAS)
-    best = max(values.values())
-    if best > 0.0:
-        assert values[chosen] == pytest.approx(best, abs=1e-6)
-        dearer = list(values)[: list(values).index(chosen)]
-        assert all(values[levers] < best for levers in dearer)
-    else:
-        assert chosen == (1, SHARES[-1])
-
-
-def test_of_equally_good_models_the_larger_answers() -> None:
-    ample = known(100.0, risk=risk_of(np.full(25, 0.04)))
-    options = [ModelOption(ample, MODEL, SHARES), ModelOption(ample, FAST, SHARES)]
-    assert ExpectedPlanner().choose(options) == (0, 1.0)
-    # A better model that is slower wins while it is in time, whatever its place.
-    assert ExpectedPlanner().choose(options[::-1]) == (0, 1.0)
-    poor = replace(ample, quality=LeverQuality(STEP, measured=True))
-    better = replace(ample, quality=LeverQuality(measured=True))
-    assert ExpectedPlanner().choose([ModelOption(poor, FAST), ModelOption(better, MODEL)]) == (
-        1,
-        1.0,
-    )
-
-
-def test_a_risk_that_only_the_smaller_model_keeps_is_kept() -> None:
-    even = known(0.22, risk=calibrated(risk_of(np.full(25, 0.04))))
-    bad = replace(
-        even, quality=LeverQuality(QualityCurve((QualityPoint(0.0, 5.0, 1.0, 0.0),)), measured=True)
-    )
-    options = [ModelOption(even, MODEL), ModelOption(bad, FAST)]
-    assert ExpectedPlanner().choose(options).model == 0
-    assert ExpectedPlanner(risk=0.05).choose(options).model == 1
-
-
-def test_other_planners_ask_the_largest_model_for_the_whole_prompt() -> None:
-    late = known(-1.0)
-    for planner in (TimeBillPlanner(), FixedPlanner(0.5), VanillaPlanner()):
-        options = [ModelOption(late, MODEL, SHARES), ModelOption(late, FAST, SHARES)]
-        assert planner.choose(options) == (0, 1.0)
-
-
-def test_a_plan_names_its_model() -> None:
-    s = replace(known(0.3, risk=risk_of(np.eye(3)[0])), model="small")
-    for planner in (ExpectedPlanner(), TimeBillPlanner()):
-        assert planner.plan(s, FAST).model == "small"
-
-
 def test_selection_breaks_the_prefix_and_eviction_does_not() -> None:
     # 4,000 tokens take 0.202 s to prefill, of which the last 500 take 0.045 s.
     tight = known(0.12, max_tokens=40, risk=risk_of(np.eye(3)[0]))
@@ -225,12 +86,6 @@ def test_selection_breaks_the_prefix_and_eviction_does_not() -> None:
 def assured(risk: LengthRisk) -> LengthRisk:
     """Where what is stated below one half was never seen to happen."""
     return replace(risk, coverage=Coverage(np.array([0.5]), np.array([0.0])))
-
-
-def calibrated(risk: LengthRisk) -> LengthRisk:
-    """After so many responses that probabilities down to 1 in 200 are known to be right."""
-    seen = [Observation((i + 1) / 200.0, complete=True) for i in range(199)]
-    return replace(risk, coverage=observed_coverage(seen))
 
 
 @given(
