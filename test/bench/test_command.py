@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.bench import command, measure_quality
+from timebill_ros.bench.answers import Answer, AnsweredCase
+from timebill_ros.bench.cases import BenchError, Case
 from timebill_ros.budget.quality import (
     QualityCurve,
     QualityFile,
@@ -164,3 +166,24 @@ def test_quality_is_measured_beside_the_curves_that_there_are(folder: Path) -> N
     assert set(quality.eviction) == {"random", "snapkv"}
     assert [point.dropped for point in quality.eviction["snapkv"].points] == [0.0, 0.5]
     assert [point.dropped for point in quality.selection["lexical"].points] == [0.0, 0.5]
+    assert quality.cut is not None
+    assert len(quality.cut.points) == 9
+
+
+def test_a_part_of_an_answer_is_worth_what_can_stand_of_it() -> None:
+    text = "one two. three four. five"
+    asked = Case("a", "", "?", (text,), "f1")
+    answer = Answer("", 1.0, 100, 100, 10, True, 100.0, text)
+    cut = measure_quality.cut_worth([AnsweredCase("a", {}, (answer,))], [asked])
+    worth = {point.fraction: point.worth for point in cut.points}
+    # 3 characters hold no whole word; 13 the first sentence, 23 both.
+    assert worth[0.1] == 0.0
+    assert worth[0.5] == pytest.approx(asked.score("one two.") / 100.0, abs=1e-4)
+    assert worth[0.9] == pytest.approx(asked.score("one two. three four.") / 100.0, abs=1e-4)
+
+
+def test_where_no_answer_scores_a_part_tells_nothing() -> None:
+    asked = Case("a", "", "?", ("yes",), "f1")
+    answer = Answer("", 1.0, 100, 100, 10, True, 0.0, "no")
+    with pytest.raises(BenchError, match="no answer scores anything"):
+        measure_quality.cut_worth([AnsweredCase("a", {}, (answer,))], [asked])

@@ -10,6 +10,8 @@ import pytest
 from timebill_ros.budget.errors import QualityFileError
 from timebill_ros.budget.quality import (
     PRIOR,
+    CutPoint,
+    CutWorth,
     LeverQuality,
     QualityCurve,
     QualityFile,
@@ -87,6 +89,15 @@ def test_a_file_says_what_its_scores_are(tmp_path: Path) -> None:
     assert read_quality(tmp_path / "quality.json").measure == "references"
 
 
+def test_what_a_part_is_worth_comes_back_and_is_linear_between(tmp_path: Path) -> None:
+    cut = CutWorth((CutPoint(0.25, 0.5, 0.1), CutPoint(0.75, 0.6, 0.1)))
+    np.testing.assert_allclose(cut.at([0.0, 0.125, 0.5, 0.75, 1.0]), [0.0, 0.25, 0.55, 0.6, 1.0])
+    quality = QualityFile({"snapkv": CURVE}, cut=cut)
+    write_quality(tmp_path / "quality.json", quality)
+    assert read_quality(tmp_path / "quality.json") == quality
+    assert quality.of("snapkv", "none").cut == cut
+
+
 def test_a_method_that_was_not_measured_has_the_prior_and_no_selection() -> None:
     quality = QualityFile({"snapkv": CURVE}, {"lexical": HALVED})
     assert quality.of("snapkv", "lexical") == LeverQuality(CURVE, HALVED, measured=True)
@@ -100,6 +111,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def of_eviction(*points: object) -> str:
     return json.dumps({"eviction": {"snapkv": points}})
+
+
+def of_cut(*fractions: float) -> str:
+    points = [{"fraction": each, "worth": 0.5, "standard_error": 0.0} for each in fractions]
+    return json.dumps({"cut": points})
 
 
 @pytest.mark.parametrize(
@@ -117,6 +133,12 @@ def of_eviction(*points: object) -> str:
         (of_eviction({**POINT, "score": "90"}), "'<=' not supported"),
         (of_eviction({**POINT, "dropped": float("nan")}), "dropped must be within 0 to 1"),
         (of_eviction(POINT, POINT), "dropped must grow"),
+        ('{"cut": [{"fraction": 0.5}]}', "worth"),
+        ('{"cut": 3}', "iterable"),
+        (of_cut(0.5, 0.5), "fraction must grow"),
+        (of_cut(1.0), "fraction must grow within 0 and 1, not 1.0"),
+        (of_cut(float("nan")), "fraction must grow"),
+        ('{"cut": [{"fraction": 0.5, "worth": 2, "standard_error": 0}]}', "worth and its error"),
         ('{"measure": "taste"}', "measure must be one of references, agreement"),
     ],
 )

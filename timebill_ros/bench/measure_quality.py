@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from timebill_ros.bench.answers import Answer, AnsweredCase, Levers, RunFile
-from timebill_ros.bench.cases import BenchError
+from timebill_ros.bench.cases import BenchError, Case
 from timebill_ros.bench.run import PARAMETERS, add_workload, answered, has_references, opened
 from timebill_ros.budget.errors import ProfileFitError, QualityFileError, SettingError
 from timebill_ros.budget.quality import (
     MEASURES,
     QUALITY_FILE,
+    CutPoint,
+    CutWorth,
     QualityCurve,
     QualityFile,
     QualityPoint,
@@ -26,10 +28,13 @@ from timebill_ros.budget.quality import (
     write_quality,
 )
 from timebill_ros.cli.arguments import take_settings
+from timebill_ros.engine.complete_prefix import complete_prefix
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars
+
+_FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of an answer, that are left
 
 
 def eviction_curve(cases: Sequence[AnsweredCase], alphas: Sequence[float]) -> QualityCurve:
@@ -53,6 +58,26 @@ def selection_curve(cases: Sequence[AnsweredCase], shares: Sequence[float]) -> Q
     return QualityCurve(tuple(points))
 
 
+def cut_worth(cases: Sequence[AnsweredCase], workload: Sequence[Case]) -> CutWorth:
+    """A(f): what can stand for itself of the whole prompts' answers, cut by characters."""
+    of_case = {case.id: case for case in workload}
+    whole = np.array([case.whole.score for case in cases])
+    if whole.mean() <= 0.0:
+        raise BenchError("no answer scores anything: what a part of one is worth cannot be told")
+    points = []
+    for fraction in _FRACTIONS:
+        texts = [case.whole.text for case in cases]
+        left = [complete_prefix(text[: math.ceil(fraction * len(text))]) for text in texts]
+        scores = np.array(
+            [of_case[case.case].score(text) for case, text in zip(cases, left, strict=True)]
+        )
+        worth = min(1.0, float(scores.mean() / whole.mean()))
+        rest = scores - worth * whole
+        error = rest.std(ddof=1) / math.sqrt(rest.size) / whole.mean() if rest.size > 1 else 0.0
+        points.append(CutPoint(fraction, round(worth, 4), round(min(1.0, float(error)), 4)))
+    return CutWorth(tuple(points))
+
+
 def table(curve: QualityCurve, lever: str) -> Iterator[str]:
     """Markdown, a line for each point."""
     yield f"| {lever} drops | score | ran to the cap |"
@@ -62,6 +87,14 @@ def table(curve: QualityCurve, lever: str) -> Iterator[str]:
             f"| {point.dropped:g} | {point.score:.1f} ± {point.standard_error:.1f} "
             f"| {point.ran_to_cap:.1%} |"
         )
+
+
+def cut_table(cut: CutWorth) -> Iterator[str]:
+    """Markdown, a line for each fraction."""
+    yield "| left of an answer | worth |"
+    yield "|---|---|"
+    for point in cut.points:
+        yield f"| {point.fraction:g} | {point.worth:.3f} ± {point.standard_error:.3f} |"
 
 
 def _point(dropped: float, answers: Sequence[Answer]) -> QualityPoint:
@@ -130,7 +163,8 @@ def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
         options.alphas if "eviction" in options.levers else [0.0],
         [0.0],
     )
-    cases = answered(settings, options, levers).cases
+    run = answered(settings, options, levers)
+    cases = run.cases
     # The curves of other methods stay.
     eviction, selection = dict(known.eviction), dict(known.selection)
     lines = [f"{len(cases)} cases, written to {path}"]
@@ -143,7 +177,11 @@ def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
             of_method = [case.selected_by(name) for case in cases]
             selection[name] = selection_curve(of_method, options.shares)
             lines += ["", *table(selection[name], f"selection by {name}")]
-    write_quality(path, QualityFile(eviction, selection))
+    cut = known.cut
+    if "cut" in options.levers:
+        cut = cut_worth(cases, run.workload)
+        lines += ["", *cut_table(cut)]
+    write_quality(path, replace(known, eviction=eviction, selection=selection, cut=cut))
     return lines
 
 
@@ -180,10 +218,15 @@ def _measure_agreement(
             lines += ["", *agreement_table(made[lever], lever, against)]
     draw_agreement(options.out / "agreement.png", made)
     curves = {
-        lever: {**getattr(known, lever), **{name: each.curve() for name, each in methods.items()}}
+        lever: {name: each.curve() for name, each in methods.items()}
         for lever, methods in made.items()
     }
-    write_quality(path, replace(known, **curves, measure="agreement"))
+    quality = QualityFile(
+        eviction={**known.eviction, **curves.get("eviction", {})},
+        selection={**known.selection, **curves.get("selection", {})},
+        measure="agreement",
+    )
+    write_quality(path, quality)
     return lines
 
 
@@ -208,9 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         *("--levers",),
         nargs="+",
-        default=["eviction", "selection"],
-        choices=["eviction", "selection"],
-        help="which to measure",
+        default=["eviction", "selection", "cut"],
+        choices=["eviction", "selection", "cut"],
+        help="which to measure; cut: what a part of an answer is worth, by references alone",
     )
     parser.add_argument(
         "--json", type=Path, help=f"file to write (default: {QUALITY_FILE} beside the model)"

@@ -31,6 +31,8 @@ ALPHAS = (0.0, 0.25, 0.5, 0.6, 0.75, 0.85, 0.9, 0.95)
 # Scores that differ by less are the same: the dearer lever is not pulled for rounding.
 _TIE = 1e-9
 _TICK = 1e-9  # s, as in ``plan.fits``
+# Groups of lengths that what a cut answer is worth is summed over.
+_CUT_LENGTHS = 64
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,12 @@ class Choices:
 class ExpectedPlanner:
     """Maximises Q_m(rho, alpha) P(N <= n(m, rho, alpha)): the expected score of a firm deadline.
 
-    n is the most tokens that end in time. Before prefill it chooses the model m and the share rho
-    of the prompt, with the prefill predicted, by the value of their best alpha; after prefill
-    alpha, with the time that is really left. With a ``risk``, among the choices that miss with at
-    most that probability. With one model, where rho is 1, the length is certain, and Q is flat but
-    for a step at alpha > 0, the plan is that of equation (11).
+    n is the most tokens that end in time. Where the deadline cuts answers, instead of taking all of
+    them, what came of the others counts too: Q sum over l > n of P(N = l) A(n / l). Before prefill
+    it chooses the model m and the share rho of the prompt, with the prefill predicted, by the value
+    of their best alpha; after prefill alpha, with the time that is really left. With a ``risk``,
+    among the choices that miss with at most that probability. With one model, where rho is 1, the
+    length is certain, and Q is flat but for a step at alpha > 0, the plan is that of equation (11).
 
     Raises:
         SettingError: alpha_max or risk outside [0, 1).
@@ -185,7 +188,9 @@ class ExpectedPlanner:
         by_then = ends * _at_most(situation, tokens, evicted)
         later = np.maximum(1.0 - by_now, _TIE)
         in_time = np.where(tokens >= n_max, 1.0, np.clip((by_then - by_now) / later, 0.0, 1.0))
-        choices = Choices(tokens, in_time, quality.score(situation.rho, evicted) * in_time)
+        reached_by = np.where(tokens >= n_max, 1.0, by_then)
+        cut = _worth_of_cut(situation, tokens, reached_by, evicted, ends) / later
+        choices = Choices(tokens, in_time, quality.score(situation.rho, evicted) * (in_time + cut))
         if choices.score.max() <= 0.0:
             return kept
         # The risk is one of all requests: of those that came so far, more may miss.
@@ -228,7 +233,36 @@ def weigh(
     in_time = np.where(
         tokens >= situation.max_tokens, 1.0, ends * _at_most(situation, tokens, evicted)
     )
-    return Choices(tokens, in_time, quality.score(rho, evicted) * in_time)
+    worth = in_time + _worth_of_cut(situation, tokens, in_time, evicted, ends)
+    return Choices(tokens, in_time, quality.score(rho, evicted) * worth)
+
+
+def _worth_of_cut(
+    situation: Situation,
+    tokens: NDArray[np.int64],
+    in_time: NDArray[np.float64],
+    evicted: NDArray[np.float64],
+    ends: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """What answers are worth that the deadline cuts: sum over m > n of P(m) A(n / m).
+
+    0 where none is cut, or where A was not measured. All of one shape: n, P(N <= n), and what of
+    the prompt is evicted, with the share of answers that end by themselves then; the others are
+    N_max long. Lengths are taken together in at most ``_CUT_LENGTHS`` groups.
+    """
+    cut = situation.quality.cut if situation.quality is not None else None
+    if not situation.anytime or cut is None:
+        return np.zeros(in_time.shape)
+    longest = situation.max_tokens
+    edges = np.unique(np.linspace(0, longest, min(_CUT_LENGTHS, longest) + 1).astype(np.int64))
+    edges = np.broadcast_to(edges, (*in_time.shape, edges.size))
+    evicted = np.broadcast_to(evicted, in_time.shape)[..., None]
+    by_edge = np.asarray(ends)[..., None] * _at_most(situation, edges, evicted)
+    by_edge[..., -1] = 1.0
+    known, n = in_time[..., None], tokens[..., None]
+    mass = np.maximum(0.0, by_edge[..., 1:] - np.maximum(by_edge[..., :-1], known))
+    middle = (np.maximum(edges[..., :-1], n) + edges[..., 1:] + 1) / 2.0
+    return np.asarray((mass * cut.at(np.minimum(1.0, n / middle))).sum(-1))
 
 
 def _kept(

@@ -41,6 +41,7 @@ class Situation:
             of the whole prompt.
         model: name of the model that answers; "" where there is nothing to tell it from.
         prior: lengths of recent responses, which stand in for a prediction that there is not.
+        anytime: whether the deadline cuts the answer, instead of taking all of it.
     """
 
     prompt_tokens: int
@@ -56,6 +57,7 @@ class Situation:
     prior: LengthDistribution | None = None
     reused_tokens: int = 0
     model: str = ""
+    anytime: bool = False
 
     def smallest_kept(self) -> int:
         """Fewest prompt tokens that may stay cached: the window, 1, at most the prompt."""

@@ -103,6 +103,47 @@ class QualityCurve:
         return np.asarray(np.interp(np.asarray(dropped), shares, values))
 
 
+@dataclass(frozen=True)
+class CutPoint:
+    """What was measured of answers that were cut.
+
+    Attributes:
+        fraction: of an answer that is left, above 0 and below 1.
+        worth: mean score of what can stand for itself of it, as a share of the whole answers'.
+        standard_error: of that.
+    """
+
+    fraction: float
+    worth: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class CutWorth:
+    """A(f): what an answer is worth of which only the fraction f came, of a whole one's score.
+
+    Raises:
+        ValueError: fractions that do not grow within 0 and 1, or figures out of range.
+    """
+
+    points: tuple[CutPoint, ...]
+
+    def __post_init__(self) -> None:
+        reached = 0.0
+        for point in self.points:
+            if not reached < point.fraction < 1.0:
+                raise ValueError(f"fraction must grow within 0 and 1, not {point.fraction!r}")
+            if not 0.0 <= point.worth <= 1.0 or not 0.0 <= point.standard_error <= 1.0:
+                raise ValueError(f"worth and its error must be within 0 to 1: {point}")
+            reached = point.fraction
+
+    def at(self, fractions: ArrayLike) -> NDArray[np.float64]:
+        """A, in the shape of ``fractions``: linear between 0, the points, and 1 of the whole."""
+        known = [0.0, *(point.fraction for point in self.points), 1.0]
+        worths = [0.0, *(point.worth for point in self.points), 1.0]
+        return np.asarray(np.interp(np.asarray(fractions), known, worths))
+
+
 # Where nothing was measured: how often SmolLM2-135M's own whole-context answer stayed its first
 # choice after SnapKV, by which it loses more than larger models do.
 PRIOR = QualityCurve(
@@ -133,12 +174,14 @@ class LeverQuality:
         measured: whether ``eviction`` was measured on this model, and is not ``PRIOR``.
         measure: what the scores are, one of ``MEASURES``. Those by agreement are relative to the
             model itself, and say nothing of another model's.
+        cut: what a part of an answer is worth; None where that was not measured.
     """
 
     eviction: QualityCurve = PRIOR
     selection: QualityCurve | None = None
     measured: bool = False
     measure: str = "references"
+    cut: CutWorth | None = None
 
     @property
     def comparable(self) -> bool:
@@ -211,7 +254,7 @@ def with_priors(largest_first: Sequence[LeverQuality]) -> tuple[LeverQuality, ..
 
 @dataclass(frozen=True)
 class QualityFile:
-    """The curves of some eviction and selection methods, by the methods' names.
+    """The curves of some eviction and selection methods, by the methods' names, and A(f).
 
     All are by one ``measure`` of ``MEASURES``, so that levers can be weighed against each other.
 
@@ -222,6 +265,7 @@ class QualityFile:
     eviction: Mapping[str, QualityCurve] = field(default_factory=dict)
     selection: Mapping[str, QualityCurve] = field(default_factory=dict)
     measure: str = "references"
+    cut: CutWorth | None = None
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
@@ -235,6 +279,7 @@ class QualityFile:
             selection=self.selection.get(selection),
             measured=curve is not None,
             measure=self.measure,
+            cut=self.cut,
         )
 
 
@@ -245,6 +290,8 @@ def write_quality(path: Path, quality: QualityFile) -> None:
         lever: {name: [asdict(point) for point in curve.points] for name, curve in curves.items()}
         for lever, curves in (("eviction", quality.eviction), ("selection", quality.selection))
     }
+    if quality.cut is not None:
+        written["cut"] = [asdict(point) for point in quality.cut.points]
     path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
@@ -256,10 +303,13 @@ def read_quality(path: Path) -> QualityFile:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        curves = {
-            lever: _curves(methods) for lever, methods in content.items() if lever != "measure"
-        }
-        return QualityFile(**curves, measure=content.get("measure", MEASURES[0]))
+        levers = {name: value for name, value in content.items() if name not in ("measure", "cut")}
+        cut = content.get("cut")
+        return QualityFile(
+            **{lever: _curves(methods) for lever, methods in levers.items()},
+            measure=content.get("measure", MEASURES[0]),
+            cut=None if cut is None else CutWorth(tuple(CutPoint(**point) for point in cut)),
+        )
     except OSError as error:
         raise QualityFileError(path, error.strerror or str(error)) from error
     except (AttributeError, TypeError, ValueError, RecursionError) as error:

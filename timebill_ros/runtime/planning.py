@@ -21,7 +21,7 @@ from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.request import PreparedRequest, RequestHints
 from timebill_ros.runtime.admission import PreparedJob
 from timebill_ros.runtime.outcome import Timeline
-from timebill_ros.runtime.policy import Decisions
+from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.prediction import JobPrediction
 from timebill_ros.runtime.prompt_selection import RankedPrompt
 from timebill_ros.runtime.server_parts import ServerParts
@@ -267,6 +267,7 @@ class JobPlanning:
             prior=None if known else parts.recent_lengths.distribution(max_tokens),
             reused_tokens=on.reused_tokens,
             model=parts.model,
+            anytime=self._decided.policy is OverrunPolicy.ANYTIME,
         )
 
     def _options(self, shares: Sequence[Sequence[float]]) -> list[ModelOption]:
