@@ -43,6 +43,8 @@ def main(args: list[str] | None = None) -> int:
 
         options = _parser().parse_args(remove_ros_args(args)[1:])
         wait_passively()  # before torch is imported
+        if ending.is_set():  # what comes now takes seconds to import
+            return 0
         from timebill_ros.node.llm_node import LlmNode
 
         return 0 if ending.is_set() else _run(LlmNode, args, ending, autostart=options.autostart)
