@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 
+from timebill_ros.engine.request import Conversation
+from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.msg import ChatMessage, Instruction, Overrun
 from timebill_ros.node.conversions import duration_msg, nanoseconds
 from timebill_ros.node.serialized import MOST_TURNS
 from timebill_ros.node.topics import INSTRUCTION_QOS
 from timebill_ros.srv import Quote
 
-from .bench import SUCCESS, Bench
+from .bench import PATIENCE, SUCCESS, Bench
 
 
 def quoted(bench: Bench, *asked: Instruction) -> list[Quote.Response]:
@@ -77,6 +82,32 @@ def test_a_burst_of_quotes_is_answered_each(bench: Bench) -> None:
     answers = quoted(bench, *[instruction(600.0)] * 40)
     assert all(each.promised or each.detail.startswith("quotes: 16 are") for each in answers)
     assert answers[0].promised
+
+
+def test_a_quote_that_takes_long_keeps_no_other_waiting(bench: Bench) -> None:
+    bench.active(max_tokens=20)
+    go = threading.Event()
+    prepare = TransformerEngine.prepare
+
+    def held(engine: TransformerEngine, talk: Conversation, schema: str = "", *rest: object) -> Any:
+        assert not schema or go.wait(PATIENCE)
+        return prepare(engine, talk, schema, *rest)
+
+    bench.stand_ins.setattr(TransformerEngine, "prepare", held)
+    client = bench.client.create_client(Quote, "/llm/quote", qos_profile=INSTRUCTION_QOS)
+    bench.until(client.service_is_ready)
+    slow = instruction(600.0, response_schema='{"enum": ["go"]}')
+    pending = [client.call_async(Quote.Request(instruction=slow)) for _ in range(3)]
+    plain = client.call_async(Quote.Request(instruction=instruction(600.0)))
+    bench.until(plain.done)
+    assert plain.result().promised
+    bench.send("meanwhile")
+    bench.until(lambda: bench.terminal() == ["meanwhile"])
+    assert not any(each.done() for each in pending)
+    go.set()
+    bench.until(lambda: all(each.done() for each in pending))
+    assert all(each.result().promised for each in pending)
+    bench.client.destroy_client(client)
 
 
 def test_admission_rejects_at_once_with_the_time_that_would_be_enough(bench: Bench) -> None:

@@ -188,8 +188,8 @@ class InstructionService:
             self._running.server.reject(job, fault)
         return job
 
-    def quote(self, message: msg.Instruction) -> Quote:
-        """What the instruction could be promised, on a thread that may wait some milliseconds.
+    def job_to_quote(self, message: msg.Instruction) -> Job:
+        """The job of an instruction that is not sent, released now.
 
         Raises:
             JobStopped: it would be refused, for this reason.
@@ -199,6 +199,14 @@ class InstructionService:
         job = job_from(message, id=message.id, received=received, default_budget=budget)
         if fault := fault_of(job, received, self._limits):
             raise JobStopped(Reason.REJECTED, fault)
+        return job
+
+    def quote(self, job: Job) -> Quote:
+        """What the job could be promised, on a thread that may wait some milliseconds.
+
+        Raises:
+            JobStopped: it would be refused, for this reason.
+        """
         return self._running.quotes.quote(job)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -13,16 +14,30 @@ from timebill_ros.node.conversions import duration_msg, plan_msg
 from timebill_ros.node.goal_requests import QuoteRequests
 from timebill_ros.node.instruction_service import InstructionService
 from timebill_ros.node.topics import INSTRUCTION_QOS
+from timebill_ros.runtime.admission import is_light
 from timebill_ros.runtime.harmless import harmless_line
+from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped
 
-# Quotes that are computed or wait for it; one more is refused, so that none is older than a moment.
+# Quotes that are computed or wait for it on one thread; one more is refused, so that none is older
+# than a moment.
 _MOST_PENDING = 16
 _UNCONFIGURED = "the node is not configured"
 
 
+class _QuotesThread:
+    """Computes quotes one after the other."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="quotes")
+
+
 class QuoteService:
-    """Answers from a thread of its own, which tokenises; the executor's only passes on.
+    """Answers from threads of its own, which tokenise; the executor's only passes on.
+
+    One of the two computes only what takes a moment, so that a schema that compiles for seconds,
+    or a long prompt, keeps no other client waiting.
 
     It lives as long as the node; without a configured service there is no quote.
     """
@@ -31,12 +46,16 @@ class QuoteService:
         """Take requests."""
         self._node = node
         self._service: InstructionService | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quotes")
-        self._pending = 0
+        self._light, self._heavy = _QuotesThread(), _QuotesThread()
         self._requests = QuoteRequests()
-        # By default ten requests are kept, and of a burst the others never answered.
+        # By default ten requests are kept, and of a burst the others never answered. And a quote in
+        # the making would keep all that the node receives waiting, instructions too.
         self._server = node.create_service(
-            self._requests.service, "~/quote", self._answer, qos_profile=INSTRUCTION_QOS
+            self._requests.service,
+            "~/quote",
+            self._answer,
+            qos_profile=INSTRUCTION_QOS,
+            callback_group=ReentrantCallbackGroup(),
         )
 
     def attach(self, service: InstructionService) -> None:
@@ -50,7 +69,8 @@ class QuoteService:
 
     def destroy(self) -> None:
         """Take no requests any more."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        for thread in (self._light, self._heavy):
+            thread.pool.shutdown(wait=True, cancel_futures=True)
         self._node.destroy_service(self._server)
 
     async def _answer(
@@ -61,14 +81,20 @@ class QuoteService:
         if service is None or fault or executor is None:
             response.detail = fault or _UNCONFIGURED
             return response
-        if self._pending >= _MOST_PENDING:
+        try:
+            job = service.job_to_quote(request.instruction)
+        except JobStopped as stop:
+            response.detail = harmless_line(stop.detail)
+            return response
+        thread = self._light if is_light(job) else self._heavy
+        if thread.pending >= _MOST_PENDING:
             response.detail = f"quotes: {_MOST_PENDING} are being computed already"
             return response
         done = Future()
 
         def compute() -> None:
             try:
-                _fill(response, service, request)
+                _fill(response, service, job)
             except JobStopped as stop:
                 response.detail = harmless_line(stop.detail)
             except Exception as failure:  # noqa: BLE001 - whatever it is, the client must hear of it
@@ -76,24 +102,22 @@ class QuoteService:
             # Through the executor, which would not wake up for the future alone.
             executor.create_task(done.set_result, None)
 
-        self._pending += 1
+        thread.pending += 1
         try:
-            self._thread.submit(compute)
+            thread.pool.submit(compute)
             await done
         finally:
-            self._pending -= 1
+            thread.pending -= 1
         return response
 
 
-def _fill(
-    response: srv.Quote.Response, service: InstructionService, request: srv.Quote.Request
-) -> None:
-    """Compute a quote, on the quotes' thread.
+def _fill(response: srv.Quote.Response, service: InstructionService, job: Job) -> None:
+    """Compute a quote, on one of the quotes' threads.
 
     Raises:
         JobStopped: there is none, for this reason.
     """
-    quote = service.quote(request.instruction)
+    quote = service.quote(job)
     response.promised = quote.promised
     response.in_time = quote.in_time
     if quote.expected_score is not None:
