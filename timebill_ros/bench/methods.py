@@ -53,6 +53,11 @@ def _risk(risk: float) -> PlanningMethod:
     return PlanningMethod(f"timebill, risk {risk:g}", {"planner": "timebill", "risk": risk})
 
 
+def _expected_risk(risk: float) -> PlanningMethod:
+    settings = {"planner": "expected", "risk": risk}
+    return PlanningMethod(f"expected, risk {risk:g}", settings, selects=True)
+
+
 METHODS: Mapping[str, PlanningMethod] = {
     "vanilla": PlanningMethod("vanilla", {"planner": "vanilla"}),
     **{f"fixed-{alpha:g}": _fixed(alpha) for alpha in (0.25, 0.5, 0.75, 0.95)},
@@ -71,6 +76,7 @@ METHODS: Mapping[str, PlanningMethod] = {
         "expected, selection alone", {"planner": "expected", "alpha_max": 0.0}, selects=True
     ),
     "expected": PlanningMethod("expected, both levers", {"planner": "expected"}, selects=True),
+    **{f"expected-risk-{risk:g}": _expected_risk(risk) for risk in (0.05, 0.2)},
     "expected-no-predictor": PlanningMethod(
         "expected, no predictor", {"planner": "expected"}, Known.NOTHING, selects=True
     ),
