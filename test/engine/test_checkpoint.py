@@ -31,6 +31,9 @@ from timebill_ros.engine.errors import (
     NotSafetensors,
     UnsupportedModel,
 )
+from timebill_ros.engine.factory import make_engine
+from timebill_ros.engine.projection import WeightKinds
+from timebill_ros.engine.settings import EngineSettings
 
 
 @pytest.fixture
@@ -51,6 +54,34 @@ def test_a_good_checkpoint_loads(folder):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtype_is_applied(folder, dtype):
     assert load_checkpoint(folder, dtype=dtype).dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize(
+    ("there", "dtype", "said"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False}, "bfloat16", True),
+        ({"avx512_bf16": True}, "bfloat16", False),
+        ({"bf16": True}, "bfloat16", False),
+        ({"avx512_bf16": True}, "float16", True),
+        ({}, "float32", False),
+        ({}, "auto", False),
+    ],
+)
+def test_a_type_that_the_processor_lacks_is_told(folder, monkeypatch, caplog, there, dtype, said):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there)
+    load_checkpoint(folder, dtype=dtype)
+    assert (f"dtype is {dtype}, but the processor" in caplog.text) == said
+
+
+@pytest.mark.parametrize(("weights", "said"), [("int8", True), ("float32", False), ("", False)])
+def test_weights_that_the_processor_cannot_multiply_are_told(
+    folder, monkeypatch, caplog, weights, said
+):
+    checkpoint = load_checkpoint(folder)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    kinds = WeightKinds(weights, weights)
+    make_engine(checkpoint, EngineSettings(max_context=64, weights=kinds, threads=1)).close()
+    assert ("weights is int8, but the processor" in caplog.text) == said
 
 
 def test_several_eos_tokens_come_from_the_generation_config(folder):

@@ -16,7 +16,7 @@ from timebill_ros.engine.request import Conversation
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor import hidden_predictor
-from timebill_ros.predictor.checkpoint import Buckets
+from timebill_ros.predictor.checkpoint import Buckets, read_calibration
 from timebill_ros.predictor.errors import PredictorIncomplete
 from timebill_ros.predictor.hidden_predictor import HiddenStatePredictor
 from timebill_ros.runtime.loading import load
@@ -28,6 +28,7 @@ from timebill_ros.training.collection.states import StatesHeader
 from timebill_ros.training.embedded.generation import CHECKPOINT
 from timebill_ros.training.embedded.lengths import sample_tasks
 from timebill_ros.training.predictor import train_states
+from timebill_ros.training.predictor.pairs import seen_prompts
 
 LONGEST = 96
 TALKS = [
@@ -144,3 +145,25 @@ def test_worse_than_the_mean_is_said(capsys: pytest.CaptureFixture[str]) -> None
     assert "worse than the mean length" in capsys.readouterr().err
     assert not train_states.report([short, long], lengths, lengths, buckets)
     assert capsys.readouterr().err == ""
+
+
+def test_lengths_that_never_occur_do_not_break_the_fit() -> None:
+    states = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    states[:, 0] = np.where(states[:, 0] > 0.0, 3.0, -3.0)
+    lengths = [8 if row[0] > 0.0 else 60 for row in states]
+    predictor = train_states.fit(states, lengths, Buckets(4, 256), 1, 0.01)
+    told = [predictor.predict(row).likeliest_tokens for row in states]
+    assert told == lengths
+
+
+def test_every_prompt_is_predicted_by_others_and_none_twice(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, again = folder.parent / "p.jsonl", folder.parent / "again"
+    assert train_states.main([str(pairs), str(again), "--seed", "1"]) in (0, 1)
+    calibration = read_calibration(again)
+    seen = seen_prompts(again)
+    assert calibration is not None
+    assert seen is not None
+    assert calibration.pairs == len(seen) == 48  # four fifths both train and calibrate
+    assert "| risk | covered | mean N_W |" in capsys.readouterr().out

@@ -24,6 +24,12 @@ def test_an_unknown_total_is_left_out(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err == f"reading: 3, {PERIOD:.0f} s\n"
 
 
+def test_more_may_be_said(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, PERIOD])
+    Lines("collecting", 9, clock=lambda: next(times)).tell(3, "5 begun")
+    assert capsys.readouterr().err == f"collecting: 3 of 9, 5 begun, {PERIOD:.0f} s\n"
+
+
 def test_tracked_items_are_all_there() -> None:
     assert list(track([1, 2, 3], "counting")) == [1, 2, 3]
     assert list(track((n for n in range(3)), "counting")) == [0, 1, 2]

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import AttentionShape
-from timebill_ros.engine.device import usable_device
+from timebill_ros.engine.device import usable_device, warn_if_emulated
 from timebill_ros.engine.errors import (
     BrokenCheckpoint,
     CheckpointNotFound,
@@ -98,6 +98,7 @@ def load_checkpoint(
     """
     target = usable_device("device", device)
     element = _dtype(dtype, target)
+    warn_if_emulated("dtype", dtype, target)
     folder = checkpoint_folder(model, waiting)
     _check_files(folder)
     with reading(folder, "config.json"):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from timebill_ros.engine.checkpoint import Checkpoint, checkpoint_digest
 from timebill_ros.engine.decoder import supports
-from timebill_ros.engine.device import device_name
+from timebill_ros.engine.device import device_name, warn_if_emulated
 from timebill_ros.engine.profile_cache import DAMAGED, Environment, kept_path, read_kept, write_kept
 from timebill_ros.engine.projection import Projection, WeightKinds
 from timebill_ros.engine.settings import EngineSettings
@@ -184,6 +184,9 @@ def make_engine(
     Raises:
         SettingError, UnsupportedModel: see ``TransformerEngine``.
     """
+    if settings.weights is not None:
+        for kind in sorted({settings.weights.prefill, settings.weights.steps}):
+            warn_if_emulated("weights", kind, checkpoint.device)
     chosen = replace(settings, max_context=settings.max_context or checkpoint.max_positions)
     if not settings.threads or settings.weights is None:
         fast = fastest(checkpoint, settings, choices)

@@ -27,21 +27,22 @@ class Lines:
         self._clock = clock
         self._begun = self._told = clock()
 
-    def tell(self, done: int) -> None:
-        """Say that so many are done, if it is time for a line."""
+    def tell(self, done: int, more: str = "") -> None:
+        """Say that so many are done, and ``more`` about it, if it is time for a line."""
         now = self._clock()
         if now - self._told >= PERIOD:
             self._told = now
-            spent = f"{now - self._begun:.0f} s"
-            print(f"{self._doing}: {done}{self._of}, {spent}", file=sys.stderr, flush=True)
+            parts = [f"{self._doing}: {done}{self._of}", more, f"{now - self._begun:.0f} s"]
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[Item], doing: str) -> Iterable[Item]:
-    """The items, while it is told how far they are."""
+def track(items: Iterable[Item], doing: str, total: int | None = None) -> Iterable[Item]:
+    """The items, while it is told how far they are; ``total`` if they do not know their number."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     if sys.stderr.isatty():
-        bar: Iterable[Item] = tqdm(items, desc=doing)
+        bar: Iterable[Item] = tqdm(items, desc=doing, total=total)
         return bar
-    total = len(items) if isinstance(items, Sized) else None
     return _telling(items, Lines(doing, total))
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.prompt import PromptEncoder
 from timebill_ros.engine.request import Conversation
@@ -15,8 +17,8 @@ from timebill_ros.predictor.length_predictor import load_predictor
 from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.commands import collect, evaluate_predictor
-from timebill_ros.training.predictor.assessment import length_quality
-from timebill_ros.training.predictor.pairs import read_pairs
+from timebill_ros.training.predictor.assessment import assess, length_quality
+from timebill_ros.training.predictor.pairs import Pair, read_pairs
 
 TARGET = Path(model_folder(Settings()))
 PREDICTOR = TARGET.parent / "predictor"
@@ -44,3 +46,15 @@ def test_the_embedded_predictor_reads_the_targets_tokens(tmp_path: Path) -> None
     assert {name: figures[name] for name in expected.rounded()} == expected.rounded()
     blind = [predictor.predict("", (), None) for _ in prompts]
     assert blind[0].probabilities != pytest.approx(predicted[0].probabilities)
+
+
+def test_worse_than_the_mean_is_said() -> None:
+    short, long = (LengthDistribution(np.eye(4)[bucket], 16) for bucket in (0, 3))
+    pairs = [Pair(text, 1, tokens, "EOS") for text, tokens in (("a", 10), ("b", 60))]
+    tables = [
+        list(evaluate_predictor.table(assess(told, pairs, 64, pessimism=5.0, calibration=None)))
+        for told in ([long, short], [short, long])
+    ]
+    worse, better = ("\n".join(lines) for lines in tables)
+    assert "worse than always the mean length" in worse
+    assert "worse" not in better

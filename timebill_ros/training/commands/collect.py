@@ -23,6 +23,7 @@ from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.serving_threads import wait_passively
 from timebill_ros.runtime.settings import Settings
+from timebill_ros.training.progress import Lines
 
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
     from timebill_ros.engine.checkpoint import Checkpoint
@@ -83,13 +84,23 @@ def _collect(settings: Settings, options: argparse.Namespace) -> Counter[str]:
         layers = checkpoint.model.config.num_hidden_layers
         taken = sorted({-(-layers * part // _PARTS) for part in range(1, _PARTS + 1)})
         states = StatesHeader(tuple(taken), _EVERY, checkpoint.model.config.hidden_size)
+    lines = Lines("collecting, prompts", len(prompts))
+
+    def beginning() -> Iterator[Prompt]:
+        for number, prompt in enumerate(prompts):
+            if bar.disable:  # a log; long prompts take minutes before the first is answered
+                lines.tell(fates.total(), f"{number} begun")
+            yield prompt
+
     with tqdm(total=len(prompts), unit="prompt", disable=None) as bar:
         for fate in collect(
-            engine, prompts, options.output, header, together=options.together, states=states
+            engine, beginning(), options.output, header, together=options.together, states=states
         ):
             fates[fate] += 1
             bar.set_postfix(fates, refresh=False)
             bar.update()
+            if bar.disable:
+                lines.tell(fates.total())
     if not fates[Fate.ANSWERED] + fates[Fate.KNOWN]:
         raise EmptySet(_source(options), "prompts that the model can answer")
     return fates

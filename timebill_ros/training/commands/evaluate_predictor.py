@@ -62,6 +62,8 @@ def table(assessment: Assessment) -> Iterator[str]:
     kind = "calibrated" if assessment.calibrated else "as predicted"
     for risk, share in assessment.covered_by_risk.items():
         yield f"{share:>10.3f}  N <= N_W, risk {risk:g} ({kind}; right is {1.0 - risk:g})"
+    if min(quality.mae, quality.mae_of_middle) >= quality.mae_of_mean:
+        yield "This predictor is worse than always the mean length: do not use it."
 
 
 def _evaluate(options: argparse.Namespace) -> Assessment:

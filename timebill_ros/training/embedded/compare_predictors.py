@@ -9,17 +9,13 @@ the results file has already is not repeated, so that seeds may run at the same 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -51,6 +47,14 @@ from timebill_ros.training.predictor.baselines import (
     proxy_model_classes,
     s3_classes,
 )
+from timebill_ros.training.predictor.error_table import (
+    Result,
+    absolute_error,
+    append_results,
+    decisions,
+    read_results,
+    table,
+)
 
 # A third of what the shipped predictor gets: there are many rows, and encoders are slow.
 STEPS = 500
@@ -74,21 +78,6 @@ class Method:
     build: Build
     classes: Classes | None
     peak_rate: float = PEAK_RATE
-
-
-@dataclass(frozen=True)
-class Result:
-    """Errors of one training run under one decision rule, tokens but for R2."""
-
-    method: str
-    classes: int
-    rule: str
-    seed: int
-    mae: float
-    rmse: float
-    r2: float
-    train_seconds: float
-    """CPU time of training."""
 
 
 def _ours(bucket_size: int) -> Method:
@@ -146,73 +135,11 @@ def run(
     outputs = outputs_of(network, held_out)
     actual = [pair.response_tokens for pair in held_out]
     results = []
-    for rule, predicted in decisions(outputs, classes, lengths).items():
+    for rule, predicted in decisions(outputs, classes, lengths, LONGEST_RESPONSE).items():
         errors = length_errors(predicted, actual)
         count = classes.count if classes else 0
         results.append(Result(method.name, count, rule, seed, *errors, round(seconds)))
     return results
-
-
-def absolute_error(outputs: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The loss of a regression, which minimises its MAE; outputs [batch, 1]."""
-    return F.l1_loss(outputs[:, 0], torch.tensor(lengths, dtype=outputs.dtype))
-
-
-def decisions(
-    outputs: Tensor, classes: LengthClasses | None, lengths: Sequence[int]
-) -> dict[str, np.ndarray]:
-    """Predicted lengths [pairs] by each decision rule; ``lengths`` are those of training."""
-    if classes is None:
-        predicted = outputs[:, 0].numpy()
-        return {"value": predicted.clip(1.0, LONGEST_RESPONSE)}
-    likeliest = outputs.argmax(1).numpy()
-    return {"upper edge": classes.upper[likeliest], "class mean": classes.means(lengths)[likeliest]}
-
-
-def read_results(path: Path) -> list[Result]:
-    """What earlier runs wrote; nothing where there is no file."""
-    if not path.exists():
-        return []
-    kinds = {"classes": int, "seed": int, "mae": float, "rmse": float, "r2": float}
-    kinds["train_seconds"] = float
-    with path.open(newline="") as file:
-        rows = csv.DictReader(file)
-        return [Result(**{key: kinds.get(key, str)(row[key]) for key in row}) for row in rows]
-
-
-def append_results(path: Path, results: Sequence[Result]) -> None:
-    """Add rows to the results file."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(Result.__dataclass_fields__))
-        if is_new:
-            writer.writeheader()
-        writer.writerows(asdict(result) for result in results)
-
-
-def table(results: Iterable[Result]) -> str:
-    """Markdown: a row per method and rule, each figure as mean +/- standard deviation of seeds."""
-    rows = defaultdict(list)
-    for result in results:
-        rows[result.method, result.classes, result.rule].append(result)
-    lines = [
-        "| predictor | classes | predicted length | MAE | RMSE | R2 | CPU time of training |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    order = [method.name for method in METHODS]
-    for (method, classes, rule), runs in sorted(rows.items(), key=lambda r: order.index(r[0][0])):
-        mae = _spread([run.mae for run in runs], 1)
-        rmse = _spread([run.rmse for run in runs], 1)
-        r2 = _spread([run.r2 for run in runs], 3)
-        seconds = f"{np.mean([run.train_seconds for run in runs]):.0f} s"
-        lines.append(
-            f"| {method} | {classes or '-'} | {rule} | {mae} | {rmse} | {r2} | {seconds} |"
-        )
-    return "\n".join(lines)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
 
 
 def main() -> None:
@@ -247,7 +174,7 @@ def main() -> None:
                     method = replace(method, peak_rate=arguments.peak_rate)
                 results = run(method, embeddings, pairs, measured, seed)
                 append_results(arguments.results, results)
-    print(table(read_results(arguments.results)))
+    print(table(read_results(arguments.results), [method.name for method in METHODS]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's Table 1 on a target's own answers.
+
+``python -m timebill_ros.training.predictor.compare_on_answers``, from pairs that `timebill_ros
+collect` wrote. Every row learns from the same four fifths of the prompts, and is measured on the
+others. They are the same for every seed, which changes weights and order only. Of a pretrained
+model the last block and the head are trained, see ``last_block``. A run that the results file has
+already is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from timebill_ros.cli.arguments import positive_count
+from timebill_ros.engine.checkpoint import target_fingerprint
+from timebill_ros.engine.errors import CheckpointError
+from timebill_ros.predictor import hidden_predictor
+from timebill_ros.predictor.errors import PairsOverlap, PredictorError
+from timebill_ros.predictor.length_predictor import keep_head_and_tail
+from timebill_ros.predictor.sequence_classifier import load_tokenizer
+from timebill_ros.runtime.harmless import harmless_line
+from timebill_ros.training.collection.states import read_header as read_states_header
+from timebill_ros.training.collection.states import read_states
+from timebill_ros.training.predictor.assessment import length_errors
+from timebill_ros.training.predictor.baselines import (
+    LengthClasses,
+    buckets,
+    proxy_model_classes,
+    s3_classes,
+)
+from timebill_ros.training.predictor.error_table import (
+    Made,
+    Result,
+    absolute_error,
+    append_results,
+    errors_of,
+    read_results,
+    table,
+)
+from timebill_ros.training.predictor.last_block import (
+    Data,
+    LastBlock,
+    LengthRegression,
+    cross_entropy,
+    outputs_of,
+    train,
+)
+from timebill_ros.training.predictor.lower_blocks import KeptStates, States, shortened
+from timebill_ros.training.predictor.pairs import (
+    Pair,
+    read_header,
+    read_pairs,
+    seen_prompts,
+    split_pairs,
+)
+from timebill_ros.training.progress import hide_library_bars
+
+HELD_OUT = 0.2
+_SPLIT = 0  # seed of what is held out
+
+Classes = Callable[[Sequence[int], int], LengthClasses]
+"""The classes that a network chooses from, by the lengths of training and the longest response."""
+
+
+@dataclass(frozen=True)
+class LearnedRow:
+    """One row: which model's last block learns, and the classes that it chooses from.
+
+    Attributes:
+        name: of the row.
+        target: whether it is the target's own; else the encoder's.
+        classes: None for a regression.
+        epochs: over the prompts of training.
+        rate: the learning rate at its peak.
+    """
+
+    name: str
+    target: bool
+    classes: Classes | None
+    epochs: int = 3
+    rate: float = 1e-3
+
+
+def _ours(size: int) -> LearnedRow:
+    return LearnedRow(f"class head, B = {size}", True, lambda _, longest: buckets(size, longest))
+
+
+METHODS = (
+    *(_ours(size) for size in (64, 32, 16)),
+    LearnedRow("regression", True, None),
+    LearnedRow("ProxyModel", False, proxy_model_classes),
+    LearnedRow("S3", False, lambda _, longest: s3_classes(longest)),
+)
+HIDDEN = "hidden state"
+CONSTANTS = ("mean length", "median length")
+
+
+def run(
+    method: LearnedRow,
+    block: Callable[[int], LastBlock],
+    data: Data,
+    unseen: Data,
+    seed: int,
+    most: int,
+) -> list[Result]:
+    """Train ``method`` once, and measure it under each decision rule.
+
+    Args:
+        method: the row.
+        block: makes the last block with so many outputs.
+        data: to learn from.
+        unseen: to measure on.
+        seed: of the order.
+        most: N_model.
+    """
+    classes = method.classes(data.lengths, most) if method.classes else None
+    last = block(classes.count if classes else 1)
+    network = last if classes else LengthRegression(last, data.lengths)
+    begun = time.process_time()
+    loss = partial(cross_entropy, classes) if classes else absolute_error
+    train(network, data, loss, epochs=method.epochs, rate=method.rate, seed=seed)
+    seconds = time.process_time() - begun
+    outputs = outputs_of(network, unseen.states)
+    made = Made(method.name, seed, round(seconds), classes)
+    return errors_of(made, outputs, data.lengths, unseen.lengths, most)
+
+
+def hidden_state_errors(
+    folder: Path, path: Path, pairs: Sequence[Pair], known: Sequence[Pair], unseen: Sequence[Pair]
+) -> list[Result]:
+    """Of a predictor of hidden states that `train_states` made from the same pairs.
+
+    Raises:
+        PairsOverlap: it has met some of the unseen ones.
+    """
+    header = read_header(path)
+    seen = seen_prompts(folder) or frozenset()
+    met = [pair for pair in unseen if pair.digest in seen]
+    if met:
+        raise PairsOverlap(path, 1 + list(pairs).index(met[0]), folder, len(met))
+    predictor = hidden_predictor.load(folder)
+    row = read_states_header(path).layers.index(predictor.layer)
+    states = zip(pairs, read_states(path, pairs), strict=True)
+    told = {
+        pair.digest: predictor.predict(np.asarray(of[0][row], np.float32)) for pair, of in states
+    }
+    shares = np.stack([told[pair.digest].probabilities for pair in unseen])
+    classes = buckets(predictor.buckets.size, predictor.buckets.longest_response)
+    made = Made(HIDDEN, 0, 0, classes)
+    lengths, actual = ([pair.response_tokens for pair in part] for part in (known, unseen))
+    outputs = torch.from_numpy(np.log(shares))
+    return errors_of(made, outputs, lengths, actual, header.longest_response)
+
+
+def constants(lengths: Sequence[int], unseen: Sequence[int]) -> list[Result]:
+    """What always predicting the mean, or the median, of the known lengths comes to."""
+    values = (np.mean(lengths), np.median(lengths))
+    return [
+        Result(name, 0, "constant", 0, *length_errors(np.full(len(unseen), value), unseen), 0)
+        for name, value in zip(CONSTANTS, values, strict=True)
+    ]
+
+
+class Prompts:
+    """The pairs as the two pretrained models read them.
+
+    Args:
+        pairs: all of them.
+        target: the target's folder.
+        blocks: of the target's blocks, how many a class head stands on.
+        encoder: the encoder's folder.
+        most: tokens of a prompt that are read.
+        kept: directory for the states of the lower blocks.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        target: Path,
+        blocks: int,
+        encoder: Path,
+        most: int,
+        kept: Path,
+    ) -> None:
+        self._most = most
+        self._folders = {True: (target, blocks), False: (encoder, None)}
+        self._pairs = pairs
+        self._kept = kept
+        self._states: dict[bool, Mapping[str, States]] = {}
+
+    def data(self, pairs: Sequence[Pair], *, target: bool) -> Data:
+        """Some of the pairs as the target, or else the encoder, reads them."""
+        if target not in self._states:
+            self._states[target] = self._read(target)
+        states = self._states[target]
+        return Data([states[p.digest] for p in pairs], [p.response_tokens for p in pairs])
+
+    def block(self, target: bool, seed: int, outputs: int) -> LastBlock:
+        """A pretrained last block with a new head, whose weights ``seed`` draws."""
+        torch.manual_seed(seed)
+        return LastBlock(shortened(*self._folders[target], outputs))
+
+    def _read(self, target: bool) -> Mapping[str, States]:
+        folder, blocks = self._folders[target]
+        tokenizer = load_tokenizer(folder)
+        # The target reads head and tail, as the predictor on the robot does; an encoder is cut.
+        prompts = {
+            pair.digest: keep_head_and_tail(tokenizer.encode(pair.prompt), self._most)
+            if target
+            else tokenizer.encode(pair.prompt, truncation=True, max_length=self._most)
+            for pair in self._pairs
+        }
+        name = f"{target_fingerprint(folder)}-{blocks or 'all'}-{self._most}.npz"
+        return KeptStates(self._kept / name).of(shortened(folder, blocks, 1), prompts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the results file lacks, then print the table of all that it holds."""
+    options = _parser().parse_args(arguments)
+    hide_library_bars()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        _run(options)
+    except (PredictorError, CheckpointError, OSError) as bad:
+        print(f"compare_on_answers: {harmless_line(str(bad))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    header, pairs = read_pairs([options.pairs])
+    split = split_pairs(pairs, _SPLIT, calibration=HELD_OUT, held_out=HELD_OUT)
+    known, unseen = (*split.train, *split.calibration), split.held_out
+    if options.measure_on == "validation":
+        known, unseen = split.train, split.calibration
+    prompts = Prompts(
+        pairs, options.model, options.blocks, options.encoder, options.input, options.kept
+    )
+    results = read_results(options.results)
+    done = {(result.method, result.seed) for result in results}
+    if not results:
+        lengths = [[pair.response_tokens for pair in part] for part in (known, unseen)]
+        append_results(options.results, constants(*lengths))
+    if options.hidden_state is not None and (HIDDEN, 0) not in done:
+        given = (options.hidden_state, options.pairs, pairs, known, unseen)
+        append_results(options.results, hidden_state_errors(*given))
+    for seed in options.seeds:
+        for method in METHODS:
+            if (method.name, seed) in done or method.name not in options.methods:
+                continue
+            changed = {"epochs": options.epochs, "rate": options.rate}
+            method = replace(method, **{key: to for key, to in changed.items() if to is not None})
+            block = partial(prompts.block, method.target, seed)
+            data, measured = (prompts.data(p, target=method.target) for p in (known, unseen))
+            most = header.longest_response
+            append_results(options.results, run(method, block, data, measured, seed, most))
+    order = [*CONSTANTS, HIDDEN, *(method.name for method in METHODS)]
+    print(f"{len(known)} prompts to learn from, {len(unseen)} unseen:")
+    print(table(read_results(options.results), order))
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = [method.name for method in METHODS]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pairs", type=Path, help="of collect")
+    parser.add_argument("--model", type=Path, required=True, help="the target's folder")
+    parser.add_argument(
+        "--blocks", type=int, required=True, help="of the target's blocks, how many the head is on"
+    )
+    parser.add_argument("--encoder", type=Path, required=True, help="folder of a pretrained BERT")
+    parser.add_argument(
+        "--input", type=positive_count, default=512, help="most tokens of a prompt that are read"
+    )
+    parser.add_argument(
+        "--hidden-state", type=Path, help="predictor of train_states to measure beside, of seed 0"
+    )
+    parser.add_argument("--kept", type=Path, required=True, help="folder for what is computed once")
+    parser.add_argument("--results", type=Path, required=True, help="CSV, a row per run and rule")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
+    parser.add_argument(
+        "--measure-on",
+        choices=["held_out", "validation"],
+        default="held_out",
+        help="what is chosen, as a learning rate is, must not be chosen on the held-out pairs",
+    )
+    parser.add_argument("--epochs", type=int, help="instead of each method's")
+    parser.add_argument("--rate", type=float, help="peak learning rate, instead of each method's")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
