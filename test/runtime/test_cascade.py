@@ -110,6 +110,19 @@ def test_a_prompt_too_long_for_one_model_is_the_other_ones() -> None:
     assert "context of 6000" in refused.detail  # the largest model's
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_model_that_breaks_while_it_prepares_a_job_leaves_it_to_the_other(broken: int) -> None:
+    run = cascade()
+
+    def break_down(*_: object) -> None:
+        raise MemoryError("no room")
+
+    (run.engine, *run.smaller_engines)[broken].prepare = break_down  # type: ignore[method-assign]
+    run.job("a", budget_ms=10_000)
+    run.run()
+    assert run.response("a").plan.model == ("small" if broken == 0 else "largest")
+
+
 def test_each_model_has_its_own_tokens() -> None:
     reads = {"a": SimulatedRequest(12_000, 40, 16, lengths=certain(16))}
     run = Scene(

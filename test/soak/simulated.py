@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from timebill_ros.engine.request import Conversation, Turn
 from timebill_ros.runtime.admission import Limits, Preparation, Reception, fault_of
@@ -85,10 +85,13 @@ class Round:
         requests: dict[str, SimulatedRequest] = {}
         self._requests = requests
         parts = self._draw_parts(rng, "first")
+        if rng.random() < 0.3:
+            parts = replace(parts, smaller=(self._draw_parts(rng, "small"),))
         others = [self._draw_parts(rng, "second")] if rng.random() < 0.3 else []
         self._decided = draw_decisions(rng)
         self._skip_next = self._decided.policy is OverrunPolicy.SKIP_NEXT
-        self._quotes = Quotes(parts, self._decided, Preparation(parts.engine, 400))
+        smaller = [each.engine for each in parts.smaller]
+        self._quotes = Quotes(parts, self._decided, Preparation(parts.engine, 400, smaller))
         self._server = Server(
             parts,
             self._decided,

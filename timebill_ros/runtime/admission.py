@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from timebill_ros.engine.errors import RequestError, SchemaRefused
 from timebill_ros.engine.protocol import Engine
@@ -216,15 +217,17 @@ class Preparation:
         A model that cannot take it is left out.
 
         Raises:
-            JobStopped: REJECTED, with the field and the bound of the largest model, where none can.
+            JobStopped: where none can, what kept the largest from it: REJECTED, with the field and
+                the bound, or FAILED.
         """
         refusals: list[JobStopped] = []
         prepared: list[PreparedJob] = []
         for model in range(len(self._engines)):
-            try:
-                prepared.append(self._on(model, job))
-            except JobStopped as refusal:
-                refusals.append(refusal)
+            tried = attempt(partial(self._on, model), job)
+            if isinstance(tried, JobStopped):
+                refusals.append(tried)
+            else:
+                prepared.append(tried)
         if not prepared:
             raise refusals[0]
         return replace(prepared[0], smaller=tuple(prepared[1:]))
