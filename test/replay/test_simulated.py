@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from test.replay.recordings import FLAT, START_NS, answer, of_simulation, recorded, write
+from timebill_ros.budget.quality import QualityCurve, QualityFile, QualityPoint, write_quality
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.cli.replay import main
 from timebill_ros.msg import ChatMessage, Overrun, Response
@@ -204,3 +205,24 @@ def test_nothing_is_overwritten(
     assert main(arguments) == 0
     assert main(arguments) == 2
     assert "bag: exists already" in capsys.readouterr().err
+
+
+def test_a_quality_file_lets_plans_select_and_evict(tmp_path: Path) -> None:
+    flat = QualityCurve((QualityPoint(0.0, 90.0, 0.0, 0.0), QualityPoint(1.0, 80.0, 0.0, 0.0)))
+    file = tmp_path / "quality.json"
+    write_quality(file, QualityFile({"snapkv": flat}, {"recent": flat}))
+    # 20,000 tokens take 0.2 s to prefill, the budget of 0.1 s a half of them at most.
+    items = [recorded("a", 0.0, budget=0.1, lengths=Lengths(20_000, 11))]
+    levers = {"planner": "expected", "max_tokens": 20}
+    (whole,) = ended(items, **levers)
+    (selected,) = ended(items, **levers, quality_file=str(file))
+    assert whole[1] == "expired"
+    assert selected[1] == "answered"
+    assert selected[2] <= 0.1
+
+
+def test_a_file_without_curves_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "quality.json"
+    file.write_text("[]")
+    with pytest.raises(BadInput, match=r"quality\.json holds no quality curves"):
+        ended([recorded("a", 0.0)], quality_file=str(file))

@@ -7,19 +7,20 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timebill_ros.msg as msg
-from timebill_ros.budget.errors import ProfileFitError
+from timebill_ros.budget.errors import ProfileFitError, QualityFileError
 from timebill_ros.budget.fit import (
     ProfilePoints,
     fit_time_model,
     read_measurements,
     read_points,
 )
+from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.client.record import Record, record_of_outcome
 from timebill_ros.engine.request import Conversation
@@ -200,6 +201,64 @@ def replay_simulated(
     return _accounted(ended)
 
 
+@dataclass(frozen=True)
+class _SimulatedSelection:
+    """Leaves as many tokens as it is to, the window and the head at least; takes no time.
+
+    Attributes:
+        requests: what prompts stand for; shorter ones are added.
+        always: tokens that stay.
+        shares: see ``PromptSelection``.
+    """
+
+    requests: dict[str, SimulatedRequest]
+    always: int
+    shares: Sequence[float]
+
+    def rank(self, conversation: Conversation, prompt_tokens: int) -> _SimulatedRanking:
+        """Nothing but the prompt's name and length."""
+        least = min(1.0, self.always / prompt_tokens)
+        return _SimulatedRanking(self.requests, conversation.prompt, least)
+
+
+@dataclass(frozen=True)
+class _SimulatedRanking:
+    requests: dict[str, SimulatedRequest]
+    name: str
+    least_share: float
+
+    def select(self, share: float) -> Conversation:
+        """The name of the shorter prompt; what is left of it was never cached before."""
+        whole = self.requests[self.name]
+        left = math.ceil(max(share, self.least_share) * whole.prompt_tokens)
+        name = f"{self.name} {left}"
+        self.requests[name] = replace(whole, prompt_tokens=left, shared_tokens=0)
+        return Conversation("", name)
+
+
+def _levers(
+    settings: Settings, requests: dict[str, SimulatedRequest]
+) -> tuple[LeverQuality | None, _SimulatedSelection | None]:
+    """What the levers cost, as ``quality_file`` tells, and selection if that is among them.
+
+    Raises:
+        BadInput: the file holds no curves.
+    """
+    if not settings.quality_file:
+        return None, None
+    # To know the model's curves and methods pulls in torch.
+    from timebill_ros.runtime.models import measured_levers
+
+    try:
+        quality, selection = measured_levers(settings)
+    except QualityFileError as error:
+        raise BadInput(str(error)) from error
+    if selection is None:
+        return quality, None
+    always = settings.window + settings.selection_head
+    return quality, _SimulatedSelection(requests, always, selection.shares)
+
+
 def _parts(
     virtual: VirtualClock,
     clock: ScaledClock,
@@ -209,6 +268,7 @@ def _parts(
 ) -> ServerParts:
     """The simulated engine and predictor in the place of the node's."""
     predictor = SimulatedPredictor(virtual, time_model, requests, bucket_size=_BUCKET)
+    quality, selection = _levers(settings, requests)
     return ServerParts(
         engine=SimulatedEngine(
             virtual,
@@ -223,6 +283,8 @@ def _parts(
         clock=clock,
         stopwatch=virtual,
         predictor_grace=settings.predictor_grace,
+        quality=quality,
+        selection=selection,
     )
 
 
