@@ -113,6 +113,22 @@ def test_rounded_weights_are_compared_with_answers_and_times_of_their_own(
     assert "needs --quantised" in capsys.readouterr().err
 
 
+def test_a_cascade_has_answers_of_both_models(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ("--smaller", "embedded-small", "--smaller-time-model", str(folder / "times.json"))
+    some = ("--methods", "vanilla", "expected", "cascade", "--jobs", "2")
+    assert command.main(compared(folder, *both, *some)) == 0
+    assert "| expected, two models |" in capsys.readouterr().out
+    larger, smaller = (
+        json.loads((folder / "run" / name).read_text().splitlines()[0])["environment"]["checkpoint"]
+        for name in ("answers.jsonl", "answers_smaller.jsonl")
+    )
+    assert larger != smaller
+    assert command.main(compared(folder, "--methods", "cascade")) == 1
+    assert "needs --smaller" in capsys.readouterr().err
+
+
 def test_each_half_plans_by_the_other_s_curves(folder: Path) -> None:
     halves = ("--quality", "halves", "--methods", "vanilla", "expected", "--budgets", "1")
     assert command.main(compared(folder, *halves)) == 0

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from timebill_ros.bench.methods import METHODS
-from timebill_ros.bench.outcomes import Row, run, whole_time
-from timebill_ros.budget.quality import LeverQuality
+from timebill_ros.bench.outcomes import Ground, Row, run, whole_time
+from timebill_ros.budget.quality import LeverQuality, QualityCurve
 
 from .made_up import CASES, CURVE, MODEL, ground
 
@@ -46,6 +46,42 @@ def test_expected_shortens_what_would_be_late() -> None:
     assert [row.score for row in rows] == [100.0, 90.0, 80.0]
     assert rows[1].prompt_tokens == 4000
     assert rows[1].expected_score == pytest.approx(70.0, abs=2.0)
+
+
+def two_models() -> Ground:
+    """A second model, ten times as fast, whose answers score half and are twice as long."""
+    cases = [
+        replace(
+            case,
+            answers=tuple(
+                replace(a, score=a.score / 2, response_tokens=2 * a.response_tokens)
+                for a in case.answers
+            ),
+        )
+        for case in CASES
+    ]
+    halved = QualityCurve(tuple(replace(p, score=p.score / 2) for p in CURVE.points))
+    quality = LeverQuality(halved, CURVE, measured=True)
+    larger = ground()
+    times = MODEL.slowed(0.1, 0.1)
+    smaller = replace(larger, time_model=times, quality=quality, cases=cases)
+    return replace(larger, smaller=smaller)
+
+
+def test_a_cascade_answers_by_the_smaller_model_what_the_larger_cannot() -> None:
+    rows = run(two_models(), "cascade", METHODS["cascade"], 0.04, "kill")
+    assert [row.model for row in rows] == ["", "smaller", "smaller"]
+    assert [row.outcome for row in rows] == ["in time"] * 3
+    assert [row.score for row in rows] == [100.0, 50.0, 50.0]
+    assert [row.response_tokens for row in rows] == [10, 40, 60]
+    alone = run(two_models(), "expected", METHODS["expected"], 0.04, "kill")
+    assert {row.model for row in alone} == {""}
+    assert sum(row.score for row in alone) < sum(row.score for row in rows)
+
+
+def test_with_ample_time_a_cascade_is_the_larger_model() -> None:
+    rows = run(two_models(), "cascade", METHODS["cascade"], 1.0, "kill")
+    assert told(rows) == told(run(two_models(), "expected", METHODS["expected"], 1.0, "kill"))
 
 
 def test_hindsight_is_never_worse() -> None:

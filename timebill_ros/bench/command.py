@@ -7,7 +7,6 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,17 @@ import numpy as np
 
 from timebill_ros.bench.answers import Levers
 from timebill_ros.bench.cases import BenchError
-from timebill_ros.bench.measure_quality import eviction_curve, known_curves, selection_curve
-from timebill_ros.bench.methods import METHODS, PESSIMISMS, applicable, selecting
+from timebill_ros.bench.methods import (
+    HALVES,
+    METHODS,
+    PESSIMISMS,
+    ROUNDED,
+    applicable,
+    selecting,
+)
 from timebill_ros.bench.run import PARAMETERS, AnsweredRun, add_workload, answered
 from timebill_ros.budget.errors import ProfileFitError, QualityFileError, SettingError
-from timebill_ros.budget.quality import QUALITY_FILE, LeverQuality, read_quality
+from timebill_ros.budget.quality import QUALITY_FILE
 from timebill_ros.cli.arguments import positive_seconds, take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.replay.recording import BadInput
@@ -28,14 +33,12 @@ from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars, track
 
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
-    from timebill_ros.bench.answers import AnsweredCase
     from timebill_ros.bench.outcomes import Ground, Row
 
 _LOG = logging.getLogger(__name__)
 
 _QUANTISED = "quantised"
-_HALVES = "halves"
-_ROUNDED = ("int8", "int4")
+_CASCADE = "cascade"
 _FIXED = (0.25, 0.5, 0.75, 0.95)
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Fig. 7 and 8; alpha_max is 0.95 by default. LongBench cuts prompts in the middle.
@@ -111,6 +114,7 @@ def _check_reach(option: str, ratios: Sequence[float], alpha_max: float) -> None
 
 
 def _compare(options: argparse.Namespace, settings: Settings) -> str:
+    from timebill_ros.bench.grounds import add_smaller, grounds_of, quantised_ground
     from timebill_ros.bench.report import (
         draw_budgets,
         draw_pessimism,
@@ -122,12 +126,16 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
     levers = Levers(options.shares, options.alphas, options.alphas_selected)
     if _QUANTISED in (options.methods or ()) and not options.quantised:
         raise BenchError("the method 'quantised' needs --quantised")
+    if _CASCADE in (options.methods or ()) and not options.smaller:
+        raise BenchError("the method 'cascade' needs --smaller")
     if options.against.partition("@")[0] not in METHODS:
         raise BenchError(f"--against: there is no method {options.against!r}")
     answers = answered(settings, options, levers)
-    grounds = _grounds(answers, options, settings)
+    grounds = grounds_of(answers, options, settings)
     if options.quantised:
-        grounds[_QUANTISED] = [_quantised(options, settings)]
+        grounds[_QUANTISED] = [quantised_ground(options, settings)]
+    if options.smaller:
+        add_smaller(grounds, options, settings, levers)
     first = next(iter(grounds.values()))
     budgets = _budgets(first, options)
     rows = list(_rows(grounds, list(budgets), options))
@@ -141,59 +149,6 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
     )
     (options.out / "tables.md").write_text(text + "\n", encoding="utf-8")
     return text
-
-
-def _grounds(
-    answers: AnsweredRun, options: argparse.Namespace, settings: Settings
-) -> dict[str, list[Ground]]:
-    """What methods are judged on, by selection method; in halves, each with the other's curves."""
-    from timebill_ros.bench.outcomes import Ground
-    from timebill_ros.replay.simulated import load_time_model
-
-    model = load_time_model(options.time_model) if options.time_model else answers.time_model
-    lengths, calibration = answers.predicted(model), answers.loaded.calibration
-    grounds: dict[str, list[Ground]] = {}
-    for selection in options.select_by:
-        cases = [case.selected_by(selection) for case in answers.cases]
-        if options.quality == _HALVES:
-            halves = cases[::2], cases[1::2]
-            parts = [
-                (half, _measured(other, options)) for half, other in (halves, halves[::-1]) if half
-            ]
-        else:
-            curves = read_quality(Path(options.quality)) if options.quality else None
-            known = curves or known_curves(settings)[1]
-            parts = [(cases, known.of(settings.eviction_method, selection))]
-        if parts[0][1].selection is None:
-            _LOG.warning("no quality curve of selection by %r: prompts stay whole", selection)
-        grounds[selection] = [
-            Ground(settings, model, quality, calibration, part, lengths) for part, quality in parts
-        ]
-    return grounds
-
-
-def _measured(cases: Sequence[AnsweredCase], options: argparse.Namespace) -> LeverQuality:
-    """What the levers cost these cases."""
-    if not cases:
-        raise BenchError(f"--quality {_HALVES}: there are too few answers to cut in halves")
-    curve = selection_curve(cases, options.shares)
-    return LeverQuality(eviction_curve(cases, options.alphas), curve, measured=True)
-
-
-def _quantised(options: argparse.Namespace, settings: Settings) -> Ground:
-    """The model with rounded weights: answers and times of their own, of whole prompts alone."""
-    from timebill_ros.bench.outcomes import Ground
-    from timebill_ros.replay.simulated import load_time_model
-
-    if options.quantised in _ROUNDED:
-        settings = replace(settings, weights=options.quantised)
-    else:
-        settings = replace(settings, model=options.quantised)
-    levers = Levers((1.0,), (0.0,), ())
-    twin = answered(settings, options, levers, "answers_quantised.jsonl")
-    file = options.quantised_time_model
-    model = load_time_model(file) if file else twin.time_model
-    return Ground(settings, model, None, None, twin.cases)
 
 
 def _budgets(grounds: Sequence[Ground], options: argparse.Namespace) -> dict[float, str]:
@@ -224,7 +179,9 @@ def _rows(
 ) -> Iterator[Row]:
     from timebill_ros.bench.outcomes import run
 
-    for name in track(options.methods or applicable(options.quantised), "comparing"):
+    for name in track(
+        options.methods or applicable(options.quantised, options.smaller), "comparing"
+    ):
         method = METHODS[name]
         if method.quantised:
             named = {name: grounds[_QUANTISED]}
@@ -301,18 +258,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quality",
-        metavar=f"FILE|{_HALVES}",
-        help=f"curves for the planner, instead of the model's {QUALITY_FILE}; {_HALVES}: for each "
+        metavar=f"FILE|{HALVES}",
+        help=f"curves for the planner, instead of the model's {QUALITY_FILE}; {HALVES}: for each "
         "half of the cases those of the other half",
     )
     parser.add_argument(
         "--quantised",
-        metavar="|".join((*_ROUNDED, "MODEL")),
+        metavar="|".join((*ROUNDED, "MODEL")),
         help="answer with weights rounded so as well, or with another checkpoint, one of AWQ for "
         "example: the method 'quantised'",
     )
     parser.add_argument(
         "--quantised-time-model", type=Path, metavar="FILE", help="of the rounded weights"
+    )
+    parser.add_argument(
+        "--smaller",
+        metavar="MODEL",
+        help="answer with this smaller model of the same tokens as well: the method 'cascade'",
+    )
+    parser.add_argument(
+        "--smaller-time-model", type=Path, metavar="FILE", help="of the smaller model"
     )
     return parser
 

@@ -32,6 +32,7 @@ class PlanningMethod:
         known: what it knows.
         selects: whether it may shorten prompts.
         quantised: whether the model's weights are rounded ones.
+        cascades: whether a smaller model may answer in its place.
     """
 
     title: str
@@ -39,6 +40,7 @@ class PlanningMethod:
     known: Known = Known.PREDICTED
     selects: bool = False
     quantised: bool = False
+    cascades: bool = False
 
 
 def _fixed(alpha: float) -> PlanningMethod:
@@ -77,6 +79,9 @@ METHODS: Mapping[str, PlanningMethod] = {
     ),
     "expected": PlanningMethod("expected, both levers", {"planner": "expected"}, selects=True),
     **{f"expected-risk-{risk:g}": _expected_risk(risk) for risk in (0.05, 0.2)},
+    "cascade": PlanningMethod(
+        "expected, two models", {"planner": "expected"}, selects=True, cascades=True
+    ),
     "expected-no-predictor": PlanningMethod(
         "expected, no predictor", {"planner": "expected"}, Known.NOTHING, selects=True
     ),
@@ -87,10 +92,19 @@ METHODS: Mapping[str, PlanningMethod] = {
 """By the names of the command's ``--methods``."""
 
 
-def applicable(quantised: object) -> list[str]:
-    """The methods that a run can compare: those of rounded weights only if it has them."""
-    return [name for name, method in METHODS.items() if quantised or not method.quantised]
+def applicable(quantised: object, smaller: object) -> list[str]:
+    """The methods that a run can compare: those of other models only if it has them."""
+    return [
+        name
+        for name, method in METHODS.items()
+        if (quantised or not method.quantised) and (smaller or not method.cascades)
+    ]
 
+
+HALVES = "halves"
+"""In the place of a file of curves: for each half of the cases those of the other half."""
+ROUNDED = ("int8", "int4")
+"""What the weights of the method ``quantised`` may be rounded to."""
 
 _BY = "@"
 

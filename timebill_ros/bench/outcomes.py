@@ -37,6 +37,7 @@ from timebill_ros.runtime.simulation import (
 )
 
 _NO_LIMIT = 2**31
+_SMALLER = "smaller"  # the second model, in rows
 # s; virtual time is whole nanoseconds, rounded step by step.
 _ROUNDING = 1e-6
 
@@ -52,6 +53,7 @@ class Ground:
         calibration: of the length predictor, if it has one.
         cases: the answers; after selection by one method.
         lengths: as predicted, by case; empty without a predictor.
+        smaller: the same for a smaller model, whose prompts have the same tokens.
     """
 
     settings: Settings
@@ -60,6 +62,7 @@ class Ground:
     calibration: Calibration | None
     cases: Sequence[AnsweredCase]
     lengths: Mapping[str, LengthDistribution] = field(default_factory=dict)
+    smaller: Ground | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Row:
     risk: float = -1.0
     expected_score: float = -1.0
     wcet: float = 0.0
+    model: str = ""
 
 
 def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy: str) -> list[Row]:
@@ -95,32 +99,15 @@ def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy
     clock = VirtualClock()
     settings = replace(ground.settings, overrun_policy=policy, **method.settings)
     decided = decisions(settings)
-    requests = _requests(ground, method)
-    engine = SimulatedEngine(
-        clock,
-        ground.time_model,
-        requests,
-        window=settings.window,
-        max_context=_NO_LIMIT,
-        chunk=settings.chunk,
-    )
-    selection = _AnsweredSelection(clock, {case.case: case for case in ground.cases})
-    parts = ServerParts(
-        engine=engine,
-        time_model=ground.time_model,
-        predictor=_predictor(clock, ground, method, requests),
-        clock=clock,
-        stopwatch=clock,
-        predictor_grace=settings.predictor_grace,
-        coverage=CoverageTracker(ground.calibration),
-        quality=ground.quality,
-        selection=selection if method.selects and _measured(ground.quality) else None,
-    )
+    grounds = [ground, *([ground.smaller] if method.cascades and ground.smaller else [])]
+    parts = _parts(grounds, method, settings, clock)
     ended: dict[str, Outcome] = {}
     server = Server(
         parts,
         decided,
-        prepare=Preparation(engine, settings.max_tokens),
+        prepare=Preparation(
+            parts.engine, settings.max_tokens, [each.engine for each in parts.smaller]
+        ),
         queue_capacity=1,
         emit=partial(_keep, ended),
     )
@@ -133,10 +120,47 @@ def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy
         for i, case in enumerate(ground.cases)
     )
     simulate(server, clock, jobs)
-    return [
-        _filled(Row(policy, budget, name, case.case), case, ended[case.case])
-        for case in ground.cases
-    ]
+    answered = [{case.case: case for case in each.cases} for each in grounds]
+    rows = []
+    for case in ground.cases:
+        outcome = ended[case.case]
+        chosen = outcome.plan is not None and outcome.plan.model == _SMALLER
+        own = answered[1 if chosen else 0][case.case]
+        rows.append(_filled(Row(policy, budget, name, case.case), own, outcome))
+    return rows
+
+
+def _parts(
+    grounds: Sequence[Ground], method: PlanningMethod, settings: Settings, clock: VirtualClock
+) -> ServerParts:
+    """What jobs meet: the models of these grounds, which share ranked prompts and predictions."""
+    first = grounds[0]
+    requests = [_requests(each, method) for each in grounds]
+    selection = _AnsweredSelection(clock, {case.case: case for case in first.cases})
+    predictor = _predictor(clock, first, method, requests[0])
+    largest, *smaller = (
+        ServerParts(
+            engine=SimulatedEngine(
+                clock,
+                each.time_model,
+                own,
+                window=settings.window,
+                max_context=_NO_LIMIT,
+                chunk=settings.chunk,
+            ),
+            time_model=each.time_model,
+            predictor=predictor,
+            clock=clock,
+            stopwatch=clock,
+            predictor_grace=settings.predictor_grace,
+            coverage=CoverageTracker(each.calibration),
+            quality=each.quality,
+            selection=selection if method.selects and _measured(each.quality) else None,
+            model="" if each is first else _SMALLER,
+        )
+        for each, own in zip(grounds, requests, strict=True)
+    )
+    return replace(largest, smaller=tuple(smaller))
 
 
 def _measured(quality: LeverQuality | None) -> bool:
@@ -229,6 +253,7 @@ def _filled(row: Row, case: AnsweredCase, outcome: Outcome) -> Row:
             risk=-1.0 if plan.risk is None else plan.risk,
             expected_score=-1.0 if plan.expected_score is None else plan.expected_score,
             wcet=plan.wcet,
+            model=plan.model,
         )
     if isinstance(outcome, Overrun):
         return replace(row, outcome=outcome.reason.value, response_tokens=outcome.response_tokens)
