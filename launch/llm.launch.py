@@ -44,6 +44,7 @@ OVERRIDES = {
     "api_key_file": ("api_key_file", str),
     "fallback": ("fallback", List[str]),  # noqa: UP006
     "model": ("model", str),
+    "models": ("models", List[str]),  # noqa: UP006
     "device": ("device", str),
     "policy": ("overrun_policy", str),
     "use_sim_time": ("use_sim_time", bool),
@@ -95,6 +96,11 @@ ARGUMENTS = {
     "model": (
         "",
         f"The language model: 'embedded', a checkpoint directory or a hub id; {AS_IN_FILE}.",
+    ),
+    "models": (
+        "",
+        "Several models, the largest first, of which plans choose one, as in "
+        f"[embedded, embedded-small]; [''] for model alone; {AS_IN_FILE}.",
     ),
     "device": ("", f"Where the model runs: cpu, cuda or cuda:N; {AS_IN_FILE}."),
     "policy": ("", f"What becomes of a late instruction (overrun_policy); {AS_IN_FILE}."),

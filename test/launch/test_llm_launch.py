@@ -39,6 +39,7 @@ ARGUMENTS = {
     "api_key_file",
     "fallback",
     "model",
+    "models",
     "device",
     "policy",
     "use_sim_time",
@@ -136,6 +137,21 @@ def test_a_preset_wins_over_the_file_and_an_argument_over_the_preset(
     file = param_file(default_budget=5.0, seed=7)
     arguments = {"param_file": file, "preset": "embedded", "policy": "skip_next"}
     seen = run(LAUNCH_FILE, arguments, until="active", then=look)
+    assert seen.arrived
+    assert seen.launch_exit_code == 0
+
+
+@pytest.mark.e2e
+def test_several_models_are_told_by_an_argument(param_file: Callable[..., str]) -> None:
+    def look(context: LaunchContext) -> None:
+        client = AsyncParameterClient(get_ros_node(context), "/llm")
+        answer = client.get_parameters(["models"])
+        wait_for(answer.done)
+        (models,) = answer.result().values
+        assert models.string_array_value == ["embedded", "embedded-small"]
+
+    given = {"models": "[embedded, embedded-small]", "param_file": param_file()}
+    seen = run(LAUNCH_FILE, given, until="active", then=look)
     assert seen.arrived
     assert seen.launch_exit_code == 0
 
