@@ -171,6 +171,14 @@ def test_a_file_without_references_is_refused(
     assert "prompts.jsonl:1: 'reference' is empty" in capsys.readouterr().err
 
 
+def test_eviction_methods_that_references_are_not_scored_by_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--json", str(folder / "refused.json"), "--evict-by", "chunkkv")
+    assert measure_quality.main(arguments(folder, *more)) == 1
+    assert "evict_by is of the agreement" in capsys.readouterr().err
+
+
 def test_quality_is_measured_beside_the_curves_that_there_are(folder: Path) -> None:
     path = folder / "quality.json"
     curve = QualityCurve((QualityPoint(0.0, 1.0, 0.0, 0.0),))

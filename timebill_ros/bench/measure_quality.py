@@ -158,6 +158,8 @@ def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
         )
     if measure == "agreement":
         return _measure_agreement(options, settings, path, known)
+    if options.evict_by:
+        raise BenchError("evict_by is of the agreement: references are scored by eviction_method")
     levers = Levers(
         options.shares if "selection" in options.levers else [1.0],
         options.alphas if "eviction" in options.levers else [0.0],
