@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -38,17 +39,22 @@ REQUEST = SimulatedRequest(prompt_tokens=1000, response_tokens=10, predicted_tok
 class World:
     """A server far away, and an engine here that goes on where that cannot."""
 
-    def __init__(self, policy: OverrunPolicy = OverrunPolicy.KILL) -> None:
+    def __init__(self, policy: OverrunPolicy = OverrunPolicy.KILL, several: str = "") -> None:
         self.clock = VirtualClock()
         self.remote, self.local = self._engine(), self._engine()
         first, second = self._parts(self.remote, "served"), self._parts(self.local, "local")
-        others = [ChainedEngine(second, Preparation(self.local, 20))]
+        if several == "served":
+            first = replace(first, smaller=(self._parts(self._engine(), "served"),))
+        elif several == "local":
+            second = replace(second, smaller=(self._parts(self._engine(), "local"),))
+        smaller = [[each.engine for each in parts.smaller] for parts in (first, second)]
+        others = [ChainedEngine(second, Preparation(self.local, 20, smaller[1]))]
         self.chain = EngineChain(first, others)
         self.outcomes: list[Outcome] = []
         self.server = Server(
             first,
             Decisions(VanillaPlanner(), policy),
-            prepare=Preparation(self.remote, 20),
+            prepare=Preparation(self.remote, 20, smaller[0]),
             queue_capacity=8,
             emit=self.outcomes.append,
             chain=self.chain,
@@ -271,6 +277,29 @@ def test_a_canceled_job_is_not_answered_by_another_engine() -> None:
     assert isinstance(outcome, Overrun)
     assert (outcome.reason, outcome.detail) == (Reason.CANCELED, "enough")
     assert world.local.response_tokens == 0
+
+
+@pytest.mark.parametrize("several", ["served", "local"])
+def test_engines_may_have_different_numbers_of_models(several: str) -> None:
+    world = World(several=several)
+    world.break_remote(gone)
+    assert answered(world.ask(100)).engine == "local"
+
+
+def test_whatever_else_breaks_a_job_is_told_and_the_next_one_runs() -> None:
+    world = World()
+    run = world.chain.run
+
+    def broken(*_: object, **__: object) -> Outcome:
+        raise ZeroDivisionError("nobody's fault")
+
+    world.chain.run = broken  # type: ignore[method-assign]
+    overrun = world.ask(100)
+    assert isinstance(overrun, Overrun)
+    assert overrun.reason is Reason.FAILED
+    assert overrun.detail == "ZeroDivisionError: nobody's fault"
+    world.chain.run = run  # type: ignore[method-assign]
+    assert answered(world.ask(100, "b")).engine == "served"
 
 
 def no_room(*_: object) -> PreparedRequest:

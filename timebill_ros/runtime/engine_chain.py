@@ -262,15 +262,17 @@ def _observer(observe: Callable[[Job], Observer | None], job: Job) -> Observer |
 
 
 def _needed(parts: ServerParts, prepared: PreparedJob) -> float:
-    """s that an engine's fastest model needs for most answers; at most half of what is left."""
-    job, left = prepared.job, parts.time_left(prepared.job)
+    """s that an engine's fastest model needs for most answers; at most half of what is left.
 
-    def needed(on_model: PreparedJob) -> float:
-        own = parts.models[on_model.model]
-        model, prompt = own.model_of(job), on_model.request.prompt_tokens
-        lengths = own.recent_lengths.distribution(on_model.max_tokens)
-        longer = lengths.beyond(np.arange(1, on_model.max_tokens + 1))
+    The prompt's tokens are those of the engine before it: it has not seen the job yet.
+    """
+    job, left = prepared.job, parts.time_left(prepared.job)
+    prompt, longest = prepared.request.prompt_tokens, prepared.max_tokens
+
+    def needed(own: ServerParts) -> float:
+        lengths, model = own.recent_lengths.distribution(longest), own.model_of(job)
+        longer = lengths.beyond(np.arange(1, longest + 1))
         tokens = 1 + int((longer > _LONGER).sum())
         return model.prefill(prompt) + model.decode(prompt, tokens)
 
-    return min(_MOST_RESERVED * left, *map(needed, prepared.on_models))
+    return min(_MOST_RESERVED * left, *map(needed, parts.models))

@@ -170,6 +170,10 @@ class Server:
             )
         except JobStopped as stop:
             outcome = self._never_started(job, stop.reason, stop.detail)
+        except Exception as failure:  # noqa: BLE001 - the engine's thread goes on with the next job
+            _LOG.exception("%s could not be run", job.id)
+            told = f"{type(failure).__name__}: {failure}"
+            outcome = self._never_started(job, Reason.FAILED, told)
         outcome = self._chain.last_resort(outcome)
         with self._lock:
             self._running = None
