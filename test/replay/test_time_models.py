@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from timebill_ros.budget.time_model import Quadratic
+from timebill_ros.engine.profile_cache import RECIPE
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.replay.simulated import load_time_model, recalled_profile
 from timebill_ros.runtime.settings import Settings
@@ -23,7 +24,7 @@ def written(tmp_path: Path, content: object) -> Path:
     return path
 
 
-def profile(checkpoint: str) -> dict[str, object]:
+def profile(checkpoint: str, recipe: int = RECIPE) -> dict[str, object]:
     """A kept profile with prefill n / 1e5 s, a step of 1 ms, an eviction of n / 1e6 s."""
     sizes = (100, 200, 400, 800, 1600, 3200)
     stages = {"prefill": lambda n: n * 1e-5, "step": lambda n: 1e-3, "evict": lambda n: n * 1e-6}
@@ -32,7 +33,11 @@ def profile(checkpoint: str) -> dict[str, object]:
     }
     rest = {"predictor": [], "structured": [], "drawn": [], "chunks": []}
     points |= rest | {"chunk_size": 0, "spread": 0.0}
-    return {"environment": {"checkpoint": checkpoint}, "points": points, "predictors": {}}
+    return {
+        "environment": {"checkpoint": checkpoint, "recipe": recipe},
+        "points": points,
+        "predictors": {},
+    }
 
 
 def test_coefficients_by_name(tmp_path: Path) -> None:
@@ -100,6 +105,9 @@ def test_the_newest_profile_of_the_model_is_recalled(tmp_path: Path) -> None:
         recalled_profile(settings)
     (tmp_path / "profile-damaged.json").write_text("{}")
     kept = tmp_path / "profile-good.json"
+    kept.write_text(json.dumps(profile("x", RECIPE - 1)))
+    with pytest.raises(BadInput, match="no profile of the model 'some/model' is kept in"):
+        recalled_profile(settings)
     kept.write_text(json.dumps(profile("x")))
     assert recalled_profile(settings) == kept
     # The embedded model is known by its content.

@@ -23,6 +23,7 @@ from timebill_ros.budget.fit import (
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.client.record import Record, record_of_outcome
+from timebill_ros.engine.profile_cache import RECIPE
 from timebill_ros.engine.request import Conversation
 from timebill_ros.node.conversions import job_from, overrun_msg, response_msg
 from timebill_ros.replay.recording import (
@@ -73,7 +74,7 @@ def load_time_model(path: Path) -> TimeModel:
 
 
 def recalled_profile(settings: Settings) -> Path:
-    """The newest profile that is kept on this machine of the settings' model.
+    """The newest profile that is kept on this machine of the settings' model, by today's recipe.
 
     Raises:
         BadInput: there is none; the message says where it was looked for, and how to get one.
@@ -88,10 +89,11 @@ def recalled_profile(settings: Settings) -> Path:
     kept = []
     for path in folder.glob("profile-*.json"):
         try:
-            measured = json.loads(path.read_text(encoding="utf-8"))["environment"]["checkpoint"]
+            environment = json.loads(path.read_text(encoding="utf-8"))["environment"]
+            measured, recipe = environment["checkpoint"], environment["recipe"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
-        if digest in (None, measured):
+        if digest in (None, measured) and recipe == RECIPE:
             kept.append(path)
     if not kept:
         raise BadInput(
