@@ -283,6 +283,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, float | int | str]]:
         "planner": "vanilla",
         "time_risk": TIME_RISK,
         "max_tokens": options.max_tokens,
+        # As long as these prompts need, so that the profile is short too.
+        "max_context": 1024,
         "profile_seconds": options.profile_seconds,
         "request_timeout": 120.0,
         "window": 16,
@@ -309,9 +311,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, float | int | str]]:
             rows.append({"engine": name, "phase": "given up", **given_up(url, model)})
             print(json.dumps(rows[-1]), flush=True)
     with tempfile.TemporaryDirectory() as kept:
-        settings = Settings(
-            model=str(options.model), max_context=1024, profile_cache=kept, threads=1, **shared
-        )
+        settings = Settings(model=str(options.model), profile_cache=kept, threads=1, **shared)
         tally = Tally("local", "alone", asked=options.instructions)
         ask_all(settings, tally, np.random.default_rng(0), tokens=tokens)
         rows.append(tally.figures())
