@@ -72,6 +72,20 @@ def test_a_second_run_answers_nothing_again(folder: Path) -> None:
     assert answers.read_bytes() == before
 
 
+def test_jobs_come_as_in_a_trace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = folder / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,1,1\n1e-4,1,1\n1000,1,1\n")
+    methods = ("--methods", "vanilla", "--policies", "kill", "--quantiles", "0.9")
+    assert command.main(compared(folder, *methods)) == 0
+    apart = (folder / "run" / "means.csv").read_text()
+    assert command.main(compared(folder, *methods, "--arrivals", str(trace))) == 0
+    assert (folder / "run" / "means.csv").read_text() != apart
+    capsys.readouterr()
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nsoon,1,1\n")
+    assert command.main(compared(folder, *methods, "--arrivals", str(trace))) == 1
+    assert "trace.csv" in capsys.readouterr().err
+
+
 def test_a_run_of_another_workload_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

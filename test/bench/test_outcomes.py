@@ -39,6 +39,21 @@ def test_under_skip_next_a_late_answer_counts_nothing_and_costs_the_next() -> No
     assert told(rows) == [("in time", 100.0), ("late", 0.0), ("skipped", 0.0)]
 
 
+def test_jobs_that_come_together_wait_for_each_other() -> None:
+    alone = whole_time(MODEL, CASES[0])
+    together = replace(ground(), arrivals=[0, 0, 10_000_000_000])
+    rows = run(together, "vanilla", METHODS["vanilla"], 1.5 * alone, "kill")
+    assert [row.outcome for row in rows[:2]] == ["in time", "expired"]
+    assert rows[0].total == pytest.approx(alone, abs=1e-6)
+
+
+def test_arrivals_are_gone_through_again_after_a_mean_gap() -> None:
+    assert replace(ground(), arrivals=[0, 4, 6]).releases(1.0) == [0, 4, 6]
+    assert replace(ground(), arrivals=[0, 4]).releases(1.0) == [0, 4, 8]
+    assert replace(ground(), arrivals=[0]).releases(1.0) == [0, 0, 0]
+    assert ground().releases(0.5) == [0, 500_000_000, 1_000_000_000]
+
+
 def test_expected_shortens_what_would_be_late() -> None:
     rows = outcomes("expected", 0.09)
     assert [row.outcome for row in rows] == ["in time"] * 3

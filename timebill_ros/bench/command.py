@@ -251,6 +251,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     budgets.add_argument("--budgets", type=positive_seconds, nargs="+", help="budgets, s")
     parser.add_argument(
+        "--arrivals",
+        type=Path,
+        metavar="TRACE",
+        help="trace whose requests' instants the jobs come at, as replay reads it; otherwise each "
+        "comes when the deadline of the one before it passes",
+    )
+    parser.add_argument(
         "--time-model",
         type=Path,
         metavar="FILE",

@@ -16,7 +16,9 @@ from timebill_ros.bench.methods import HALVES, ROUNDED
 from timebill_ros.bench.outcomes import Ground
 from timebill_ros.bench.run import AnsweredRun, answered
 from timebill_ros.budget.quality import LeverQuality, read_quality
+from timebill_ros.replay.recording import BadInput
 from timebill_ros.replay.simulated import load_time_model
+from timebill_ros.replay.trace import Budget, read_trace
 from timebill_ros.runtime.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ def grounds_of(
     """What methods are judged on, by selection method; in halves, each with the other's curves."""
     model = load_time_model(options.time_model) if options.time_model else answers.time_model
     lengths, calibration = answers.predicted(model), answers.loaded.calibration
+    arrivals = arrivals_of(options.arrivals)
     grounds: dict[str, list[Ground]] = {}
     for selection in options.select_by:
         cases = [case.selected_by(selection) for case in answers.cases]
@@ -43,7 +46,8 @@ def grounds_of(
         if parts[0][1].selection is None:
             _LOG.warning("no quality curve of selection by %r: prompts stay whole", selection)
         grounds[selection] = [
-            Ground(settings, model, quality, calibration, part, lengths) for part, quality in parts
+            Ground(settings, model, quality, calibration, part, lengths, arrivals=arrivals)
+            for part, quality in parts
         ]
     return grounds
 
@@ -56,6 +60,21 @@ def _measured(cases: Sequence[AnsweredCase], options: argparse.Namespace) -> Lev
     return LeverQuality(eviction_curve(cases, options.alphas), curve, measured=True)
 
 
+def arrivals_of(trace: Path | None) -> list[int]:
+    """ns from a trace's first request to each; none without a trace.
+
+    Raises:
+        BenchError: the trace cannot be read.
+    """
+    if trace is None:
+        return []
+    try:
+        instants = [item.at_ns for item in read_trace(trace, Budget(1.0, 0.0), filled=False)]
+    except (BadInput, OSError) as error:
+        raise BenchError(str(error)) from error
+    return [instant - instants[0] for instant in instants]
+
+
 def quantised_ground(options: argparse.Namespace, settings: Settings) -> Ground:
     """The model with rounded weights: answers and times of their own, of whole prompts alone."""
     if options.quantised in ROUNDED:
@@ -66,7 +85,8 @@ def quantised_ground(options: argparse.Namespace, settings: Settings) -> Ground:
     twin = answered(settings, options, levers, "answers_quantised.jsonl")
     file = options.quantised_time_model
     model = load_time_model(file) if file else twin.time_model
-    return Ground(settings, model, None, None, twin.cases)
+    arrivals = arrivals_of(options.arrivals)
+    return Ground(settings, model, None, None, twin.cases, arrivals=arrivals)
 
 
 def add_smaller(

@@ -54,6 +54,8 @@ class Ground:
         cases: the answers; after selection by one method.
         lengths: as predicted, by case; empty without a predictor.
         smaller: the same for a smaller model, whose prompts have the same tokens.
+        arrivals: ns from the first to each case, in order; empty where each comes when the deadline
+            of the one before it passes. Shorter than the cases, they are gone through again.
     """
 
     settings: Settings
@@ -63,6 +65,20 @@ class Ground:
     cases: Sequence[AnsweredCase]
     lengths: Mapping[str, LengthDistribution] = field(default_factory=dict)
     smaller: Ground | None = None
+    arrivals: Sequence[int] = ()
+
+    def releases(self, budget: float) -> list[int]:
+        """When each case comes, ns."""
+        count, period = len(self.cases), round(budget * NS_PER_S)
+        if not self.arrivals:
+            return [i * period for i in range(count)]
+        # From the last of a round to the first of the next as long as in the mean of a round.
+        gap = self.arrivals[-1] // max(1, len(self.arrivals) - 1)
+        rounds = self.arrivals[-1] + gap
+        return [
+            i // len(self.arrivals) * rounds + self.arrivals[i % len(self.arrivals)]
+            for i in range(count)
+        ]
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class Row:
 
 
 def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy: str) -> list[Row]:
-    """Every case in turn, one released each ``budget`` s, which is its relative deadline too."""
+    """Every case in turn, each with ``budget`` s from its arrival to its deadline."""
     if method.known is Known.ALL:
         best = partial(_best, ground.time_model, budget, method.selects)
         return [best(Row(policy, budget, name, case.case), case) for case in ground.cases]
@@ -108,16 +124,16 @@ def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy
         prepare=Preparation(
             parts.engine, settings.max_tokens, [each.engine for each in parts.smaller]
         ),
-        queue_capacity=1,
+        queue_capacity=len(ground.cases) if ground.arrivals else 1,
         emit=partial(_keep, ended),
     )
     period = round(budget * NS_PER_S)
     jobs = (
         Job(
-            *(case.case, Conversation("", case.case), i * period, (i + 1) * period),
+            *(case.case, Conversation("", case.case), release, release + period),
             max_tokens=case.max_tokens or None,
         )
-        for i, case in enumerate(ground.cases)
+        for release, case in zip(ground.releases(budget), ground.cases, strict=True)
     )
     simulate(server, clock, jobs)
     answered = [{case.case: case for case in each.cases} for each in grounds]

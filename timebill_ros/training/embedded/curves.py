@@ -28,7 +28,6 @@ from timebill_ros.budget.quality import (
     write_quality,
 )
 from timebill_ros.training.embedded.evaluate import Quality
-from timebill_ros.training.embedded.generation import QUALITY
 from timebill_ros.workload.tasks import DEFAULT_MIX, Family
 
 # Colours of Okabe and Ito, which colour-blind readers can tell apart; markers say the same again.
@@ -132,17 +131,18 @@ def _draw_means(means: Axes, runaways: Axes, curves: Mapping[str, QualityCurve])
 
 
 def main() -> None:
-    """Write the curves of a CSV, and their picture."""
+    """Print the curves of a CSV, write them and their picture where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("csv", type=Path, help="rows of timebill_ros.training.embedded.evaluate")
-    parser.add_argument("--json", type=Path, default=QUALITY, help="curves to write")
+    parser.add_argument("--json", type=Path, help="file of curves to write them to")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     arguments = parser.parse_args()
     rows = read_rows(arguments.csv)
     curves = quality_curves(rows)
-    measured = read_quality(arguments.json) if arguments.json.exists() else QualityFile()
-    write_quality(arguments.json, replace(measured, eviction=curves))
     print(table(curves))
+    if arguments.json:
+        measured = read_quality(arguments.json) if arguments.json.exists() else QualityFile()
+        write_quality(arguments.json, replace(measured, eviction=curves))
     if arguments.picture:
         draw(arguments.picture, curves, rows)
 
