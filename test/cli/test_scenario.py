@@ -118,8 +118,7 @@ class VirtualNode:
             assert isinstance(outcome, Response)
             timing, plan = outcome.timing, outcome.plan
             spent = timing.total - timing.queued - timing.evict - timing.decode
-            lengths = (plan.prompt_tokens, plan.planned_tokens, outcome.response_tokens)
-            looks.append(Look(*lengths, spent, timing.decode, plan.wcet))
+            looks.append(Look(plan.prompt_tokens, spent, timing.decode, plan.wcet))
         return looks
 
     def run(self, group: list[Request]) -> list[Outcome]:

@@ -43,18 +43,33 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
     return bytes(raw)
 
 
-class CheckpointCases:
+class _InFolder:
+    """Cases that damage files in a temporary folder."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()
+
+    def _copied(self, whole: Path, name: str) -> Path:
+        """A fresh copy of a folder."""
+        copy = Path(self._folder.name) / name
+        shutil.rmtree(copy, ignore_errors=True)
+        return Path(shutil.copytree(whole, copy))
+
+
+class CheckpointCases(_InFolder):
     """Damaged copies of the embedded model's checkpoint."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._whole = Path(model_folder(Settings()))
-        self._folder = tempfile.TemporaryDirectory()
 
     def __call__(self, rng: random.Random) -> None:
         """Load a copy of which one file is damaged or missing."""
-        copy = Path(self._folder.name) / "checkpoint"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self._whole, copy)
+        copy = self._copied(self._whole, "checkpoint")
         path = rng.choice(sorted(path for path in copy.iterdir() if path.is_file()))
         if rng.random() < 0.1:
             path.unlink()
@@ -63,17 +78,13 @@ class CheckpointCases:
         with contextlib.suppress(EngineError, SettingError):
             load_checkpoint(copy)
 
-    def close(self) -> None:
-        """Remove the copy."""
-        self._folder.cleanup()
 
-
-class QualityCases:
+class QualityCases(_InFolder):
     """Damaged curves of what the levers cost."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._whole = (Path(model_folder(Settings())) / QUALITY_FILE).read_bytes()
-        self._folder = tempfile.TemporaryDirectory()
 
     def __call__(self, rng: random.Random) -> None:
         """Read them, and weigh what could be read."""
@@ -83,39 +94,29 @@ class QualityCases:
             quality = read_quality(path).of("snapkv", "lexical")
             assert 0.0 <= float(quality.score(0.5, 0.5)) <= 100.0
 
-    def close(self) -> None:
-        """Remove the file."""
-        self._folder.cleanup()
 
-
-class PredictorCases:
+class PredictorCases(_InFolder):
     """Damaged copies of the embedded model's length predictor."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._whole = Path(model_folder(Settings())).parent / "predictor"
-        self._folder = tempfile.TemporaryDirectory()
 
     def __call__(self, rng: random.Random) -> None:
         """Load a copy of which one file is damaged, and predict with what could be loaded."""
-        copy = Path(self._folder.name) / "predictor"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self._whole, copy)
+        copy = self._copied(self._whole, "predictor")
         path = rng.choice(sorted(path for path in copy.iterdir() if path.is_file()))
         path.write_bytes(mutated(rng, path.read_bytes()))
         with contextlib.suppress(PredictorError, SettingError):
             load_predictor(copy, device="cpu", threads=1)
             read_calibration(copy)
 
-    def close(self) -> None:
-        """Remove the copy."""
-        self._folder.cleanup()
 
-
-class BagCases:
+class BagCases(_InFolder):
     """Damaged bags of three instructions."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory()
+        super().__init__()
         self._whole = []
         for storage in StoragePlugin:
             whole = Path(self._folder.name) / storage.name
@@ -126,14 +127,8 @@ class BagCases:
 
     def __call__(self, rng: random.Random) -> None:
         """Read a copy of which one file is damaged."""
-        copy = Path(self._folder.name) / "bag"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(rng.choice(self._whole), copy)
+        copy = self._copied(rng.choice(self._whole), "bag")
         path = rng.choice(sorted(copy.iterdir()))
         path.write_bytes(mutated(rng, path.read_bytes()))
         with contextlib.suppress(BadInput):
             Bag(copy)
-
-    def close(self) -> None:
-        """Remove the bags."""
-        self._folder.cleanup()

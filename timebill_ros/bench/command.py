@@ -114,7 +114,7 @@ def _check_reach(option: str, ratios: Sequence[float], alpha_max: float) -> None
 
 
 def _compare(options: argparse.Namespace, settings: Settings) -> str:
-    from timebill_ros.bench.grounds import add_smaller, grounds_of, quantised_ground
+    from timebill_ros.bench.grounds import add_smaller, arrivals_of, grounds_of, quantised_ground
     from timebill_ros.bench.report import (
         draw_budgets,
         draw_pessimism,
@@ -131,9 +131,10 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
     if options.against.partition("@")[0] not in METHODS:
         raise BenchError(f"--against: there is no method {options.against!r}")
     answers = answered(settings, options, levers)
-    grounds = grounds_of(answers, options, settings)
+    arrivals = arrivals_of(options.arrivals)
+    grounds = grounds_of(answers, options, settings, arrivals)
     if options.quantised:
-        grounds[_QUANTISED] = [quantised_ground(options, settings)]
+        grounds[_QUANTISED] = [quantised_ground(options, settings, arrivals)]
     if options.smaller:
         add_smaller(grounds, options, settings, levers)
     first = next(iter(grounds.values()))

@@ -25,12 +25,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def grounds_of(
-    answers: AnsweredRun, options: argparse.Namespace, settings: Settings
+    answers: AnsweredRun,
+    options: argparse.Namespace,
+    settings: Settings,
+    arrivals: Sequence[int] = (),
 ) -> dict[str, list[Ground]]:
     """What methods are judged on, by selection method; in halves, each with the other's curves."""
     model = load_time_model(options.time_model) if options.time_model else answers.time_model
     lengths, calibration = answers.predicted(model), answers.loaded.calibration
-    arrivals = arrivals_of(options.arrivals)
     grounds: dict[str, list[Ground]] = {}
     for selection in options.select_by:
         cases = [case.selected_by(selection) for case in answers.cases]
@@ -75,7 +77,9 @@ def arrivals_of(trace: Path | None) -> list[int]:
     return [instant - instants[0] for instant in instants]
 
 
-def quantised_ground(options: argparse.Namespace, settings: Settings) -> Ground:
+def quantised_ground(
+    options: argparse.Namespace, settings: Settings, arrivals: Sequence[int] = ()
+) -> Ground:
     """The model with rounded weights: answers and times of their own, of whole prompts alone."""
     if options.quantised in ROUNDED:
         settings = replace(settings, weights=options.quantised)
@@ -85,7 +89,6 @@ def quantised_ground(options: argparse.Namespace, settings: Settings) -> Ground:
     twin = answered(settings, options, levers, "answers_quantised.jsonl")
     file = options.quantised_time_model
     model = load_time_model(file) if file else twin.time_model
-    arrivals = arrivals_of(options.arrivals)
     return Ground(settings, model, None, None, twin.cases, arrivals=arrivals)
 
 

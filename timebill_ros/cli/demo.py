@@ -148,8 +148,6 @@ def _unhurried(client: InstructionClient, name: str, task: Task) -> Look:
     timing = record.timing
     return Look(
         prompt_tokens=record.prompt_tokens,
-        planned_tokens=record.plan.planned_tokens,
-        response_tokens=record.response_tokens,
         spent=timing.total - timing.queued - timing.evict - timing.decode,
         decode=timing.decode,
         wcet=record.plan.wcet,

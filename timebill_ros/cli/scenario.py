@@ -60,15 +60,13 @@ class Look:
     """What one answer without hurry, and so without eviction, told of its task.
 
     Attributes:
-        prompt_tokens, planned_tokens, response_tokens: N_x, N_W, and N as generated.
+        prompt_tokens: N_x.
         spent: s until decoding began: prefill, and waiting for the predictor.
         decode: s of decoding.
         wcet: s, the node's worst case from start to end, equation (9).
     """
 
     prompt_tokens: int
-    planned_tokens: int
-    response_tokens: int
     spent: float
     decode: float
     wcet: float

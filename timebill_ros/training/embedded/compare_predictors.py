@@ -36,7 +36,6 @@ from timebill_ros.training.embedded.train_predictor import (
     expected_pairs,
     target_embeddings,
 )
-from timebill_ros.training.predictor.assessment import length_errors
 from timebill_ros.training.predictor.baselines import (
     Kept,
     LengthClasses,
@@ -48,11 +47,14 @@ from timebill_ros.training.predictor.baselines import (
     s3_classes,
 )
 from timebill_ros.training.predictor.error_table import (
+    Made,
     Result,
     absolute_error,
+    add_table_arguments,
     append_results,
     decisions,
     read_results,
+    results_of,
     table,
 )
 
@@ -134,12 +136,8 @@ def run(
     seconds = time.process_time() - start
     outputs = outputs_of(network, held_out)
     actual = [pair.response_tokens for pair in held_out]
-    results = []
-    for rule, predicted in decisions(outputs, classes, lengths, LONGEST_RESPONSE).items():
-        errors = length_errors(predicted, actual)
-        count = classes.count if classes else 0
-        results.append(Result(method.name, count, rule, seed, *errors, round(seconds)))
-    return results
+    made = Made(method.name, seed, round(seconds), classes)
+    return results_of(made, decisions(outputs, classes, lengths, LONGEST_RESPONSE), actual)
 
 
 def main() -> None:
@@ -147,16 +145,8 @@ def main() -> None:
     names = [method.name for method in METHODS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=Path, required=True, help="as collect_lengths wrote them")
-    parser.add_argument("--results", type=Path, required=True, help="CSV, a row per run and rule")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the target model")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
-    parser.add_argument(
-        "--measure-on",
-        choices=["held_out", "calibration"],
-        default="held_out",
-        help="what is chosen, as a learning rate is, must not be chosen on the held-out pairs",
-    )
+    add_table_arguments(parser, names, "calibration")
     parser.add_argument("--peak-rate", type=float, help="learning rate, instead of each method's")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

@@ -42,6 +42,7 @@ from timebill_ros.training.predictor.error_table import (
     Made,
     Result,
     absolute_error,
+    add_table_arguments,
     append_results,
     errors_of,
     read_results,
@@ -286,15 +287,7 @@ def _parser() -> argparse.ArgumentParser:
         "--hidden-state", type=Path, help="predictor of train_states to measure beside, of seed 0"
     )
     parser.add_argument("--kept", type=Path, required=True, help="folder for what is computed once")
-    parser.add_argument("--results", type=Path, required=True, help="CSV, a row per run and rule")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
-    parser.add_argument(
-        "--measure-on",
-        choices=["held_out", "validation"],
-        default="held_out",
-        help="what is chosen, as a learning rate is, must not be chosen on the held-out pairs",
-    )
+    add_table_arguments(parser, names, "validation")
     parser.add_argument("--epochs", type=int, help="instead of each method's")
     parser.add_argument("--rate", type=float, help="peak learning rate, instead of each method's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")

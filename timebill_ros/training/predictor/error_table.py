@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import csv
+from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -75,11 +76,31 @@ def errors_of(
         means, shares = made.classes.means(known), outputs.double().softmax(1).numpy()
         predicted["expected length"] = shares @ means
         predicted["median"] = means[(shares.cumsum(1) >= 0.5 - 1e-9).argmax(1)]
+    return results_of(made, predicted, actual)
+
+
+def results_of(
+    made: Made, predicted: Mapping[str, np.ndarray], actual: Sequence[int]
+) -> list[Result]:
+    """The errors of predicted lengths [prompts], by decision rule."""
     count = made.classes.count if made.classes else 0
     return [
         Result(made.name, count, rule, made.seed, *length_errors(told, actual), made.seconds)
         for rule, told in predicted.items()
     ]
+
+
+def add_table_arguments(parser: ArgumentParser, methods: Sequence[str], tuned_on: str) -> None:
+    """The arguments of a command that runs what its results file lacks; ``tuned_on``: a part."""
+    parser.add_argument("--results", type=Path, required=True, help="CSV, a row per run and rule")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods, metavar="METHOD")
+    parser.add_argument(
+        "--measure-on",
+        choices=["held_out", tuned_on],
+        default="held_out",
+        help="what is chosen, as a learning rate is, must not be chosen on the held-out pairs",
+    )
 
 
 def read_results(path: Path) -> list[Result]:
