@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import replace
 
 import pytest
 
@@ -33,11 +32,13 @@ from timebill_ros.runtime.simulation import (
     SimulatedEngine,
     SimulatedPredictor,
     SimulatedRequest,
+    SimulatedSelection,
     VirtualClock,
     simulate,
 )
 
 GENTLE = QualityCurve((QualityPoint(0.0, 99.0, 0.5, 0.0), QualityPoint(0.94, 88.0, 2.0, 0.0)))
+_ALWAYS = 16  # prompt tokens that selection keeps whatever is asked for
 
 DESKTOP = TimeModel(
     a=1.1e-8,
@@ -55,32 +56,6 @@ MACHINES = {
     "board": TimeModel(a=2.6e-8, b=7e-5, c=2.4e-2, p=1e-6, q=1.8e-3, evict_rate=4e-6),
     "slow board": TimeModel(a=2.6e-7, b=7e-4, c=0.1, p=1e-5, q=2e-2, evict_rate=4e-5),
 }
-
-
-@dataclass(frozen=True)
-class RankedRequest:
-    """A simulated request that can be shortened to any share of its prompt."""
-
-    name: str
-    requests: dict[str, SimulatedRequest]
-    least_share: float = 0.02
-
-    def select(self, share: float) -> Conversation:
-        whole = self.requests[self.name]
-        name = f"{self.name} at {share}"
-        self.requests[name] = replace(whole, prompt_tokens=ceil(share * whole.prompt_tokens))
-        return Conversation("", name)
-
-
-@dataclass(frozen=True)
-class SimulatedSelection:
-    """Shortens prompts, whose answers stay as long as they are."""
-
-    requests: dict[str, SimulatedRequest]
-    shares: tuple[float, ...] = SHARES
-
-    def rank(self, conversation: Conversation, prompt_tokens: int) -> RankedRequest:
-        return RankedRequest(conversation.prompt, self.requests)
 
 
 class VirtualNode:
@@ -101,7 +76,7 @@ class VirtualNode:
             predictor_grace=0.05,
             slowdown=Slowdown(),
             quality=LeverQuality(GENTLE, GENTLE, measured=True),
-            selection=SimulatedSelection(self._requests),
+            selection=SimulatedSelection(self._requests, _ALWAYS, SHARES),
         )
         self._server = Server(
             parts,

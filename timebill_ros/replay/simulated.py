@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from timebill_ros.runtime.simulation import (
     SimulatedEngine,
     SimulatedPredictor,
     SimulatedRequest,
+    SimulatedSelection,
     VirtualClock,
     simulate,
 )
@@ -203,44 +204,9 @@ def replay_simulated(
     return _accounted(ended)
 
 
-@dataclass(frozen=True)
-class _SimulatedSelection:
-    """Leaves as many tokens as it is to, the window and the head at least; takes no time.
-
-    Attributes:
-        requests: what prompts stand for; shorter ones are added.
-        always: tokens that stay.
-        shares: see ``PromptSelection``.
-    """
-
-    requests: dict[str, SimulatedRequest]
-    always: int
-    shares: Sequence[float]
-
-    def rank(self, conversation: Conversation, prompt_tokens: int) -> _SimulatedRanking:
-        """Nothing but the prompt's name and length."""
-        least = min(1.0, self.always / prompt_tokens)
-        return _SimulatedRanking(self.requests, conversation.prompt, least)
-
-
-@dataclass(frozen=True)
-class _SimulatedRanking:
-    requests: dict[str, SimulatedRequest]
-    name: str
-    least_share: float
-
-    def select(self, share: float) -> Conversation:
-        """The name of the shorter prompt; what is left of it was never cached before."""
-        whole = self.requests[self.name]
-        left = math.ceil(max(share, self.least_share) * whole.prompt_tokens)
-        name = f"{self.name} {left}"
-        self.requests[name] = replace(whole, prompt_tokens=left, shared_tokens=0)
-        return Conversation("", name)
-
-
 def _levers(
     settings: Settings, requests: dict[str, SimulatedRequest]
-) -> tuple[LeverQuality | None, _SimulatedSelection | None]:
+) -> tuple[LeverQuality | None, SimulatedSelection | None]:
     """What the levers cost, as ``quality_file`` tells, and selection if that is among them.
 
     Raises:
@@ -258,7 +224,7 @@ def _levers(
     if selection is None:
         return quality, None
     always = settings.window + settings.selection_head
-    return quality, _SimulatedSelection(requests, always, selection.shares)
+    return quality, SimulatedSelection(requests, always, selection.shares)
 
 
 def _parts(

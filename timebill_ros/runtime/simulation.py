@@ -6,7 +6,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -293,6 +293,37 @@ class SimulatedPredictor:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+@dataclass(frozen=True)
+class SimulatedSelection:
+    """Adds the shorter prompts, of ``always`` tokens at least, to ``requests``; takes no time."""
+
+    requests: dict[str, SimulatedRequest]
+    always: int
+    shares: Sequence[float]
+
+    def rank(self, conversation: Conversation, prompt_tokens: int) -> SimulatedRanking:
+        """Nothing but the prompt's name and length."""
+        least = min(1.0, self.always / prompt_tokens)
+        return SimulatedRanking(self.requests, conversation.prompt, least)
+
+
+@dataclass(frozen=True)
+class SimulatedRanking:
+    """A prompt of which any share can be taken; the answer to it stays as long."""
+
+    requests: dict[str, SimulatedRequest]
+    name: str
+    least_share: float
+
+    def select(self, share: float) -> Conversation:
+        """The name of the shorter prompt; what is left of it was never cached before."""
+        whole = self.requests[self.name]
+        left = math.ceil(max(share, self.least_share) * whole.prompt_tokens)
+        name = f"{self.name} {left}"
+        self.requests[name] = replace(whole, prompt_tokens=left, shared_tokens=0)
+        return Conversation("", name)
 
 
 def certain_length(tokens: int, bucket_size: int) -> LengthDistribution:
