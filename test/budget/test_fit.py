@@ -26,6 +26,8 @@ def points(**changes: list[Measurement]) -> ProfilePoints:
         "step": [Measurement(n, 1e-7 * n + 3e-4) for n in SIZES],
         "evict": [Measurement(n, 1e-6 * n + 1e-4) for n in SIZES],
         "structured": [Measurement(n, 1e-5 * (2, 4, 3)[i % 3]) for i, n in enumerate(SIZES)],
+        "rank": [Measurement(n, 1e-7 * n * (2, 4, 3)[i % 3]) for i, n in enumerate(SIZES)],
+        "render": [Measurement(n, 2e-6 * n) for n in SIZES],
         "predictor": [Measurement(n, 1e-9 * n * n + 1e-6 * n + 5e-4) for n in SIZES],
     }
     return ProfilePoints(**{**exact, **changes})
@@ -38,6 +40,8 @@ def test_exact_points_give_their_coefficients_back() -> None:
     assert (m.p, m.q) == pytest.approx((1e-7, 3e-4), rel=1e-6)
     assert (m.evict_rate, m.evict_base) == pytest.approx((1e-6, 1e-4), rel=1e-6)
     assert m.q_structured == pytest.approx(3e-5)
+    assert (m.rank, m.render) == pytest.approx((3e-7, 2e-6))
+    assert m.select(1000, 500) == pytest.approx(1.3e-3)
     assert m.predictor is not None
     assert m.predictor(1000) == pytest.approx(1e-3 + 1e-3 + 5e-4, rel=1e-6)
     assert max(fit.prefill_mape, fit.step_mape, fit.evict_mape) < 1e-9

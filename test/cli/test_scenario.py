@@ -76,7 +76,7 @@ class VirtualNode:
             predictor_grace=0.05,
             slowdown=Slowdown(),
             quality=LeverQuality(GENTLE, GENTLE, measured=True),
-            selection=SimulatedSelection(self._requests, _ALWAYS, SHARES),
+            selection=SimulatedSelection(self._requests, _ALWAYS, SHARES, self._clock, real),
         )
         self._server = Server(
             parts,

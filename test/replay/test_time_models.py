@@ -31,8 +31,8 @@ def profile(checkpoint: str, recipe: int = RECIPE) -> dict[str, object]:
     points: dict[str, object] = {
         stage: [{"tokens": n, "seconds": time(n)} for n in sizes] for stage, time in stages.items()
     }
-    rest = {"predictor": [], "structured": [], "drawn": [], "chunks": []}
-    points |= rest | {"chunk_size": 0, "spread": 0.0}
+    rest = {"predictor": [], "structured": [], "drawn": [], "rank": [], "render": []}
+    points |= rest | {"chunks": [], "chunk_size": 0, "spread": 0.0}
     return {
         "environment": {"checkpoint": checkpoint, "recipe": recipe},
         "points": points,

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from timebill_ros.runtime.simulation import SimulatedRequest
 from timebill_ros.selection.methods import Lexical
 from timebill_ros.selection.selector import Selector
 
-from .simulated import Scene
+from .simulated import FLAT, MS, Scene
 
 CURVE = QualityCurve((QualityPoint(0.0, 100.0, 1.0, 0.0), QualityPoint(1.0, 50.0, 1.0, 0.0)))
 QUALITY = LeverQuality(CURVE, CURVE, measured=True)
@@ -33,6 +33,7 @@ class Halving:
 
     least_share: float = 0.0
     ranked: list[str] = field(default_factory=list)
+    spend: Callable[[], None] = lambda: None
 
     @property
     def shares(self) -> Sequence[float]:
@@ -40,6 +41,7 @@ class Halving:
 
     def rank(self, conversation: Conversation, prompt_tokens: int) -> Halving:
         self.ranked.append(conversation.prompt)
+        self.spend()
         return self
 
     def select(self, share: float) -> Conversation:
@@ -56,9 +58,9 @@ def scene(selection: Halving, **settings: object) -> Scene:
     return Scene(selection=selection, **(defaults | settings))  # type: ignore[arg-type]
 
 
-def ask(run: Scene, budget_ms: int, prompt_tokens: int = 10_000) -> Response:
-    # 16 tokens for certain.
-    lengths = LengthDistribution(np.array([1.0, 0.0]), 16)
+def ask(run: Scene, budget_ms: int, prompt_tokens: int = 10_000, likely: float = 1.0) -> Response:
+    """16 tokens, as is ``likely``; or else 32."""
+    lengths = LengthDistribution(np.array([likely, 1.0 - likely]), 16)
     run.job(
         "a",
         budget_ms=budget_ms,
@@ -95,6 +97,30 @@ def test_planners_of_the_paper_leave_prompts_whole() -> None:
     run.run()
     assert selection.ranked == []
     assert run.overrun("a").plan is None
+
+
+@pytest.mark.parametrize(("ranking_ms", "ranked", "rho"), [(0, ["a"], 0.5), (80, [], 1.0)])
+def test_a_slow_selection_is_not_begun(ranking_ms: int, ranked: list[str], rho: float) -> None:
+    """Of 118 ms the whole prompt leaves time for 18 tokens; 16 suffice with 60 %."""
+    selection = Halving()
+    run = scene(selection, time_model=replace(FLAT, rank=ranking_ms * 1e-3 / 10_000))
+    selection.spend = lambda: run.clock.advance(ranking_ms * MS)
+    response = ask(run, 118, likely=0.6)
+    assert (selection.ranked, response.plan.rho) == (ranked, rho)
+
+
+def test_time_spent_on_ranking_is_not_counted_twice() -> None:
+    """Half of the prompt takes 50 ms and its answer 16, which 24 ms of ranking leave time for."""
+    selection = Halving()
+    run = scene(selection, time_model=replace(FLAT, rank=24e-7))
+    selection.spend = lambda: run.clock.advance(24 * MS)
+    assert ask(run, 95).plan.rho == 0.5
+
+
+def test_tokenising_what_stays_counts() -> None:
+    """95 ms: half of the prompt takes 66 with its answer, and 40 to tokenise."""
+    run = scene(Halving(), time_model=replace(FLAT, render=8e-6))
+    assert ask(run, 95).plan.rho == 0.25
 
 
 def test_less_than_what_always_stays_is_not_tried() -> None:

@@ -122,6 +122,8 @@ class ExpectedPlanner:
         reused = np.where(rho < 1.0, 0, situation.reused_tokens)
         prefill = (model.a * tokens + model.b) * tokens + model.c
         prefill = prefill - (model.a * reused + model.b) * reused
+        selected = model.select(np.full(rho.shape, float(situation.prompt_tokens)), tokens)
+        prefill = prefill + np.where(rho < 1.0, selected, 0.0)
         left = situation.pace.profiled_within(situation.remaining) - prefill
         return weigh(situation, model, rho, tokens, alphas, left)
 

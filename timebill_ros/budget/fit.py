@@ -50,6 +50,8 @@ class ProfilePoints:
         structured: over N_x, what a JSON schema adds to one response token; empty for a model whose
             responses cannot be held to one.
         drawn: over the vocabulary, what drawing a token adds to taking the likeliest one.
+        rank: over N_x, ranking the prompt's passages.
+        render: over the tokens that stay, making a prompt of what selection leaves.
         chunks: single chunks, of which a prefill is the sum; empty where only whole ones can be
             timed.
         chunk_size: tokens of a full chunk; 0 without ``chunks``.
@@ -63,6 +65,8 @@ class ProfilePoints:
     predictor: Sequence[Measurement] = ()
     structured: Sequence[Measurement] = ()
     drawn: Sequence[Measurement] = ()
+    rank: Sequence[Measurement] = ()
+    render: Sequence[Measurement] = ()
     chunks: Sequence[ChunkMeasurement] = ()
     chunk_size: int = 0
     spread: float = 0.0
@@ -118,7 +122,7 @@ def read_points(content: Mapping[str, Any]) -> ProfilePoints:
     )
     if size < bool(chunks) or any(m.position < 0 for m in chunks) or not spread >= 0.0:
         raise ValueError(f"chunks of {size} tokens, a spread of {spread}")
-    stages = ("prefill", "step", "evict", "predictor", "structured", "drawn")
+    stages = ("prefill", "step", "evict", "predictor", "structured", "drawn", "rank", "render")
     return ProfilePoints(
         **{stage: read_measurements(content[stage]) for stage in stages},
         chunks=chunks,
@@ -171,6 +175,8 @@ def fit_time_model(points: ProfilePoints) -> TimeModelFit:
         evict_base=evict[1],
         q_structured=_constant("structured", points.structured),
         q_drawn=_constant("drawn", points.drawn),
+        rank=_rate("rank", points.rank),
+        render=_rate("render", points.render),
         predictor=fit_predictor(points.predictor) if points.predictor else None,
     )
     return TimeModelFit(
@@ -198,6 +204,13 @@ def _constant(stage: str, points: Sequence[Measurement]) -> float:
     for m in points:
         _check_time(stage, m)
     return float(np.median([m.seconds for m in points])) if points else 0.0
+
+
+def _rate(stage: str, points: Sequence[Measurement]) -> float:
+    """The median of the time per token; 0 without points."""
+    for m in points:
+        _check_time(stage, m)
+    return float(np.median([m.seconds / m.tokens for m in points])) if points else 0.0
 
 
 def _check_time(stage: str, m: Measurement | ChunkMeasurement) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = TypeVar("Tokens", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class TimeModel:
     """Seconds per stage of the loaded model on this machine, fitted to profiled points.
 
     The names are the paper's: prefill a N_x^2 + b N_x + c and one decoding step p N_kv + q
-    (equation 4). Eviction and the length predictor take real time too: an eviction costs
+    (equation 4). Eviction, selection and the length predictor take real time too: an eviction costs
     ``evict_rate`` N_x + ``evict_base``, the predictor ``predictor(N_p)``.
 
     Attributes:
@@ -53,6 +59,8 @@ class TimeModel:
         evict_rate, evict_base: scoring and compacting the cache, s/token of prompt and s.
         q_structured: what holding a response to a JSON schema adds to each of its tokens, s.
         q_drawn: what drawing a token adds to taking the likeliest one, s.
+        rank: ranking a prompt's passages, s per token of the whole prompt.
+        render: rendering and tokenising what selection leaves, s per token that stays.
         predictor: the length predictor's time over its own input; None without a predictor.
     """
 
@@ -65,6 +73,8 @@ class TimeModel:
     evict_base: float = 0.0
     q_structured: float = 0.0
     q_drawn: float = 0.0
+    rank: float = 0.0
+    render: float = 0.0
     predictor: Quadratic | None = None
 
     def structured(self) -> TimeModel:
@@ -82,6 +92,10 @@ class TimeModel:
         """
         return replace(self._with_each_token(self.q_drawn), q_drawn=0.0)
 
+    def ranked(self) -> TimeModel:
+        """The model of a request whose passages are ranked already."""
+        return replace(self, rank=0.0)
+
     def slowed(self, prefill: float, decoding: float) -> TimeModel:
         """The model of a machine that takes so many times as long, now, as it was profiled."""
         return replace(
@@ -89,6 +103,8 @@ class TimeModel:
             a=self.a * prefill,
             b=self.b * prefill,
             c=self.c * prefill,
+            rank=self.rank * prefill,
+            render=self.render * prefill,
             p=self.p * decoding,
             q=self.q * decoding,
             evict_rate=self.evict_rate * decoding,
@@ -109,6 +125,13 @@ class TimeModel:
         """
         whole = Quadratic(self.a, self.b, self.c)
         return whole(prompt_tokens) - Quadratic(self.a, self.b, 0.0)(reused_tokens)
+
+    def select(self, prompt_tokens: Tokens, kept_tokens: Tokens) -> Tokens:
+        """Seconds to rank the passages of N_x tokens, and to make a prompt of those that stay.
+
+        Of one prompt, or of an array of them.
+        """
+        return self.rank * prompt_tokens + self.render * kept_tokens
 
     def step(self, cache_tokens: int) -> float:
         """Seconds of one decoding step over a cache of N_kv tokens, equation (4)."""

@@ -88,6 +88,7 @@ def describe(fit: TimeModelFit) -> Iterator[str]:
     )
     yield f"schema     per response token   {model.q_structured:.3e} s"
     yield f"drawing    per response token   {model.q_drawn:.3e} s"
+    yield f"selection  per prompt token     {model.rank:.3e} s, per token kept {model.render:.3e} s"
     if fit.disturbance:
         yield f"disturbed  {fit.disturbance}"
     if model.predictor is None:

@@ -72,11 +72,11 @@ def write_kept(path: Path, environment: Environment, content: Mapping[str, Any])
 
 _LOG = logging.getLogger(__name__)
 
-RECIPE = 4
+RECIPE = 5
 """What a profile is of: to be raised with every change of what is timed, or of how it is timed.
 
 The key of a kept profile holds it, so that those of another recipe are measured again; the version
-of the package does not change with every such change. 4: evicting became cheaper.
+of the package does not change with every such change. 5: selection is timed too.
 """
 
 _FORMAT = 3  # of the file; one of another format is not looked for

@@ -205,7 +205,10 @@ def replay_simulated(
 
 
 def _levers(
-    settings: Settings, requests: dict[str, SimulatedRequest]
+    settings: Settings,
+    requests: dict[str, SimulatedRequest],
+    clock: VirtualClock,
+    time_model: TimeModel,
 ) -> tuple[LeverQuality | None, SimulatedSelection | None]:
     """What the levers cost, as ``quality_file`` tells, and selection if that is among them.
 
@@ -224,7 +227,7 @@ def _levers(
     if selection is None:
         return quality, None
     always = settings.window + settings.selection_head
-    return quality, SimulatedSelection(requests, always, selection.shares)
+    return quality, SimulatedSelection(requests, always, selection.shares, clock, time_model)
 
 
 def _parts(
@@ -236,7 +239,7 @@ def _parts(
 ) -> ServerParts:
     """The simulated engine and predictor in the place of the node's."""
     predictor = SimulatedPredictor(virtual, time_model, requests, bucket_size=_BUCKET)
-    quality, selection = _levers(settings, requests)
+    quality, selection = _levers(settings, requests, virtual, time_model)
     return ServerParts(
         engine=SimulatedEngine(
             virtual,

@@ -75,8 +75,10 @@ class _OnModel:
     def prefill(self, share: float) -> float:
         """s to prefill the share of the prompt; only the whole one is sure to reuse anything."""
         whole = self.prepared.request.prompt_tokens
-        reused = self.reused_tokens if share >= 1.0 else 0
-        return self.times.prefill(math.ceil(share * whole), reused)
+        if share >= 1.0:
+            return self.times.prefill(whole, self.reused_tokens)
+        kept = math.ceil(share * whole)
+        return self.times.select(whole, kept) + self.times.prefill(kept)
 
 
 class JobPlanning:
@@ -168,6 +170,8 @@ class JobPlanning:
             saved = self._models[0].prefill(1.0) - self._models[first.model].prefill(first.share)
             self._take_predictions(_WORTH_WAITING * saved, self._models)
             shares = [_possible(*both) for both in zip(self._models, ranked, strict=True)]
+            for each in self._models:
+                each.times = each.times.ranked()  # that is spent
             choice = self._decided.planner.choose(self._options(shares))
             self._take(choice, ranked[choice.model])
         return self.request

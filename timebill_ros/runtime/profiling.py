@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timebill_ros.budget.fit import Measurement, ProfilePoints, TimeModelFit, fit_time_model
@@ -20,9 +22,14 @@ from timebill_ros.engine.profile_cache import (
 from timebill_ros.engine.protocol import MeasurableEngine, Progress
 from timebill_ros.engine.request import Conversation
 from timebill_ros.predictor.length_predictor import LengthPredictor
+from timebill_ros.selection.methods import Lexical
+from timebill_ros.selection.selector import Selector
 
 _LOG = logging.getLogger(__name__)
 
+_SELECTED = (1, 4, 8)  # times _WORDS, of the prompts whose selection is timed
+_SELECTIONS = 5
+_KEPT = 0.5  # share of them that stays
 _PREDICTOR_SHARE = 0.2  # of the time to profile
 # Long enough that a chat template's own tokens do not count.
 _WORDS = "The robot took the blue box to the third shelf and reported what it saw on its way. " * 32
@@ -59,7 +66,9 @@ def time_model_of(
 
     def measure() -> ProfilePoints:
         _LOG.info("measuring it, for %g s at most", limit)
-        return engine.measure(limit, lambda share, doing: progress(0.35 + 0.5 * share, doing))
+        points = engine.measure(limit, lambda share, doing: progress(0.35 + 0.5 * share, doing))
+        rank, render = profile_selection(engine)
+        return replace(points, rank=rank, render=render)
 
     predictor_profile = None
     if predictor is not None:
@@ -103,6 +112,34 @@ def _tell(fit: TimeModelFit, max_context: int) -> None:
             fit.longest_prefill,
             max_context,
         )
+
+
+def profile_selection(
+    engine: MeasurableEngine, now_ns: Callable[[], int] = time.perf_counter_ns
+) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
+    """Time ranking prompts of graded length by their words, and rendering the half that stays.
+
+    By words, for that takes longest of the ways to rank a text. A point is the median of its
+    rounds. Rendering is timed over the tokens that stay, ranking over the whole prompt's.
+    """
+    selector = Selector(Lexical(), engine.window, 0)
+    rank, render = [], []
+    for times in _SELECTED:
+        whole = Conversation("", (_WORDS * times)[: engine.max_prompt_chars])
+        tokens = engine.prepare(whole).prompt_tokens
+        if tokens > engine.max_context:
+            break
+        ranked, rendered = [], []
+        for _ in range(_SELECTIONS):
+            start = now_ns()
+            order = selector.rank(whole.texts, tokens)
+            ends = now_ns()
+            shorter = engine.prepare(whole.of_texts(order.select(_KEPT)))
+            ranked.append(ends - start)
+            rendered.append(now_ns() - ends)
+        rank.append(Measurement(tokens, statistics.median(ranked) * 1e-9))
+        render.append(Measurement(shorter.prompt_tokens, statistics.median(rendered) * 1e-9))
+    return tuple(rank), tuple(render)
 
 
 def _prediction(

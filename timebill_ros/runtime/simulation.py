@@ -154,8 +154,7 @@ class SimulatedEngine:
     ) -> PreparedRequest:
         """As many tokens as the request has; takes no time.
 
-        The text is the prompt alone, by which the predictor finds its request. Its
-        length is the request's own, whatever the sampling.
+        The text is the prompt alone: the predictor finds its request by it.
         """
         text = conversation.prompt
         tokens = [0] * self._requests[text].prompt_tokens
@@ -221,8 +220,7 @@ class SimulatedEngine:
 
     def complete_prefix(self) -> str:
         """All of the text once there is enough of it, otherwise nothing."""
-        enough = self._response_tokens >= self._request.least_complete
-        return self.text() if enough else ""
+        return self.text() if self._response_tokens >= self._request.least_complete else ""
 
     def abort(self) -> None:
         """Forget the request; no time passes."""
@@ -297,32 +295,36 @@ class SimulatedPredictor:
 
 @dataclass(frozen=True)
 class SimulatedSelection:
-    """Adds the shorter prompts, of ``always`` tokens at least, to ``requests``; takes no time."""
+    """Adds shorter prompts of at least ``always`` tokens to ``requests``, in their ``times``."""
 
     requests: dict[str, SimulatedRequest]
     always: int
     shares: Sequence[float]
+    clock: VirtualClock
+    times: TimeModel
 
     def rank(self, conversation: Conversation, prompt_tokens: int) -> SimulatedRanking:
         """Nothing but the prompt's name and length."""
-        least = min(1.0, self.always / prompt_tokens)
-        return SimulatedRanking(self.requests, conversation.prompt, least)
+        self.clock.advance(round(self.times.rank * prompt_tokens * NS_PER_S))
+        return SimulatedRanking(self, conversation.prompt, min(1.0, self.always / prompt_tokens))
 
 
 @dataclass(frozen=True)
 class SimulatedRanking:
     """A prompt of which any share can be taken; the answer to it stays as long."""
 
-    requests: dict[str, SimulatedRequest]
+    by: SimulatedSelection
     name: str
     least_share: float
 
     def select(self, share: float) -> Conversation:
         """The name of the shorter prompt; what is left of it was never cached before."""
-        whole = self.requests[self.name]
+        whole = self.by.requests[self.name]
         left = math.ceil(max(share, self.least_share) * whole.prompt_tokens)
-        name = f"{self.name} {left}"
-        self.requests[name] = replace(whole, prompt_tokens=left, shared_tokens=0)
+        self.by.clock.advance(round(self.by.times.render * left * NS_PER_S))
+        self.by.requests[name := f"{self.name} {left}"] = replace(
+            whole, prompt_tokens=left, shared_tokens=0
+        )
         return Conversation("", name)
 
 
