@@ -72,8 +72,9 @@ def test_what_is_cut_is_worth_waiting_for_while_decoding() -> None:
     long = risk_of(np.eye(25)[24])  # 385 to 400 tokens
     s = known(0.1, risk=long, quality=replace(QUALITY, cut=CUT))
     # By counting tokens: at 100 of them no eviction saves the whole answer.
-    assert ExpectedPlanner().keep_on(s, MODEL, 100, 4000) == 4000
-    chosen = ExpectedPlanner().keep_on(replace(s, anytime=True), MODEL, 100, 4000)
+    assert ExpectedPlanner().ahead(s, MODEL, 100, 4000) == ()
+    ahead = ExpectedPlanner().ahead(replace(s, anytime=True), MODEL, 100, 4000)
+    chosen = ahead[-1].kept_tokens if ahead else 4000
     worths = {}
     for kept in {4000, *(kept_tokens(alpha, s) for alpha in ALPHAS)}:
         spare = 0.1 - (MODEL.evict(4000) if kept < 4000 else 0.0)

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.expected import ALPHAS, SHARES, ExpectedPlanner
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.plan import ModelOption, Situation, kept_tokens, minimal_alpha
+from timebill_ros.budget.plan import (
+    Eviction,
+    ModelOption,
+    Situation,
+    kept_tokens,
+    minimal_alpha,
+    seconds_of,
+)
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.risk import Coverage, LengthRisk, Observation, observed_coverage
 from timebill_ros.budget.time_model import TimeModel
@@ -211,7 +218,9 @@ def test_what_stays_while_decoding_is_the_best_of_the_grid(
         left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
     )
     kept = max(s.smallest_kept(), int(share * n_x))
-    chosen = ExpectedPlanner().keep_on(s, MODEL, reached, kept)
+    ahead = ExpectedPlanner().ahead(s, MODEL, reached, kept)
+    assert all(at_token == reached for at_token, _ in ahead)
+    chosen = ahead[-1].kept_tokens if ahead else kept
     worth = kept_by_counting(s, MODEL, reached, kept)
     assert chosen <= kept
     assert worth[chosen] == pytest.approx(max(worth.values()), abs=1e-6)
@@ -221,10 +230,11 @@ def test_what_stays_while_decoding_is_the_best_of_the_grid(
 
 def test_the_time_of_a_schedule_is_the_sum_of_its_steps() -> None:
     plan = ExpectedPlanner().plan(known(100.0, risk=risk_of(np.full(25, 0.04))), MODEL)
-    plan = plan.evicting(1, 3000, None).evicting(16, 2000, None).evicting(32, 500, None)
+    evictions = (Eviction(1, 3000), Eviction(16, 2000), Eviction(32, 500))
+    plan = plan.with_evictions(evictions, None)
     for reached in (1, 2, 16, 17, 40):
         due = [kept for at_token, kept in plan.evictions if at_token <= reached]
         steps = sum(MODEL.step(plan.kept_at(t) + t - 1) for t in range(1, reached))
         expected = steps + len(due) * MODEL.evict(4000)
-        assert plan.profiled(MODEL, reached) == pytest.approx(expected)
+        assert seconds_of(evictions, 4000, reached, MODEL) == pytest.approx(expected)
     assert plan.kept_tokens == plan.kept_at(32) == 500

@@ -206,7 +206,7 @@ def test_eviction_time_is_part_of_the_plan() -> None:
     assert with_it.alpha > without.alpha
 
 
-@pytest.mark.parametrize("name", ["timebill", "fixed", "vanilla"])
+@pytest.mark.parametrize("name", PLANNERS)
 def test_planners_are_made_by_name(name: str) -> None:
     planner = make_planner(name, alpha_max=0.95, pessimism=5.0, risk=0.0, fixed_alpha=0.25)
     assert planner.plan(situation(), MODEL).planner == name

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from timebill_ros.budget.expected import ExpectedPlanner
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.planners import TimeBillPlanner
 from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
 from timebill_ros.budget.time_model import Quadratic, TimeModel
@@ -85,3 +87,30 @@ def test_an_early_end_costs_nothing() -> None:
     made.job("b", budget_ms=30, response_tokens=12, lengths=certain_length(12, 4), max_tokens=400)
     made.run()
     assert made.response("b").plan.evictions == ()
+
+
+def test_an_eviction_that_is_put_off_spares_what_ends_before_it() -> None:
+    either = np.zeros(25)
+    either[[3, 24]] = 0.5  # up to 16 tokens, or up to 100, which take 114 ms without eviction
+    made = Scene(
+        time_model=READING,
+        planner=ExpectedPlanner(hedges=True),
+        predictor_time=Quadratic(0.0, 0.0, 1e-3),
+        quality=QUALITY,
+    )
+    for name, release, tokens in (("short", 0, 12), ("long", 100, 100)):
+        made.job(
+            name,
+            release_ms=release,
+            budget_ms=90,
+            response_tokens=tokens,
+            lengths=LengthDistribution(either, 4),
+            max_tokens=400,
+        )
+    made.run()
+    short, long = made.response("short"), made.response("long")
+    assert (short.plan.evictions, short.plan.alpha, short.plan.score) == ((), 0.0, 100.0)
+    assert long.timing.slack >= 0.0
+    assert long.plan.evictions[0].at_token == 16
+    assert long.plan.alpha == pytest.approx(1.0 - long.plan.kept_tokens / 1000)
+    assert long.plan.score == pytest.approx(100.0 - 40.0 * long.plan.alpha / 0.95)

@@ -74,10 +74,12 @@ METHODS: Mapping[str, PlanningMethod] = {
     ),
     "hindsight-alpha": PlanningMethod("best alpha in hindsight", {"planner": "vanilla"}, Known.ALL),
     "expected-alpha": PlanningMethod("expected, eviction alone", {"planner": "expected"}),
+    "hedged-alpha": PlanningMethod("hedged, eviction alone", {"planner": "hedged"}),
     "expected-rho": PlanningMethod(
         "expected, selection alone", {"planner": "expected", "alpha_max": 0.0}, selects=True
     ),
     "expected": PlanningMethod("expected, both levers", {"planner": "expected"}, selects=True),
+    "hedged": PlanningMethod("hedged, both levers", {"planner": "hedged"}, selects=True),
     **{f"expected-risk-{risk:g}": _expected_risk(risk) for risk in (0.05, 0.2)},
     "cascade": PlanningMethod(
         "expected, two models", {"planner": "expected"}, selects=True, cascades=True

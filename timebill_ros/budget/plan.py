@@ -149,8 +149,9 @@ class Plan:
         prompt_tokens, predicted_tokens, planned_tokens: N_x, N_hat and N_W;
             N_hat is 0 where no prediction came in time.
         evictions: what is evicted and when, in the order of ``at_token``; empty where nothing is.
-            Each keeps fewer tokens than the one before. Those that were decided while decoding
-            are among them once they are done; what the plan promised stays as it was promised.
+            Each keeps fewer tokens than the one before. While decoding they are decided anew from
+            where the response has come to, and of an ended one those are left that were done; what
+            the plan promised stays as it was promised.
         predicted_time: s of execution, start to end, for N_hat tokens (N_W without a prediction).
         wcet: s of execution, start to end, for N_W tokens at the situation's pace, equation (9).
         risk: calibrated probability that the response is longer than N_W; None where not known.
@@ -191,26 +192,29 @@ class Plan:
         due = [kept for at_token, kept in self.evictions if at_token <= response_tokens]
         return due[-1] if due else self.prompt_tokens
 
-    def profiled(self, model: TimeModel, response_tokens: int) -> float:
-        """Seconds that the model says for evicting and decoding as far as ``response_tokens``."""
-        seconds, reached, kept = 0.0, 1, self.prompt_tokens
-        for at_token, fewer in self.evictions:
-            if at_token > response_tokens:
-                break
-            # As if from token 1: the response so far is cached like a longer prompt.
-            seconds += model.decode(kept + reached - 1, at_token - reached + 1)
-            seconds += model.evict(self.prompt_tokens)
-            reached, kept = at_token, fewer
-        return seconds + model.decode(kept + reached - 1, response_tokens - reached + 1)
+    def with_evictions(self, evictions: tuple[Eviction, ...], quality: LeverQuality | None) -> Plan:
+        """The plan with these in the place of its own, and the score after the last of them."""
+        if evictions == self.evictions:
+            return self
+        kept = evictions[-1].kept_tokens if evictions else self.prompt_tokens
+        alpha = 1.0 - kept / self.prompt_tokens
+        score = measured_score(quality, self.rho, alpha)
+        return replace(self, evictions=evictions, alpha=alpha, score=score)
 
-    def evicting(self, at_token: int, kept: int, score: float | None) -> Plan:
-        """The plan with one more eviction, decided while decoding, and the score after it."""
-        return replace(
-            self,
-            evictions=(*self.evictions, Eviction(at_token, kept)),
-            alpha=1.0 - kept / self.prompt_tokens,
-            score=score,
-        )
+
+def seconds_of(
+    evictions: Sequence[Eviction], prompt_tokens: int, response_tokens: int, model: TimeModel
+) -> float:
+    """s that the model says for decoding as far as ``response_tokens``, evicting on the way."""
+    seconds, reached, kept = 0.0, 1, prompt_tokens
+    for at_token, fewer in evictions:
+        if at_token > response_tokens:
+            break
+        # As if from token 1: the response so far is cached like a longer prompt.
+        seconds += model.decode(kept + reached - 1, at_token - reached + 1)
+        seconds += model.evict(prompt_tokens)
+        reached, kept = at_token, fewer
+    return seconds + model.decode(kept + reached - 1, response_tokens - reached + 1)
 
 
 def kept_tokens(alpha: float, situation: Situation) -> int:
@@ -245,19 +249,18 @@ def plan_with(
         wcet=situation.spent + worst,
         risk=situation.risk_of(planned, evicted),
         time_margin=situation.pace.margin,
-        score=measured_score(situation, evicted),
+        score=measured_score(situation.quality, situation.rho, evicted),
         rho=situation.rho,
         reused_tokens=situation.reused_tokens,
         model=situation.model,
     )
 
 
-def measured_score(situation: Situation, alpha: float) -> float | None:
+def measured_score(quality: LeverQuality | None, rho: float, alpha: float) -> float | None:
     """Q(rho, alpha) of the loaded model; None where it was not measured."""
-    quality = situation.quality
     if quality is None or not quality.measured:
         return None
-    return float(quality.score(situation.rho, alpha))
+    return float(quality.score(rho, alpha))
 
 
 def minimal_alpha(planned: int, situation: Situation, model: TimeModel) -> float:

@@ -11,6 +11,7 @@ from timebill_ros.budget.errors import SettingError
 from timebill_ros.budget.expected import ExpectedPlanner
 from timebill_ros.budget.plan import (
     DEAREST,
+    Eviction,
     LeverChoice,
     ModelOption,
     Plan,
@@ -20,7 +21,7 @@ from timebill_ros.budget.plan import (
 )
 from timebill_ros.budget.time_model import TimeModel
 
-PLANNERS = ("expected", "timebill", "fixed", "vanilla")
+PLANNERS = ("expected", "hedged", "timebill", "fixed", "vanilla")
 PAPER_PESSIMISM = 5.0
 """The paper's k."""
 
@@ -41,8 +42,10 @@ class Planner(Protocol):
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """After prefill: the plan for this request; never raises where a budget cannot be met."""
 
-    def keep_on(self, situation: Situation, model: TimeModel, reached: int, kept: int) -> int:
-        """While decoding: how many of the ``kept`` prompt tokens stay cached from now on.
+    def ahead(
+        self, situation: Situation, model: TimeModel, reached: int, kept: int
+    ) -> tuple[Eviction, ...]:
+        """While decoding: what is evicted of the ``kept`` prompt tokens, from now on.
 
         The situation's ``remaining`` is that of now, when ``reached`` response tokens exist.
         """
@@ -55,9 +58,11 @@ class WholePrompts:
         """All of the prompt, on the first model."""
         return DEAREST
 
-    def keep_on(self, situation: Situation, model: TimeModel, reached: int, kept: int) -> int:
-        """All of them: one plan per request."""
-        return kept
+    def ahead(
+        self, situation: Situation, model: TimeModel, reached: int, kept: int
+    ) -> tuple[Eviction, ...]:
+        """Nothing more: one plan per request."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,8 @@ def make_planner(
     Raises:
         SettingError: an unknown name or a setting out of its bounds.
     """
-    if name == "expected":
-        return ExpectedPlanner(alpha_max=alpha_max, risk=risk)
+    if name in ("expected", "hedged"):
+        return ExpectedPlanner(alpha_max=alpha_max, risk=risk, hedges=name == "hedged")
     if name == "timebill":
         return TimeBillPlanner(alpha_max=alpha_max, pessimism=pessimism, risk=risk)
     if name == "fixed":

@@ -196,10 +196,10 @@ SPECS: dict[str, Spec] = {
         Range(0.0, 60.0),
     ),
     "planner": Spec(
-        "How a request is shortened: by whatever gives the highest expected score (expected), by "
-        "the smallest eviction that meets the budget (timebill), always by fixed_alpha (fixed), "
-        "not at all (vanilla).",
-        choices=("expected", "timebill", "fixed", "vanilla"),
+        "How a request is shortened: by whatever gives the highest expected score (expected), "
+        "also by an eviction that is put off to a later token (hedged), by the smallest eviction "
+        "that meets the budget (timebill), always by fixed_alpha (fixed), not at all (vanilla).",
+        choices=("expected", "hedged", "timebill", "fixed", "vanilla"),
         live=True,
     ),
     "alpha_max": Spec("Largest eviction ratio.", Range(0.0, 1.0), "below 1", live=True),

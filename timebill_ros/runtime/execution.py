@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from timebill_ros.budget.plan import Plan
+from timebill_ros.budget.plan import Plan, seconds_of
 from timebill_ros.engine.errors import ServerError, ServerUnavailable
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.request import PreparedRequest
@@ -118,7 +118,7 @@ class Execution:
             timing=self._timeline.timing(self._planning.prediction.elapsed),
             partial_text=partial_text,
             response_tokens=response_tokens,
-            plan=self._plan,
+            plan=self._carried_out(),
             predicted_prefill=self._predicted_prefill,
             predictor_fault=self._planning.prediction.fault,
             engine=self._parts.name,
@@ -160,7 +160,7 @@ class Execution:
             finish_reason=finish,
             late=self.late,
             response_tokens=engine.response_tokens,
-            plan=self._plan,
+            plan=self._planning.carried_out(self._plan, self._kept),
             predicted_prefill=self._predicted_prefill,
             timing=timing,
             predictor_fault=self._planning.prediction.fault,
@@ -237,6 +237,10 @@ class Execution:
                 self._timeline.evicted()
         return plan
 
+    def _carried_out(self) -> Plan | None:
+        """The plan as far as the response came."""
+        return self._plan and self._planning.carried_out(self._plan, self._kept)
+
     def _early_text(self) -> str:
         """What can stand for itself of a response that the deadline ends."""
         if text := self._parts.engine.complete_prefix():
@@ -308,7 +312,7 @@ class Execution:
 
     def _partial(self) -> Partial:
         """The response so far, while it is decoded."""
-        engine, plan = self._parts.engine, self._plan
+        engine, plan = self._parts.engine, self._carried_out()
         return Partial(
             job=self.job,
             text=engine.text(),
@@ -336,13 +340,14 @@ class Execution:
 
     def _observe(self) -> None:
         """Tell how far the response got, and how late; what was stopped was longer than that."""
-        plan, parts = self._plan, self._parts
+        plan, parts = self._carried_out(), self._parts
         if plan is None:
             return
         reached = parts.engine.response_tokens
         complete = parts.engine.finish_reason in _BY_ITSELF
         if reached > 1:  # The first token is the prefill's, and needs no eviction.
-            profiled = plan.profiled(self._planning.time_model, reached)
+            times = self._planning.time_model
+            profiled = seconds_of(plan.evictions, plan.prompt_tokens, reached, times)
             parts.pace.observe(self._timeline.since_plan, profiled)
             if parts.slowdown is not None:
                 parts.slowdown.observe_decoding(self._timeline.since_plan, profiled)

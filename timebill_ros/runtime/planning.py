@@ -8,13 +8,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from timebill_ros.budget.expected import CHECKPOINT
 from timebill_ros.budget.plan import (
     DEAREST,
     LeverChoice,
     ModelOption,
     Plan,
     Situation,
-    measured_score,
+    seconds_of,
 )
 from timebill_ros.budget.risk import LengthRisk
 from timebill_ros.budget.time_model import TimeModel
@@ -25,9 +26,6 @@ from timebill_ros.runtime.policy import Decisions, OverrunPolicy
 from timebill_ros.runtime.prediction import JobPrediction
 from timebill_ros.runtime.prompt_selection import RankedPrompt
 from timebill_ros.runtime.server_parts import ServerParts
-
-# Response tokens between two looks at the plan.
-_CHECKPOINT = 16
 
 # Most of the time left to a job that may go into waiting for its prediction: the answer needs some.
 _GRACE_SHARE = 0.5
@@ -111,7 +109,7 @@ class JobPlanning:
         self._decided = decided
         self._timeline = timeline
         self._remaining = remaining
-        self._next_look = _CHECKPOINT  # response tokens at which the plan is looked at again
+        self._next_look = CHECKPOINT  # response tokens at which the plan is looked at again
         self._most: int | None = None  # response tokens that its engine was told
 
     @property
@@ -229,22 +227,25 @@ class JobPlanning:
     def again(self, plan: Plan, reached: int) -> Plan:
         """The plan, with what is to be evicted now that ``reached`` response tokens exist.
 
-        Every ``_CHECKPOINT`` tokens the planner looks at the time that is really left, on a machine
+        Every ``CHECKPOINT`` tokens the planner looks at the time that is really left, on a machine
         that goes on as slowly as it decoded so far.
         """
         if reached < self._next_look:
             return plan
-        self._next_look = reached + _CHECKPOINT
-        kept = plan.kept_at(reached)
+        self._next_look = reached + CHECKPOINT
+        done = tuple(eviction for eviction in plan.evictions if eviction.at_token < reached)
+        kept = done[-1].kept_tokens if done else plan.prompt_tokens
         situation, model = self._situation(self._on), self.time_model
-        profiled = plan.profiled(model, reached)
+        profiled = seconds_of(done, plan.prompt_tokens, reached, model)
         slowness = self._timeline.since_plan / profiled if profiled > 0.0 else 1.0
         slower = model.slowed(1.0, max(1.0, slowness))
-        fewer = self._decided.planner.keep_on(situation, slower, reached, kept)
-        if fewer >= kept:
-            return plan
-        score = measured_score(situation, 1.0 - fewer / plan.prompt_tokens)
-        return plan.evicting(reached, fewer, score)
+        ahead = self._decided.planner.ahead(situation, slower, reached, kept)
+        return plan.with_evictions((*done, *ahead), self.parts.quality)
+
+    def carried_out(self, plan: Plan, kept: int) -> Plan:
+        """The plan without what was put off and never done: ``kept`` prompt tokens are cached."""
+        done = (each for each in plan.evictions if each.at_token == 1 or each.kept_tokens >= kept)
+        return plan.with_evictions(tuple(done), self.parts.quality)
 
     def observe(self, plan: Plan, response_tokens: int, *, complete: bool) -> None:
         """Tell how long the response became; what was stopped was longer than that."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from timebill_ros.budget.length import LengthDistribution
-from timebill_ros.budget.plan import ModelOption, Plan, Situation
+from timebill_ros.budget.plan import ModelOption, Plan, Situation, seconds_of
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.runtime.admission import Prepare, PreparedJob
@@ -205,11 +205,11 @@ def _tokens_within(situation: Situation, model: TimeModel, plan: Plan) -> int:
     """The most response tokens that end in time under the plan; 0 where none does."""
     if situation.remaining < 0.0:
         return 0
-    n_x, kept = situation.prompt_tokens, plan.kept_tokens
+    n_x, evictions = situation.prompt_tokens, plan.evictions
     return bisect_right(
         range(1, situation.max_tokens + 1),
         situation.remaining,
-        key=lambda tokens: situation.pace.worst(model.evict_and_decode(n_x, kept, tokens)),
+        key=lambda tokens: situation.pace.worst(seconds_of(evictions, n_x, tokens, model)),
     )
 
 
