@@ -48,7 +48,10 @@ def main() -> None:
     shares = rng.uniform(*BUDGET_SHARES, len(tasks))
     rows = []
     with served(
-        {"model": arguments.model, "max_context": 4096, "pessimism": 5.0, "time_risk": 0.0}
+        {
+            **{"model": arguments.model, "max_context": 4096, "planner": "timebill"},
+            **{"pessimism": 5.0, "time_risk": 0.0},
+        }
     ) as node:
         worst = [duration(node.ask(task).plan.wcet) for task in tasks]
         for length, time_risk in itertools.product(LENGTHS, TIME_RISKS):

@@ -192,6 +192,10 @@ class Plan:
         due = [kept for at_token, kept in self.evictions if at_token <= response_tokens]
         return due[-1] if due else self.prompt_tokens
 
+    def profiled(self, model: TimeModel, response_tokens: int) -> float:
+        """Seconds that the model says for evicting and decoding as far as ``response_tokens``."""
+        return seconds_of(self.evictions, self.prompt_tokens, response_tokens, model)
+
     def with_evictions(self, evictions: tuple[Eviction, ...], quality: LeverQuality | None) -> Plan:
         """The plan with these in the place of its own, and the score after the last of them."""
         if evictions == self.evictions:

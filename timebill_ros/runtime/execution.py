@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from timebill_ros.budget.plan import Plan, seconds_of
+from timebill_ros.budget.plan import Plan
 from timebill_ros.engine.errors import ServerError, ServerUnavailable
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.request import PreparedRequest
@@ -74,9 +74,8 @@ class Execution:
         self.late = False
         self.given_up = False
         self._reserve = reserve
-        late_allowed = decided.policy is OverrunPolicy.SKIP_NEXT
-        self._ends_ns = self.job.deadline_ns if late_allowed else self.job.answer_by_ns
-        self._parts = parts
+        late = decided.policy is OverrunPolicy.SKIP_NEXT
+        self._ends_ns = self.job.deadline_ns if late else self.job.answer_by_ns
         self._decided = decided
         self._canceled = canceled
         self._tell_late = tell_late
@@ -228,12 +227,12 @@ class Execution:
 
     def _evict(self, plan: Plan) -> Plan:
         """Evict what the plan, made anew now and then, does not keep from here on."""
-        engine = self._parts.engine
-        self._plan = plan = self._planning.again(plan, engine.response_tokens)
-        if (kept := plan.kept_at(engine.response_tokens)) < self._kept:
+        reached = self._parts.engine.response_tokens
+        self._plan = plan = self._planning.again(plan, reached)
+        if (kept := plan.kept_at(reached)) < self._kept:
             self._kept = kept
-            engine.evict(kept)
-            if engine.response_tokens == 1:
+            self._parts.engine.evict(kept)
+            if reached == 1:
                 self._timeline.evicted()
         return plan
 
@@ -281,8 +280,7 @@ class Execution:
             raise JobStopped(Reason.KILLED, "deadline: reached before the response was complete")
         if not self.late:
             self.late = True
-            detail = "deadline: reached, the response will be late"
-            self._tell_late(self.overrun(Reason.LATE, detail))
+            self._tell_late(self.overrun(Reason.LATE, "deadline: reached, the answer will be late"))
 
     def _step_fits(self) -> bool:
         """Whether another decoding step, and the margin after it, end by the deadline.
@@ -340,15 +338,13 @@ class Execution:
 
     def _observe(self) -> None:
         """Tell how far the response got, and how late; what was stopped was longer than that."""
-        plan, parts = self._carried_out(), self._parts
-        if plan is None:
+        parts = self._parts
+        if (plan := self._carried_out()) is None:
             return
         reached = parts.engine.response_tokens
-        complete = parts.engine.finish_reason in _BY_ITSELF
         if reached > 1:  # The first token is the prefill's, and needs no eviction.
-            times = self._planning.time_model
-            profiled = seconds_of(plan.evictions, plan.prompt_tokens, reached, times)
+            profiled = plan.profiled(self._planning.time_model, reached)
             parts.pace.observe(self._timeline.since_plan, profiled)
             if parts.slowdown is not None:
                 parts.slowdown.observe_decoding(self._timeline.since_plan, profiled)
-        self._planning.observe(plan, reached, complete=complete)
+        self._planning.observe(plan, reached, complete=parts.engine.finish_reason in _BY_ITSELF)
