@@ -22,6 +22,7 @@ from timebill_ros.runtime.simulation import (
     SimulatedEngine,
     SimulatedPredictor,
     SimulatedRequest,
+    SimulatedSelection,
     VirtualClock,
     simulate,
 )
@@ -134,6 +135,21 @@ def test_what_an_earlier_prompt_left_needs_no_time() -> None:
     usual, less = World(VanillaPlanner()), World(VanillaPlanner(), request=shared)
     assert less.quote(1.0).enough == pytest.approx(usual.quote(1.0).enough - 0.008)
     assert less.quote(1000.0).predicted_prefill == pytest.approx(0.002)
+
+
+def test_the_time_that_selecting_takes_is_needed() -> None:
+    def enough(rank: float) -> float:
+        world = World(ExpectedPlanner(), times=replace(TIMES, rank=rank, render=1e-6))
+        selection = SimulatedSelection({}, 10, (1.0, 0.5), world.clock, TIMES)
+        parts = replace(world.parts, selection=selection)
+        return (
+            Quotes(parts, world.decided, Preparation(world.engine, 100))
+            .quote(world.job(1.0))
+            .enough
+        )
+
+    assert enough(1e-6) == pytest.approx(enough(0.0) + 1e-3)
+    assert enough(1.0) == pytest.approx(World(ExpectedPlanner()).quote(1.0).enough)
 
 
 def test_a_smaller_risk_asks_for_more_time() -> None:

@@ -180,7 +180,8 @@ def _prefilled(whole: Situation, model: TimeModel, share: float) -> Situation:
     """The situation once the share of the prompt is prefilled, as predicted."""
     tokens = max(1, math.ceil(share * whole.prompt_tokens))
     reused = whole.reused_tokens if share >= 1.0 else 0
-    prefill = model.prefill(tokens, reused)
+    selecting = model.select(whole.prompt_tokens, tokens) if share < 1.0 else 0.0
+    prefill = selecting + model.prefill(tokens, reused)
     return replace(
         whole,
         reused_tokens=reused,
