@@ -31,8 +31,9 @@ import numpy as np
 from machine import heading
 
 from timebill_ros.bench.answers import Answer, AnsweredCase
+from timebill_ros.bench.grounds import Ground
 from timebill_ros.bench.methods import METHODS
-from timebill_ros.bench.outcomes import Ground, Row, run, whole_time
+from timebill_ros.bench.outcomes import Row, run, whole_time
 from timebill_ros.bench.report import draw_budgets, draw_pessimism, tables, write_means
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import PRIOR, LeverQuality, QualityCurve, QualityPoint

@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from timebill_ros.bench.answers import Answer, AnsweredCase
-from timebill_ros.bench.outcomes import Ground
+from timebill_ros.bench.cases import Case
+from timebill_ros.bench.grounds import Ground
 from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import LeverQuality, QualityCurve, QualityPoint
 from timebill_ros.budget.time_model import TimeModel
@@ -18,11 +19,12 @@ CURVE = QualityCurve((QualityPoint(0.0, 100.0, 1.0, 0.0), QualityPoint(1.0, 40.0
 QUALITY = LeverQuality(CURVE, CURVE, measured=True)
 SHARES = (1.0, 0.5, 0.25)
 SELECTION = "lexical"
+TEXT = "one. two. three. four. five. six. seven. eight. nine. ten."
 
 
 def answer(share: float, prompt_tokens: int, kept_tokens: int, n: int, score: float) -> Answer:
     selection = SELECTION if share < 1.0 else ""
-    return Answer(selection, share, prompt_tokens, kept_tokens, n, True, score, "text")
+    return Answer(selection, share, prompt_tokens, kept_tokens, n, True, score, TEXT)
 
 
 def case(name: str, prompt_tokens: int, response_tokens: int) -> AnsweredCase:
@@ -49,4 +51,5 @@ CASES = [case("short", 1000, 10), case("long", 8000, 20), case("longer", 16000, 
 def ground() -> Ground:
     settings = Settings(max_tokens=400, window=16)
     lengths = {case.case: likely(case.whole.response_tokens) for case in CASES}
-    return Ground(settings, MODEL, QUALITY, None, CASES, lengths)
+    asked = {case.case: Case(case.case, "", "count", (TEXT,), "f1") for case in CASES}
+    return Ground(settings, MODEL, QUALITY, None, CASES, lengths, asked=asked)

@@ -212,7 +212,7 @@ def test_a_part_of_an_answer_is_worth_what_can_stand_of_it() -> None:
     text = "one two. three four. five"
     asked = Case("a", "", "?", (text,), "f1")
     answer = Answer("", 1.0, 100, 100, 10, True, 100.0, text)
-    cut = measure_quality.cut_worth([AnsweredCase("a", {}, (answer,))], [asked])
+    cut = measure_quality.cut_worth([AnsweredCase("a", {}, (answer,))], {"a": asked})
     worth = {point.fraction: point.worth for point in cut.points}
     # 3 characters hold no whole word; 13 the first sentence, 23 both.
     assert worth[0.1] == 0.0
@@ -224,4 +224,4 @@ def test_where_no_answer_scores_a_part_tells_nothing() -> None:
     asked = Case("a", "", "?", ("yes",), "f1")
     answer = Answer("", 1.0, 100, 100, 10, True, 0.0, "no")
     with pytest.raises(BenchError, match="no answer scores anything"):
-        measure_quality.cut_worth([AnsweredCase("a", {}, (answer,))], [asked])
+        measure_quality.cut_worth([AnsweredCase("a", {}, (answer,))], {"a": asked})

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from timebill_ros.bench.grounds import Ground
 from timebill_ros.bench.methods import METHODS
-from timebill_ros.bench.outcomes import Ground, Row, run, whole_time
+from timebill_ros.bench.outcomes import Row, run, whole_time
 from timebill_ros.budget.quality import LeverQuality, QualityCurve
 
 from .made_up import CASES, CURVE, MODEL, ground
@@ -37,6 +38,27 @@ def test_vanilla_ends_in_time_or_not_at_all() -> None:
 def test_under_skip_next_a_late_answer_counts_nothing_and_costs_the_next() -> None:
     rows = outcomes("vanilla", 0.09, "skip_next")
     assert told(rows) == [("in time", 100.0), ("late", 0.0), ("skipped", 0.0)]
+
+
+def test_anytime_scores_what_the_deadline_leaves_of_the_answer() -> None:
+    rows = outcomes("vanilla", 0.212, "anytime")
+    assert [row.outcome for row in rows] == ["in time", "in time", "truncated"]
+    whole, cut = CASES[2].whole, rows[2]
+    assert cut.response_tokens == 17
+    # 10 ms are kept free for completing the answer.
+    assert 0.16 + MODEL.decode(16000, 17) <= 0.202 < 0.16 + MODEL.decode(16000, 18)
+    left = whole.cut(17)
+    assert left == "one. two. three. four. five. six."
+    # 6 of the reference's 10 words, and no others.
+    assert cut.score == pytest.approx(100.0 * 2 * 6 / 16)
+    assert outcomes("vanilla", 0.212)[2].score == 0.0
+
+
+def test_anytime_gives_no_answer_where_nothing_stands_for_itself() -> None:
+    row = outcomes("vanilla", 0.172, "anytime")[2]
+    assert row.response_tokens == 1
+    assert CASES[2].whole.cut(1) == "" != CASES[2].whole.cut(2)
+    assert (row.outcome, row.score) == ("killed", 0.0)
 
 
 def test_jobs_that_come_together_wait_for_each_other() -> None:
@@ -107,6 +129,16 @@ def test_hindsight_is_never_worse() -> None:
             assert all(score <= top for score, top in zip(scores, best, strict=True))
 
 
+def test_hindsight_counts_with_the_deadline_cutting_answers() -> None:
+    """Nothing of "longer" ends within 60 ms, whatever is evicted; half of its quarter comes."""
+    alone = outcomes("hindsight", 0.06)[2]
+    cut = outcomes("hindsight", 0.06, "anytime")[2]
+    assert (alone.outcome, cut.outcome) == ("killed", "truncated")
+    assert 0 < cut.response_tokens < 30
+    assert cut.total <= 0.06 < cut.total + 2e-3
+    assert cut.score > 0.0
+
+
 def test_eviction_alone_does_not_select() -> None:
     assert {row.rho for row in outcomes("expected-alpha", 0.12)} == {1.0}
     assert {row.alpha for row in outcomes("expected-rho", 0.12)} == {0.0}
@@ -121,7 +153,7 @@ def test_nothing_is_selected_by_a_method_that_was_never_measured() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_every_case_one_row(name: str) -> None:
-    for policy in ("kill", "skip_next"):
+    for policy in ("kill", "skip_next", "anytime"):
         rows = outcomes(name, 0.1, policy)
         assert [row.case for row in rows] == ["short", "long", "longer"]
         assert {row.given_tokens for row in rows} == {1000, 8000, 16000}

@@ -61,6 +61,16 @@ def test_the_table_names_methods_budgets_and_intervals() -> None:
     assert "| expected, both levers | 44.5 | 54.5 | **49.5** | +20.0 (+20.0 to +20.0) |" in text
 
 
+def test_what_the_deadline_cut_is_in_time_and_told_apart() -> None:
+    rows = [
+        Row("anytime", 1.0, "vanilla", str(i), outcome, 50.0)
+        for i, outcome in enumerate(["in time", "truncated", "truncated", "killed"])
+    ]
+    text = "\n".join(tables(rows, {}))
+    assert "| plan | 1 s | mean | against vanilla | in time | cut |" in text
+    assert "| vanilla | 50.0 | **50.0** |  | 75.0% | 50.0% |" in text
+
+
 def test_differences_to_another_method() -> None:
     text = "\n".join(tables(ROWS, {}, "timebill-k1"))
     assert "| against timebill, k = 1 |" in text

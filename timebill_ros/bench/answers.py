@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from timebill_ros.bench.cases import Case, OtherRun
+from timebill_ros.engine.complete_prefix import complete_prefix
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.selection.selector import Selector
@@ -44,6 +45,16 @@ class Answer:
     ended: bool
     score: float
     text: str
+
+    def cut(self, tokens: int) -> str:
+        """What can stand for itself of its first ``tokens``; nothing where nothing can."""
+        saying = max(1, self.response_tokens - self.ended)
+        return cut_text(self.text, min(1.0, tokens / saying))
+
+
+def cut_text(text: str, fraction: float) -> str:
+    """What can stand for itself of this part of a text, counted in characters."""
+    return complete_prefix(text[: math.ceil(fraction * len(text))])
 
 
 @dataclass(frozen=True)

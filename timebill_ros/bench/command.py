@@ -29,11 +29,13 @@ from timebill_ros.cli.arguments import positive_seconds, take_settings
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
+from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
 from timebill_ros.training.progress import hide_library_bars, track
 
 if TYPE_CHECKING:  # they load torch: not before the arguments are known to be good
-    from timebill_ros.bench.outcomes import Ground, Row
+    from timebill_ros.bench.grounds import Ground
+    from timebill_ros.bench.outcomes import Row
 
 _LOG = logging.getLogger(__name__)
 
@@ -240,7 +242,12 @@ def _parser() -> argparse.ArgumentParser:
         help="method that differences are to; of a later selection method METHOD@NAME",
     )
     parser.add_argument(
-        "--policies", nargs="+", default=["kill", "skip_next"], choices=["kill", "skip_next"]
+        "--policies",
+        nargs="+",
+        default=["kill", "skip_next"],
+        choices=[policy.value for policy in OverrunPolicy],
+        help="what a deadline does; with anytime it cuts the answer, and what can stand for itself "
+        "of the rest is scored",
     )
     budgets = parser.add_mutually_exclusive_group()
     budgets.add_argument(

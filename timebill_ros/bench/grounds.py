@@ -5,23 +5,74 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from timebill_ros.bench.answers import AnsweredCase, Levers
-from timebill_ros.bench.cases import BenchError
-from timebill_ros.bench.measure_quality import eviction_curve, known_curves, selection_curve
+from timebill_ros.bench.cases import BenchError, Case
+from timebill_ros.bench.measure_quality import (
+    cut_worth,
+    eviction_curve,
+    known_curves,
+    selection_curve,
+)
 from timebill_ros.bench.methods import HALVES, ROUNDED
-from timebill_ros.bench.outcomes import Ground
 from timebill_ros.bench.run import AnsweredRun, answered
+from timebill_ros.budget.calibration import Calibration
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import LeverQuality, read_quality
+from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.replay.recording import BadInput
 from timebill_ros.replay.simulated import load_time_model
 from timebill_ros.replay.trace import Budget, read_trace
+from timebill_ros.runtime.clock import NS_PER_S
+from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all methods are judged on.
+
+    Attributes:
+        settings: the node's, which each method changes in part.
+        time_model: what each stage takes.
+        quality: what the levers cost, as the planner knows it.
+        calibration: of the length predictor, if it has one.
+        cases: the answers; after selection by one method.
+        lengths: as predicted, by case; empty without a predictor.
+        smaller: the same for a smaller model, whose prompts have the same tokens.
+        asked: by id, what the cases are answers to; needed where the deadline cuts answers, for the
+            rest is scored.
+        arrivals: ns from the first to each case, in order; empty where each comes when the deadline
+            of the one before it passes. Shorter than the cases, they are gone through again.
+    """
+
+    settings: Settings
+    time_model: TimeModel
+    quality: LeverQuality | None
+    calibration: Calibration | None
+    cases: Sequence[AnsweredCase]
+    lengths: Mapping[str, LengthDistribution] = field(default_factory=dict)
+    smaller: Ground | None = None
+    asked: Mapping[str, Case] = field(default_factory=dict)
+    arrivals: Sequence[int] = ()
+
+    def releases(self, budget: float) -> list[int]:
+        """When each case comes, ns."""
+        count, period = len(self.cases), round(budget * NS_PER_S)
+        if not self.arrivals:
+            return [i * period for i in range(count)]
+        # From the last of a round to the first of the next as long as in the mean of a round.
+        gap = self.arrivals[-1] // max(1, len(self.arrivals) - 1)
+        rounds = self.arrivals[-1] + gap
+        return [
+            i // len(self.arrivals) * rounds + self.arrivals[i % len(self.arrivals)]
+            for i in range(count)
+        ]
 
 
 def grounds_of(
@@ -32,6 +83,7 @@ def grounds_of(
 ) -> dict[str, list[Ground]]:
     """What methods are judged on, by selection method; in halves, each with the other's curves."""
     model = load_time_model(options.time_model) if options.time_model else answers.time_model
+    asked = {case.id: case for case in answers.workload}
     lengths, calibration = answers.predicted(model), answers.loaded.calibration
     grounds: dict[str, list[Ground]] = {}
     for selection in options.select_by:
@@ -39,7 +91,9 @@ def grounds_of(
         if options.quality == HALVES:
             halves = cases[::2], cases[1::2]
             parts = [
-                (half, _measured(other, options)) for half, other in (halves, halves[::-1]) if half
+                (half, _measured(other, asked, options))
+                for half, other in (halves, halves[::-1])
+                if half
             ]
         else:
             curves = read_quality(Path(options.quality)) if options.quality else None
@@ -48,18 +102,26 @@ def grounds_of(
         if parts[0][1].selection is None:
             _LOG.warning("no quality curve of selection by %r: prompts stay whole", selection)
         grounds[selection] = [
-            Ground(settings, model, quality, calibration, part, lengths, arrivals=arrivals)
+            Ground(
+                *(settings, model, quality, calibration, part, lengths),
+                asked=asked,
+                arrivals=arrivals,
+            )
             for part, quality in parts
         ]
     return grounds
 
 
-def _measured(cases: Sequence[AnsweredCase], options: argparse.Namespace) -> LeverQuality:
+def _measured(
+    cases: Sequence[AnsweredCase], asked: Mapping[str, Case], options: argparse.Namespace
+) -> LeverQuality:
     """What the levers cost these cases."""
     if not cases:
         raise BenchError(f"--quality {HALVES}: there are too few answers to cut in halves")
     curve = selection_curve(cases, options.shares)
-    return LeverQuality(eviction_curve(cases, options.alphas), curve, measured=True)
+    cuts = OverrunPolicy.ANYTIME.value in options.policies
+    cut = cut_worth(cases, asked) if cuts else None
+    return LeverQuality(eviction_curve(cases, options.alphas), curve, measured=True, cut=cut)
 
 
 def arrivals_of(trace: Path | None) -> list[int]:
@@ -89,7 +151,8 @@ def quantised_ground(
     twin = answered(settings, options, levers, "answers_quantised.jsonl")
     file = options.quantised_time_model
     model = load_time_model(file) if file else twin.time_model
-    return Ground(settings, model, None, None, twin.cases, arrivals=arrivals)
+    asked = {case.id: case for case in twin.workload}
+    return Ground(settings, model, None, None, twin.cases, asked=asked, arrivals=arrivals)
 
 
 def add_smaller(

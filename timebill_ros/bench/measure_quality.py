@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from timebill_ros.bench.answers import Answer, AnsweredCase, Levers, RunFile
+from timebill_ros.bench.answers import Answer, AnsweredCase, Levers, RunFile, cut_text
 from timebill_ros.bench.cases import BenchError, Case
 from timebill_ros.bench.run import PARAMETERS, add_workload, answered, has_references, opened
 from timebill_ros.budget.errors import ProfileFitError, QualityFileError, SettingError
@@ -28,7 +28,6 @@ from timebill_ros.budget.quality import (
     write_quality,
 )
 from timebill_ros.cli.arguments import take_settings
-from timebill_ros.engine.complete_prefix import complete_prefix
 from timebill_ros.node.command_line import command_parser
 from timebill_ros.runtime.harmless import harmless_line, log_to_stderr
 from timebill_ros.runtime.settings import Settings
@@ -58,18 +57,20 @@ def selection_curve(cases: Sequence[AnsweredCase], shares: Sequence[float]) -> Q
     return QualityCurve(tuple(points))
 
 
-def cut_worth(cases: Sequence[AnsweredCase], workload: Sequence[Case]) -> CutWorth:
-    """A(f): what can stand for itself of the whole prompts' answers, cut by characters."""
-    of_case = {case.id: case for case in workload}
+def cut_worth(cases: Sequence[AnsweredCase], asked: Mapping[str, Case]) -> CutWorth:
+    """A(f): what can stand for itself of the whole prompts' answers, cut by characters.
+
+    Raises:
+        BenchError: no answer scores anything.
+    """
     whole = np.array([case.whole.score for case in cases])
     if whole.mean() <= 0.0:
         raise BenchError("no answer scores anything: what a part of one is worth cannot be told")
     points = []
     for fraction in _FRACTIONS:
-        texts = [case.whole.text for case in cases]
-        left = [complete_prefix(text[: math.ceil(fraction * len(text))]) for text in texts]
+        left = [cut_text(case.whole.text, fraction) for case in cases]
         scores = np.array(
-            [of_case[case.case].score(text) for case, text in zip(cases, left, strict=True)]
+            [asked[case.case].score(text) for case, text in zip(cases, left, strict=True)]
         )
         worth = min(1.0, float(scores.mean() / whole.mean()))
         rest = scores - worth * whole
@@ -181,7 +182,7 @@ def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
             lines += ["", *table(selection[name], f"selection by {name}")]
     cut = known.cut
     if "cut" in options.levers:
-        cut = cut_worth(cases, run.workload)
+        cut = cut_worth(cases, {case.id: case for case in run.workload})
         lines += ["", *cut_table(cut)]
     write_quality(path, replace(known, eviction=eviction, selection=selection, cut=cut))
     return lines

@@ -7,23 +7,25 @@ time model says, and answers what the model really answered after the same lever
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from timebill_ros.bench.answers import Answer, AnsweredCase
+from timebill_ros.bench.cases import Case
+from timebill_ros.bench.grounds import Ground
 from timebill_ros.bench.methods import Known, PlanningMethod
-from timebill_ros.budget.calibration import Calibration
-from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
+from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.admission import Preparation
 from timebill_ros.runtime.clock import NS_PER_S
 from timebill_ros.runtime.coverage_tracker import CoverageTracker
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import Outcome, Overrun, Response
-from timebill_ros.runtime.policy import decisions
+from timebill_ros.runtime.policy import OverrunPolicy, decisions
 from timebill_ros.runtime.server import Server
 from timebill_ros.runtime.server_parts import ServerParts
 from timebill_ros.runtime.settings import Settings
@@ -40,50 +42,17 @@ _NO_LIMIT = 2**31
 _SMALLER = "smaller"  # the second model, in rows
 # s; virtual time is whole nanoseconds, rounded step by step.
 _ROUNDING = 1e-6
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What all methods are judged on.
-
-    Attributes:
-        settings: the node's, which each method changes in part.
-        time_model: what each stage takes.
-        quality: what the levers cost, as the planner knows it.
-        calibration: of the length predictor, if it has one.
-        cases: the answers; after selection by one method.
-        lengths: as predicted, by case; empty without a predictor.
-        smaller: the same for a smaller model, whose prompts have the same tokens.
-        arrivals: ns from the first to each case, in order; empty where each comes when the deadline
-            of the one before it passes. Shorter than the cases, they are gone through again.
-    """
-
-    settings: Settings
-    time_model: TimeModel
-    quality: LeverQuality | None
-    calibration: Calibration | None
-    cases: Sequence[AnsweredCase]
-    lengths: Mapping[str, LengthDistribution] = field(default_factory=dict)
-    smaller: Ground | None = None
-    arrivals: Sequence[int] = ()
-
-    def releases(self, budget: float) -> list[int]:
-        """When each case comes, ns."""
-        count, period = len(self.cases), round(budget * NS_PER_S)
-        if not self.arrivals:
-            return [i * period for i in range(count)]
-        # From the last of a round to the first of the next as long as in the mean of a round.
-        gap = self.arrivals[-1] // max(1, len(self.arrivals) - 1)
-        rounds = self.arrivals[-1] + gap
-        return [
-            i // len(self.arrivals) * rounds + self.arrivals[i % len(self.arrivals)]
-            for i in range(count)
-        ]
+IN_TIME = ("in time", "truncated")
+"""Outcomes of which there is an answer by the deadline."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one case. Times in s; ``score`` is 0 where no answer came in time."""
+    """What became of one case. Times in s; ``score`` is 0 where no answer came in time.
+
+    ``outcome`` is "in time", "truncated" where the deadline cut what came in time, "late", or the
+    reason why there is no answer.
+    """
 
     policy: str
     budget: float
@@ -110,7 +79,7 @@ class Row:
 def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy: str) -> list[Row]:
     """Every case in turn, each with ``budget`` s from its arrival to its deadline."""
     if method.known is Known.ALL:
-        best = partial(_best, ground.time_model, budget, method.selects)
+        best = partial(_best, ground, method.selects)
         return [best(Row(policy, budget, name, case.case), case) for case in ground.cases]
     clock = VirtualClock()
     settings = replace(ground.settings, overrun_policy=policy, **method.settings)
@@ -142,7 +111,7 @@ def run(ground: Ground, name: str, method: PlanningMethod, budget: float, policy
         outcome = ended[case.case]
         chosen = outcome.plan is not None and outcome.plan.model == _SMALLER
         own = answered[1 if chosen else 0][case.case]
-        rows.append(_filled(Row(policy, budget, name, case.case), own, outcome))
+        rows.append(_filled(Row(policy, budget, name, case.case), ground, own, outcome))
     return rows
 
 
@@ -252,7 +221,7 @@ def _predictor(
     return SimulatedPredictor(clock, ground.time_model, requests)
 
 
-def _filled(row: Row, case: AnsweredCase, outcome: Outcome) -> Row:
+def _filled(row: Row, ground: Ground, case: AnsweredCase, outcome: Outcome) -> Row:
     """The row with the plan, and with the score of the answer that the plan led to."""
     whole = case.whole.prompt_tokens
     row = replace(row, total=outcome.timing.total, given_tokens=whole)
@@ -274,46 +243,65 @@ def _filled(row: Row, case: AnsweredCase, outcome: Outcome) -> Row:
     if isinstance(outcome, Overrun):
         return replace(row, outcome=outcome.reason.value, response_tokens=outcome.response_tokens)
     answer = case.after(_share_of(case, outcome.plan.prompt_tokens), outcome.plan.kept_tokens)
-    return replace(
-        row,
-        outcome="late" if outcome.late else "in time",
-        score=0.0 if outcome.late else answer.score,
-        response_tokens=outcome.response_tokens,
-    )
+    row = replace(row, response_tokens=outcome.response_tokens)
+    if outcome.finish_reason is FinishReason.DEADLINE:
+        return _truncated(row, ground.asked[case.case], answer)
+    if outcome.late:
+        return replace(row, outcome="late")
+    return replace(row, outcome="in time", score=answer.score)
 
 
-def _best(model: TimeModel, budget: float, selects: bool, row: Row, case: AnsweredCase) -> Row:
-    """The best of the answers that end in time; who knows them does not start on any other."""
+def _truncated(row: Row, asked: Case, answer: Answer) -> Row:
+    """The row of an answer of which the deadline left the first ``response_tokens``."""
+    if text := answer.cut(row.response_tokens):
+        return replace(row, outcome="truncated", score=asked.score(text))
+    return replace(row, outcome="killed")
+
+
+def _best(ground: Ground, selects: bool, row: Row, case: AnsweredCase) -> Row:
+    """The best of the answers that end in time; who knows them does not start on any other.
+
+    With the policy anytime also the best of what the deadline leaves of the others.
+    """
     row = replace(row, given_tokens=case.whole.prompt_tokens)
-    possible = [
-        answer
+    made = [
+        _in_time(row, ground, case, answer)
         for answer in case.answers
-        if (selects or answer.share == 1.0) and _time(model, case, answer) <= budget + _ROUNDING
+        if selects or answer.share == 1.0
     ]
-    if not possible:
-        return row
-    best = max(possible, key=lambda answer: (answer.score, answer.share, answer.kept_tokens))
-    return replace(
+    possible = [each for each in made if each.outcome in IN_TIME]
+    return max(possible, key=lambda row: (row.score, row.rho, -row.alpha), default=row)
+
+
+def _in_time(row: Row, ground: Ground, case: AnsweredCase, best: Answer) -> Row:
+    """What comes of this answer by the end of the budget."""
+    took = partial(_time, ground.time_model, case, best)
+    ends = bisect_right(range(1, best.response_tokens + 1), row.budget + _ROUNDING, key=took)
+    row = replace(
         row,
-        outcome="in time",
-        score=best.score,
-        total=_time(model, case, best),
+        total=took(max(1, ends)),
         prompt_tokens=best.prompt_tokens,
         kept_tokens=best.kept_tokens,
         rho=best.prompt_tokens / case.whole.prompt_tokens,
         alpha=1.0 - best.kept_tokens / best.prompt_tokens,
-        response_tokens=best.response_tokens,
+        response_tokens=ends,
     )
+    if ends == best.response_tokens:
+        return replace(row, outcome="in time", score=best.score)
+    if ends == 0 or row.policy != OverrunPolicy.ANYTIME.value:
+        return row
+    return _truncated(row, ground.asked[case.case], best)
 
 
 def whole_time(model: TimeModel, case: AnsweredCase) -> float:
     """s that the case takes without any lever."""
-    return _time(model, case, case.whole)
+    return _time(model, case, case.whole, case.whole.response_tokens)
 
 
-def _time(model: TimeModel, case: AnsweredCase, answer: Answer) -> float:
+def _time(model: TimeModel, case: AnsweredCase, answer: Answer, tokens: int) -> float:
+    """s as far as so many tokens of the answer."""
     select = case.rankings.get(answer.selection, 0.0)
-    work = model.evict_and_decode(answer.prompt_tokens, answer.kept_tokens, answer.response_tokens)
+    work = model.evict_and_decode(answer.prompt_tokens, answer.kept_tokens, tokens)
     return select + model.prefill(answer.prompt_tokens) + work
 
 

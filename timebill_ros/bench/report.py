@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from timebill_ros.bench.methods import PESSIMISMS, title
-from timebill_ros.bench.outcomes import Row
+from timebill_ros.bench.outcomes import IN_TIME, Row
 
 _RESAMPLES = 2000
 _INTERVAL = (2.5, 97.5)  # percent
@@ -27,7 +27,7 @@ class Results:
 
     Attributes:
         methods, budgets, cases: what there is, in order.
-        scores, in_time: shape [methods, budgets, cases].
+        scores, in_time, cut: shape [methods, budgets, cases]; ``cut`` by deadlines, in time too.
     """
 
     methods: Sequence[str]
@@ -35,6 +35,7 @@ class Results:
     cases: Sequence[str]
     scores: NDArray[np.float64]
     in_time: NDArray[np.bool_]
+    cut: NDArray[np.bool_]
 
     @classmethod
     def of(cls, rows: Sequence[Row], policy: str) -> Results:
@@ -45,11 +46,12 @@ class Results:
         cases = list(dict.fromkeys(row.case for row in own))
         shape = (len(methods), len(budgets), len(cases))
         place = [{name: i for i, name in enumerate(names)} for names in (methods, cases)]
-        scores, in_time = np.zeros(shape), np.zeros(shape, dtype=bool)
+        scores, in_time, cut = (np.zeros(shape, dtype=kind) for kind in (float, bool, bool))
         for row in own:
             cell = place[0][row.method], budgets.index(row.budget), place[1][row.case]
-            scores[cell], in_time[cell] = row.score, row.outcome == "in time"
-        return cls(methods, budgets, cases, scores, in_time)
+            scores[cell], in_time[cell] = row.score, row.outcome in IN_TIME
+            cut[cell] = row.outcome == "truncated"
+        return cls(methods, budgets, cases, scores, in_time, cut)
 
     def difference(self, method: str, other: str, seed: int = 0) -> tuple[float, float, float]:
         """Mean score of ``method`` less that of ``other``, and its interval of 95 %.
@@ -68,22 +70,24 @@ def tables(
 ) -> Iterator[str]:
     """Markdown: for every policy the mean scores by budget, and the shares that came in time.
 
-    Differences are to the method ``reference``.
+    Differences are to the method ``reference``. Where deadlines cut answers a column says how
+    many: they are in time too.
     """
     for policy in dict.fromkeys(row.policy for row in rows):
         results = Results.of(rows, policy)
+        cuts = bool(results.cut.any())
         heads = [quantiles.get(budget, f"{budget:.3g} s") for budget in results.budgets]
         yield f"### {policy}, mean score of {len(results.cases)} cases"
         yield ""
-        yield f"| plan | {' | '.join(heads)} | mean | against {title(reference)} | in time |"
-        yield "|---" * (len(heads) + 4) + "|"
+        more = ["mean", f"against {title(reference)}", "in time", *(["cut"] if cuts else [])]
+        yield f"| plan | {' | '.join([*heads, *more])} |"
+        yield "|---" * (len(heads) + len(more) + 1) + "|"
         for i, method in enumerate(results.methods):
             means = results.scores[i].mean(axis=1)
             cells = [f"{mean:.1f}" for mean in means]
-            yield (
-                f"| {title(method)} | {' | '.join(cells)} | **{means.mean():.1f}** "
-                f"| {_against(results, method, reference)} | {results.in_time[i].mean():.1%} |"
-            )
+            cells += [f"**{means.mean():.1f}**", _against(results, method, reference)]
+            cells += [f"{each[i].mean():.1%}" for each in (results.in_time, results.cut)]
+            yield f"| {' | '.join([title(method), *cells[: None if cuts else -1]])} |"
         yield ""
 
 
