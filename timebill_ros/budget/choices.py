@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -109,16 +110,19 @@ class Schedules:
     ) -> Schedules:
         """Those that keep ``cached`` tokens, or some of ``fewer``: first all with one eviction.
 
-        Then those with a second one, at any of the response tokens ``later``.
+        Then those with a second one, at any of the response tokens ``later``. ``fewer`` falls.
         """
-        kept = np.append(np.unique(fewer[fewer < cached]), float(cached))[::-1]
-        first, second = np.triu_indices(kept.size, k=1)
-        at_token = np.repeat(np.array(later, dtype=np.int64), first.size)
+        kept = np.concatenate(([float(cached)], fewer[fewer < cached]))
+        at_once = np.full(kept.size, reached)
+        if not later:
+            return cls(reached, cached, kept, at_once, kept)
+        first, second = _pairs(kept.size)
+        at_token = np.repeat(np.array(later), first.size)
         return cls(
             reached,
             cached,
             np.concatenate((kept, np.tile(kept[first], len(later)))),
-            np.concatenate((np.full(kept.size, reached), at_token)),
+            np.concatenate((at_once, at_token)),
             np.concatenate((kept, np.tile(kept[second], len(later)))),
         )
 
@@ -133,6 +137,13 @@ class Schedules:
     def shortest(self) -> int:
         """The index of the largest eviction at once."""
         return int(np.count_nonzero(self.at_token == self.reached)) - 1
+
+
+@cache
+def _pairs(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Every place of so many with every later one."""
+    first, second = np.triu_indices(size, k=1)
+    return first, second
 
 
 def weigh_schedules(
@@ -154,26 +165,26 @@ def weigh_schedules(
     n_x, n_max = situation.prompt_tokens, situation.max_tokens
     now, then, at_token = schedules.now, schedules.then, schedules.at_token
     steps = at_token - schedules.reached
-    first = steps * (model.p * (now + schedules.reached - 1) + model.q)
-    first = first + model.p * steps * (steps - 1) / 2.0
-    count = (now < schedules.cached).astype(np.int64) + (then < now)
-    spare = left - first - count * model.evict(n_x)
+    first = steps * (model.p * (now + schedules.reached - 1 + (steps - 1) / 2.0) + model.q)
+    count = (now < schedules.cached) + 1 * (then < now)
     # As if prefill had just ended, with the response so far behind the prompt.
-    tokens = _tokens_within(spare, then + at_token - 1, n_max - at_token + 1, model)
-    tokens = np.where(tokens > 0, at_token - 1 + tokens, 0)
-    earlier, evicted = 1.0 - now / n_x, 1.0 - then / n_x
-    before = ended_by(situation, np.full(now.shape, given), earlier)
-    by_then = ended_by(situation, at_token, earlier)
-    more = ended_by(situation, tokens, evicted) - ended_by(situation, at_token, evicted)
-    in_time = np.where(tokens > 0, by_then + np.maximum(0.0, more), before)
-    in_time = np.where(tokens >= n_max, 1.0, in_time)
-    cut = _worth_of_cut(situation, tokens, in_time, evicted, situation.rho)
-    spared = np.where(tokens > 0, np.maximum(0.0, by_then - before), 0.0)
-    quality = situation.quality or LeverQuality()
-    score, dearer = (quality.score(situation.rho, each) for each in (evicted, earlier))
-    worth = score * (np.maximum(0.0, in_time - before) + cut) + (dearer - score) * spared
-    later = np.maximum(1.0 - before, TIE)
-    return Choices(tokens, np.maximum(0.0, in_time - before) / later, worth / later)
+    more = _tokens_within(
+        left - first - count * model.evict(n_x), then + at_token - 1, n_max - at_token + 1, model
+    )
+    in_reach = more > 0
+    tokens = np.where(in_reach, at_token - 1 + more, 0)
+    lost = 1.0 - np.array((now, now, then, then)) / n_x
+    ends = np.empty(lost.shape, dtype=np.int64)
+    ends[0], ends[1], ends[2], ends[3] = given, at_token, at_token, tokens
+    before, by_then, started, reached = ended_by(situation, ends, lost)
+    by_end = np.where(in_reach, by_then + np.maximum(0.0, reached - started), before)
+    by_end = np.where(tokens >= n_max, 1.0, by_end)
+    cut = _worth_of_cut(situation, tokens, by_end, lost[2], situation.rho)
+    dearer, score = (situation.quality or LeverQuality()).score(situation.rho, lost[1:3])
+    longer = np.maximum(1.0 - before, TIE)
+    in_time = (by_end - before) / longer
+    spared = in_reach * (by_then - before) / longer
+    return Choices(tokens, in_time, score * (in_time + cut / longer) + (dearer - score) * spared)
 
 
 def _worth_of_cut(

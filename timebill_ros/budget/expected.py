@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,14 @@ CHECKPOINT = 16
 """Response tokens between two looks at the plan of a response that is being decoded."""
 
 # How many checkpoints ahead a second eviction may be put off, in advance. Further away they lie
-# further apart, for the sake of planning time: what is put off is looked at again.
-_PUT_OFF = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+# further apart, for the sake of planning time: at every checkpoint the rest is chosen anew.
+_PUT_OFF = tuple(2**doublings for doublings in range(10))
+
+
+@cache
+def _ratios(alpha_max: float) -> NDArray[np.float64]:
+    """Those of ``ALPHAS`` that are allowed; they rise."""
+    return np.array([alpha for alpha in ALPHAS if alpha <= alpha_max])
 
 
 @dataclass(frozen=True)
@@ -107,15 +114,11 @@ class ExpectedPlanner:
         selected = model.select(np.full(rho.shape, float(situation.prompt_tokens)), tokens)
         prefill = prefill + np.where(rho < 1.0, selected, 0.0)
         left = situation.pace.profiled_within(situation.remaining) - prefill
-        return weigh(situation, model, rho, tokens, self._alphas[None], left)
-
-    @property
-    def _alphas(self) -> NDArray[np.float64]:
-        return np.array([alpha for alpha in ALPHAS if alpha <= self.alpha_max])
+        return weigh(situation, model, rho, tokens, _ratios(self.alpha_max)[None], left)
 
     def plan(self, situation: Situation, model: TimeModel) -> Plan:
         """The schedule by the expected score; N_W is the longest response that ends in time."""
-        n_x, known = situation.prompt_tokens, self._alphas
+        n_x, known = situation.prompt_tokens, _ratios(self.alpha_max)
         if self.risk > 0.0:
             known = np.unique(
                 np.append(known, min(self.alpha_max, self._smallest_safe(situation, model)))
@@ -163,7 +166,7 @@ class ExpectedPlanner:
         left = situation.pace.profiled_within(situation.remaining)
         if left <= 0.0 or model.decode(kept + reached - 1, steps + 1) <= left:
             return ()
-        fewer = kept_of(situation, np.float64(n_x), self._alphas)
+        fewer = kept_of(situation, np.float64(n_x), _ratios(self.alpha_max))
         if fewer[-1] >= kept:
             return ()
         schedules = self._schedules(situation, reached, kept, fewer)

@@ -92,15 +92,33 @@ class QualityCurve:
 
     def score(self, dropped: ArrayLike) -> NDArray[np.float64]:
         """Q, 0 to 100, in the shape of ``dropped``: linear between points, level beyond them."""
-        return self._between(dropped, self.scores)
+        return np.asarray(np.interp(np.asarray(dropped), self._known[0], self._known[1]))
 
     def ran_to_cap(self, dropped: ArrayLike) -> NDArray[np.float64]:
         """Share of answers that run to the cap, in the shape of ``dropped``."""
-        return self._between(dropped, [point.ran_to_cap for point in self.points])
+        return np.asarray(np.interp(np.asarray(dropped), self._known[0], self._known[2]))
 
-    def _between(self, dropped: ArrayLike, values: Sequence[float]) -> NDArray[np.float64]:
-        shares = [point.dropped for point in self.points]
-        return np.asarray(np.interp(np.asarray(dropped), shares, values))
+    def more_to_cap(self, dropped: ArrayLike) -> NDArray[np.float64]:
+        """Share of answers that run to the cap, beyond those that do with nothing dropped."""
+        return np.maximum(0.0, self.ran_to_cap(dropped) - self.ran_to_cap(0.0))
+
+    def down_to_nothing(self, dropped: ArrayLike) -> NDArray[np.float64]:
+        """Q, as ``score``, but falling to 0 beyond the last point, where nothing is left."""
+        return np.asarray(np.interp(np.asarray(dropped), *self._with_nothing_left))
+
+    @cached_property
+    def _known(self) -> tuple[NDArray[np.float64], ...]:
+        """Shares that are dropped, and Q and the answers that run to the cap there."""
+        columns = (
+            [p.dropped for p in self.points],
+            self.scores,
+            [p.ran_to_cap for p in self.points],
+        )
+        return tuple(np.array(column, dtype=np.float64) for column in columns)
+
+    @cached_property
+    def _with_nothing_left(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.append(self._known[0], 1.0), np.append(self._known[1], 0.0)
 
 
 @dataclass(frozen=True)
@@ -201,34 +219,22 @@ class LeverQuality:
         selected, evicts = 1.0 - np.asarray(rho), np.asarray(alpha) > 0.0
         prices = self.selection.score(selected) / max(float(self.selection.score(0.0)), _TINY)
         alone = float(self.eviction.score(0.0)) * prices
-        evicted = self._evicted(_dropped(rho, alpha))
+        evicted = self.eviction.down_to_nothing(_dropped(rho, alpha))
         both = np.where(selected > 0.0, np.minimum(alone, evicted), evicted)
         return np.where(evicts, both, alone)
 
     def runs_on(self, rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
         """r(rho, alpha): share of answers that run to the cap because of the levers."""
         if self.selection is None:
-            return _excess(self.eviction, np.asarray(alpha))
-        alone = _excess(self.selection, 1.0 - np.asarray(rho))
-        both = np.maximum(alone, _excess(self.eviction, _dropped(rho, alpha)))
+            return self.eviction.more_to_cap(alpha)
+        alone = self.selection.more_to_cap(1.0 - np.asarray(rho))
+        both = np.maximum(alone, self.eviction.more_to_cap(_dropped(rho, alpha)))
         return np.where(np.asarray(alpha) > 0.0, both, alone)
-
-    def _evicted(self, dropped: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The eviction curve, down to 0 where everything is dropped."""
-        points = self.eviction.points
-        shares = [*(point.dropped for point in points), 1.0]
-        scores = [*self.eviction.scores, 0.0]
-        return np.asarray(np.interp(dropped, shares, scores))
 
 
 def _dropped(rho: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
     """The share of the whole prompt that both levers drop."""
     return np.asarray(1.0 - np.asarray(rho) * (1.0 - np.asarray(alpha)))
-
-
-def _excess(curve: QualityCurve, dropped: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of answers that run to the cap, beyond those that do with nothing dropped."""
-    return np.maximum(0.0, curve.ran_to_cap(dropped) - curve.ran_to_cap(0.0))
 
 
 def with_priors(largest_first: Sequence[LeverQuality]) -> tuple[LeverQuality, ...]:
