@@ -12,6 +12,7 @@ from timebill_ros.budget.planners import Planner, TimeBillPlanner, VanillaPlanne
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.engine.request import Conversation
 from timebill_ros.runtime.admission import Preparation
+from timebill_ros.runtime.engine_chain import ChainedEngine, EngineChain
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Overrun, Reason, Response
 from timebill_ros.runtime.policy import Decisions, OverrunPolicy
@@ -52,7 +53,7 @@ class World:
         )
         decided = Decisions(planner, OverrunPolicy.KILL, rejects_hopeless=rejects)
         self.decided = decided
-        self.quotes = Quotes(self.parts, decided, Preparation(self.engine, 100))
+        self.quotes = Quotes(EngineChain(self.parts), decided, Preparation(self.engine, 100))
 
     def job(self, budget_ms: float) -> Job:
         return Job("a", Conversation("", "go"), 0, round(budget_ms * MS))
@@ -83,7 +84,7 @@ def test_of_two_models_the_planners_choice_is_quoted_and_the_cheapest_is_enough(
         engine = SimulatedEngine(one.clock, fast, {"go": REQUEST}, window=10)
         small = replace(one.parts, engine=engine, time_model=fast, model="small")
         parts = replace(one.parts, model="large", smaller=(small,))
-        one.quotes = Quotes(parts, one.decided, Preparation(one.engine, 100, [engine]))
+        one.quotes = Quotes(EngineChain(parts), one.decided, Preparation(one.engine, 100, [engine]))
         return one
 
     expecting = world(ExpectedPlanner())
@@ -96,6 +97,50 @@ def test_of_two_models_the_planners_choice_is_quoted_and_the_cheapest_is_enough(
     # Who takes the largest whatever comes is told what that needs.
     whole = world(VanillaPlanner())
     assert whole.quote(9.0).enough == pytest.approx(World(VanillaPlanner()).quote(9.0).enough)
+
+
+class Chained(World):
+    """The same, and an engine that takes a tenth of the time, tried where the first cannot."""
+
+    def __init__(self, *, ahead: bool | None = None, rejects: bool = False) -> None:
+        super().__init__(VanillaPlanner(), rejects=rejects)
+        times = TIMES.slowed(0.1, 0.1)
+        engine = SimulatedEngine(self.clock, times, {"go": REQUEST}, window=10)
+        parts = replace(self.parts, engine=engine, time_model=times, name="second")
+        self.second = ChainedEngine(parts, Preparation(engine, 100))
+        self.chain = EngineChain(self.parts, [self.second] if ahead is None else [])
+        self.quotes = Quotes(self.chain, self.decided, Preparation(self.engine, 100))
+        if ahead is not None:
+            self.chain.join(self.second, ahead=ahead)
+
+
+@pytest.mark.parametrize("ahead", [None, False])
+def test_the_first_engine_that_can_promise_an_answer_is_quoted(ahead: bool | None) -> None:
+    world, alone = Chained(ahead=ahead), World(VanillaPlanner())
+    assert world.quote(1000.0).predicted_prefill == pytest.approx(0.01)
+    tight = world.quote(20.0)
+    assert not alone.quote(20.0).promised
+    assert tight.promised
+    assert tight.predicted_prefill == pytest.approx(0.001)
+    assert world.quote(1.0).enough == pytest.approx(tight.enough)
+
+
+def test_an_engine_that_joined_ahead_is_quoted_first() -> None:
+    assert Chained(ahead=True).quote(1000.0).predicted_prefill == pytest.approx(0.001)
+
+
+def test_what_another_engine_can_promise_is_not_rejected() -> None:
+    world = Chained(rejects=True)
+    assert world.quotes(world.job(20.0)).request.prompt_tokens == 1000
+    with pytest.raises(JobStopped, match="would have been enough"):
+        world.quotes(world.job(1.0))
+
+
+def test_an_engine_that_is_left_alone_is_not_quoted() -> None:
+    world = Chained()
+    for _ in range(2):
+        world.chain.usable()[0].breaker.tell(failed=True)
+    assert world.quote(1000.0).predicted_prefill == pytest.approx(0.001)
 
 
 def test_no_time_is_none() -> None:
@@ -143,7 +188,7 @@ def test_the_time_that_selecting_takes_is_needed() -> None:
         selection = SimulatedSelection({}, 10, (1.0, 0.5), world.clock, TIMES)
         parts = replace(world.parts, selection=selection)
         return (
-            Quotes(parts, world.decided, Preparation(world.engine, 100))
+            Quotes(EngineChain(parts), world.decided, Preparation(world.engine, 100))
             .quote(world.job(1.0))
             .enough
         )

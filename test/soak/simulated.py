@@ -91,14 +91,15 @@ class Round:
         self._decided = draw_decisions(rng)
         self._skip_next = self._decided.policy is OverrunPolicy.SKIP_NEXT
         smaller = [each.engine for each in parts.smaller]
-        self._quotes = Quotes(parts, self._decided, Preparation(parts.engine, 400, smaller))
+        chain = EngineChain(
+            parts, [ChainedEngine(each, Preparation(each.engine, 400)) for each in others]
+        )
+        self._quotes = Quotes(chain, self._decided, Preparation(parts.engine, 400, smaller))
         self._server = Server(
             parts,
             self._decided,
             prepare=self._quotes,
-            chain=EngineChain(
-                parts, [ChainedEngine(each, Preparation(each.engine, 400)) for each in others]
-            ),
+            chain=chain,
             queue_capacity=rng.choice([0, 1, 4, 16, 16, 100]),
             emit=self.hear,
             observe=self._observer,

@@ -131,6 +131,22 @@ class EngineChain:
         self._engines = (engine, *now) if ahead else (*now, engine)
         self._absent = tuple(name for name in self._absent if name != engine.parts.name)
 
+    def usable(self) -> list[ChainedEngine]:
+        """The engines that a job may run on now, in the order in which it tries them."""
+        *others, last = self._engines
+        return [*(each for each in others if each.breaker.allows()), last]
+
+    def prepared_for(
+        self, engine: ChainedEngine, prepared: PreparedJob
+    ) -> PreparedJob | JobStopped:
+        """The job ready for one of the engines, or why it cannot be.
+
+        Args:
+            engine: one of this chain's.
+            prepared: the job, for the first engine.
+        """
+        return prepared if engine is self._first else attempt(engine.prepare, prepared.job)
+
     def run(
         self,
         prepared: PreparedJob,
@@ -151,13 +167,11 @@ class EngineChain:
             watch: told of every execution before it runs; False where the job is over already.
             observe: says who watches the response grow.
         """
-        *others, last = self._engines
-        usable = [each for each in others if each.breaker.allows()]
-        usable.append(last)
+        usable = self.usable()
         outcome: Outcome | None = None
         observer = _observer(observe, prepared.job)
         for engine, following in zip(usable, [*usable[1:], None], strict=True):
-            own = prepared if engine is self._first else attempt(engine.prepare, prepared.job)
+            own = self.prepared_for(engine, prepared)
             if isinstance(own, JobStopped):
                 if outcome is None:  # what is before it is left alone, but could have answered
                     told, now_ns = f"{engine.parts.name}: {own.detail}", engine.parts.clock.now_ns()

@@ -15,6 +15,7 @@ from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.request import PreparedRequest
 from timebill_ros.runtime.admission import Prepare, PreparedJob
 from timebill_ros.runtime.clock import seconds
+from timebill_ros.runtime.engine_chain import EngineChain
 from timebill_ros.runtime.job import Job
 from timebill_ros.runtime.outcome import JobStopped, Reason
 from timebill_ros.runtime.policy import Decisions
@@ -58,12 +59,16 @@ class Quote:
 class Quotes:
     """Tells what jobs could be promised, and prepares them; hopeless ones are refused if so set.
 
-    May be used from any thread; takes as long as tokenising the prompt, and some milliseconds.
+    Of several engines, the first one that can promise an answer counts; where none can, the one
+    that needs the least time.
+
+    May be used from any thread; takes as long as tokenising the prompt, and some milliseconds, for
+    each engine that is asked.
     """
 
-    def __init__(self, parts: ServerParts, decided: Decisions, prepare: Prepare) -> None:
-        """Of jobs that run on these parts, as decided, and are prepared so."""
-        self._parts = parts
+    def __init__(self, chain: EngineChain, decided: Decisions, prepare: Prepare) -> None:
+        """Of jobs that run on the chain, as decided, and are prepared so for its first engine."""
+        self._chain = chain
         self._decided = decided
         self._prepare = prepare
 
@@ -77,7 +82,7 @@ class Quotes:
         Raises:
             JobStopped: REJECTED, with the field and the bound.
         """
-        return self._quoted(self._prepare(job))
+        return self._best(self._prepare(job))
 
     def __call__(self, job: Job) -> PreparedJob:
         """The job, prepared.
@@ -89,22 +94,38 @@ class Quotes:
         prepared = self._prepare(job)
         if not self._decided.rejects_hopeless:
             return prepared
-        quote = self._quoted(prepared)
+        quote = self._best(prepared)
         if quote.promised:
             return prepared
-        waited = seconds(self._parts.clock.now_ns() - job.release_ns)
+        budget = seconds(job.deadline_ns - job.release_ns) + quote.enough - quote.budget
         raise JobStopped(
             Reason.REJECTED,
             f"{job.deadline_field}: {quote.budget:.3f} s are left, and the cheapest plan for a "
             f"prompt of {prepared.request.prompt_tokens} tokens needs {quote.enough:.3f} s; a "
-            f"budget of {waited + quote.enough:.3f} s would have been enough",
+            f"budget of {budget:.3f} s would have been enough",
         )
 
-    def _quoted(self, prepared: PreparedJob) -> Quote:
+    def _best(self, prepared: PreparedJob) -> Quote:
+        """Of the engines that a job would try now."""
+        quotes: list[Quote] = []
+        for engine in self._chain.usable():
+            own = self._chain.prepared_for(engine, prepared)
+            if isinstance(own, PreparedJob):
+                quotes.append(self._quoted(engine.parts, own))
+                if quotes[-1].promised:
+                    return quotes[-1]
+        if not quotes:
+            raise JobStopped(Reason.FAILED, "no engine can take it at present")
+        return min(quotes, key=lambda quote: quote.enough)
+
+    def _quoted(self, parts: ServerParts, prepared: PreparedJob) -> Quote:
         """By the planner's choice among the models; the cheapest of all says what is enough."""
         decided, planner, job = self._decided, self._decided.planner, prepared.job
-        left = self._parts.time_left(job)
-        options = [self._option(each, left - decided.margin) for each in prepared.on_models]
+        left = parts.time_left(job)
+        options = [
+            self._option(parts.models[each.model], each, left - decided.margin)
+            for each in prepared.on_models
+        ]
         chosen, share = planner.choose(options)
         model = options[chosen].times
         situation = _prefilled(options[chosen].situation, model, share)
@@ -135,9 +156,9 @@ class Quotes:
         )
         return soonest.spent + soonest.pace.worst(work)
 
-    def _option(self, prepared: PreparedJob, remaining: float) -> ModelOption:
+    def _option(self, parts: ServerParts, prepared: PreparedJob, remaining: float) -> ModelOption:
         """What is known before the prefill of the job on one model."""
-        parts, request = self._parts.models[prepared.model], prepared.request
+        request = prepared.request
         model, longest = parts.model_of(prepared.job), prepared.max_tokens
         lengths = _predicted(parts, request, model)
         known = None if lengths is None else parts.coverage.assess(lengths)

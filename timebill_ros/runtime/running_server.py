@@ -194,7 +194,7 @@ def start_server(
             loaded.absent,
         )
         absent = AbsentServer(settings, clock, chain)
-        quotes = Quotes(parts, decided, first)
+        quotes = Quotes(chain, decided, first)
         server = Server(
             parts,
             decided,
