@@ -140,6 +140,39 @@ def test_without_a_predictor_recent_lengths_decide() -> None:
     assert run.response("a").plan.rho == 1.0
 
 
+@pytest.mark.parametrize(("predictor_ms", "rho"), [(1, 0.5), (7, 0.5), (8, 1.0)])
+def test_an_answer_longer_than_recent_ones_is_predicted_before_prefill(
+    predictor_ms: int, rho: float
+) -> None:
+    """16 tokens, as recent answers had, end in time after the whole prompt; 32 do not.
+
+    The least share saves 75 ms of prefill: a tenth of that may go into waiting.
+    """
+    run = scene(Halving(), predictor_time=Quadratic(0.0, 0.0, predictor_ms * 1e-3))
+    for i in range(40):
+        run.job(f"w{i}", release_ms=i * 1000, prompt_tokens=100, response_tokens=16)
+    lengths = LengthDistribution(np.array([0.0, 1.0]), 16)
+    run.job(
+        "a",
+        release_ms=100_000,
+        budget_ms=120,
+        prompt_tokens=10_000,
+        response_tokens=32,
+        lengths=lengths,
+    )
+    for share in (0.5, 0.25):
+        run.requests[f"a@{share:g}"] = SimulatedRequest(round(share * 10_000), 32, 32)
+    outcome = next(each for each in run.run() if each.job.id == "a")
+    assert outcome.plan is not None
+    assert outcome.plan.rho == rho
+    assert isinstance(outcome, Response) == (rho < 1.0)
+
+
+def test_nothing_is_waited_for_where_the_longest_answer_is_in_time() -> None:
+    run = scene(Halving(), predictor_time=Quadratic(0.0, 0.0, 5e-3))
+    assert ask(run, budget_ms=100 + 400).timing.total == pytest.approx(0.1 + 0.015)
+
+
 def test_a_conversation_keeps_its_turns_and_roles() -> None:
     scene_text = "".join(f"o{i} s{i} car d4 v5 h6 l7 ; " for i in range(50))
     turns = (Turn("user", "What is there?"), Turn("assistant", scene_text))

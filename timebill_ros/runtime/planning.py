@@ -38,8 +38,7 @@ _RARELY = 0.01
 # Least of the time left in which the first token is asked for, however long the answer may become.
 _FIRST_TOKEN_SHARE = 0.1
 
-# Most of what a shorter prompt or a smaller model saves that may go into waiting for the prediction
-# that chooses it.
+# Most of what the levers save that may go into waiting for the prediction that chooses them.
 _WORTH_WAITING = 0.1
 
 
@@ -150,9 +149,9 @@ class JobPlanning:
     def start(self) -> PreparedRequest:
         """Start the prediction, and choose the model and what it is to prefill.
 
-        The planner is asked with what is known already: only where it would pull a lever, the
-        passages are ranked and the prediction is waited for, as long as that is little against what
-        is saved.
+        The planner is asked with what is known already. Only where it would pull a lever, or may
+        need one, the prediction is waited for, as long as that is little against what is saved; and
+        only where it would pull one the passages are ranked.
 
         Raises:
             RequestError: the shorter prompt cannot be rendered.
@@ -162,7 +161,12 @@ class JobPlanning:
         self._start_predictions()
         if not self.chooses:
             return self.request
-        first = self._decided.planner.choose(self._options([each.shares for each in self._models]))
+        choose, whole = self._decided.planner.choose, [each.shares for each in self._models]
+        first = choose(self._options(whole))
+        if first == DEAREST and (wait := self._worth_waiting()):
+            # Recent lengths need no lever; this response may be longer.
+            self._take_predictions(wait, self._models)
+            first = choose(self._options(whole))
         if first != DEAREST:
             ranked = self._ranked()
             saved = self._models[0].prefill(1.0) - self._models[first.model].prefill(first.share)
@@ -173,6 +177,20 @@ class JobPlanning:
             choice = self._decided.planner.choose(self._options(shares))
             self._take(choice, ranked[choice.model])
         return self.request
+
+    def _worth_waiting(self) -> float:
+        """s to wait for a prediction at most, where the longest response may need a lever.
+
+        0 where the whole prompt leaves time for it, and where the prediction takes longer.
+        """
+        on = self._models[0]
+        n_x, times = on.request.prompt_tokens, on.times
+        longest = on.prefill(1.0) + times.decode(n_x, on.prepared.max_tokens)
+        if times.predictor is None or longest <= self._remaining():
+            return 0.0
+        saved = max(on.prefill(1.0) - each.prefill(min(each.shares)) for each in self._models)
+        takes = times.predictor(times.longest_predictor_input(n_x, on.reused_tokens))
+        return _WORTH_WAITING * saved if takes <= _WORTH_WAITING * saved else 0.0
 
     def cancel(self) -> None:
         """Nobody waits for a prediction any more."""
@@ -200,8 +218,7 @@ class JobPlanning:
                     key=lambda tokens: prefill + model.decode(prompt, tokens),
                 )
 
-            most = min(fitting(_MUCH_FASTER), max(fitting(1.0), self._rarely_exceeded()))
-            most = max(1, most)
+            most = max(1, min(fitting(_MUCH_FASTER), max(fitting(1.0), self._rarely_exceeded())))
         self._most = most
         answer = model.decode(prompt, min(longest, tokens or longest))
         return RequestHints(left, max(left - answer, _FIRST_TOKEN_SHARE * left), tokens, most)
@@ -298,31 +315,21 @@ class JobPlanning:
 
     def _take_predictions(self, grace: float, models: Sequence[_OnModel]) -> None:
         """Take those that are there within ``grace`` s, and were not taken before."""
-        allowed = max(0.0, min(grace, _GRACE_SHARE * self._remaining()))
-        ends = self._timeline.spent + allowed
+        ends = self._timeline.spent + max(0.0, min(grace, _GRACE_SHARE * self._remaining()))
         for each in models:
             if each.length_risk is None:
-                lengths = each.prediction.within(
-                    min(allowed, max(0.0, ends - self._timeline.spent))
-                )
+                lengths = each.prediction.within(max(0.0, ends - self._timeline.spent))
                 if lengths is not None:
                     each.length_risk = each.parts.coverage.assess(lengths)
 
     def _ranked(self) -> list[RankedPrompt | None]:
         """The prompt's ranked passages for each model; once for those that select alike."""
-        ranked: list[RankedPrompt | None] = []
-        for each in self._models:
-            selection, tokens = each.parts.selection, each.request.prompt_tokens
-            alike = (
-                known
-                for other, known in zip(self._models, ranked, strict=False)
-                if (other.parts.selection, other.request.prompt_tokens) == (selection, tokens)
-            )
-            if selection is None:
-                ranked.append(None)
-            else:
-                ranked.append(next(alike, None) or selection.rank(self._job.conversation, tokens))
-        return ranked
+        keys = [(id(each.parts.selection), each.request.prompt_tokens) for each in self._models]
+        ranked: dict[tuple[int, int], RankedPrompt] = {}
+        for key, each in zip(keys, self._models, strict=True):
+            if each.parts.selection is not None and key not in ranked:
+                ranked[key] = each.parts.selection.rank(self._job.conversation, key[1])
+        return [ranked.get(key) for key in keys]
 
     def _take(self, choice: LeverChoice, ranked: RankedPrompt | None) -> None:
         """Go on with the model and the share of the prompt that were chosen."""
@@ -339,6 +346,5 @@ class JobPlanning:
 
 def _possible(on: _OnModel, ranked: RankedPrompt | None) -> Sequence[float]:
     """The shares that selection can leave of this prompt."""
-    if ranked is None:
-        return (1.0,)
-    return [*(share for share in on.shares if share > ranked.least_share), ranked.least_share]
+    least = 1.0 if ranked is None else ranked.least_share
+    return [*(share for share in on.shares if share > least), least]
