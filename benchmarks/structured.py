@@ -30,7 +30,7 @@ from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.runtime.models import model_folder
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.workload.metrics import exact_match
+from timebill_ros.workload.score import exact_match
 from timebill_ros.workload.tasks import Family, Task, sample_task
 
 SCHEMAS = {Family.DRIVE: "driving_command", Family.PLAN: "plan"}

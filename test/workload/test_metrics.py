@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from timebill_ros.workload.metrics import exact_match, token_f1
+from timebill_ros.workload.score import exact_match, token_f1
 
 
 def test_exact_match_ignores_spacing_but_not_order() -> None:

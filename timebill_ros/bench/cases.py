@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from timebill_ros.engine.request import Conversation
-from timebill_ros.workload.metrics import token_f1
 from timebill_ros.workload.score import METRICS as METRICS_OF_FAMILIES
-from timebill_ros.workload.score import edit_similarity, rouge_l
+from timebill_ros.workload.score import edit_similarity, rouge_l, token_f1
 from timebill_ros.workload.tasks import sample_family, sample_task
 
 

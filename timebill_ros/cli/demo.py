@@ -30,7 +30,7 @@ from timebill_ros.node.conversions import duration_msg
 from timebill_ros.runtime.harmless import harmless_line, harmless_text
 from timebill_ros.runtime.policy import OverrunPolicy
 from timebill_ros.runtime.settings import Settings
-from timebill_ros.workload.metrics import exact_match
+from timebill_ros.workload.score import exact_match
 from timebill_ros.workload.tasks import Task
 
 _IDS = "Budgets: c comfortable, t tight (part of the prompt or its cache has to go), h hopeless"

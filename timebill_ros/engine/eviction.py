@@ -10,18 +10,16 @@ from transformers import PreTrainedModel
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import ObservationWindow
-from timebill_ros.engine.eviction_methods.by_attention import (
+from timebill_ros.engine.eviction_methods import (
     ChunkKV,
     CriticalKV,
-    SnapKV,
-    output_projections,
-)
-from timebill_ros.engine.eviction_methods.method import (
     EvictionMethod,
     KeyNorm,
     LayerPrompt,
     RandomTokens,
+    SnapKV,
     StreamingLLM,
+    output_projections,
 )
 from timebill_ros.engine.kv_cache import KVCache
 

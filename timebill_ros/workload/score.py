@@ -1,21 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The score of an answer by LongBench's metric for its family (arXiv 2308.14508).
+"""How good an answer is: the metrics, and LongBench's for each family (arXiv 2308.14508).
 
-Apart from ``metrics``, because it needs packages that a node does not.
+Two metrics need packages that a node does not. They load them when they are first called, so that
+the demo, which only compares words, runs without them.
 """
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rapidfuzz import fuzz
-from rouge_score.rouge_scorer import RougeScorer
-
-from timebill_ros.workload.metrics import token_f1
 from timebill_ros.workload.tasks import Family
 
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
 Metric = Callable[[str, str], float]
+"""From 0 to 1 for an answer and its reference."""
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def exact_match(answer: str, reference: str) -> float:
+    """1 when the words are the same in the same order, else 0."""
+    return float(answer.split() == reference.split())
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """F1 of the bags of words, LongBench's metric for question answering.
+
+    Case, punctuation and articles do not count, nor does word order. 1 when both are empty.
+    """
+    given, wanted = Counter(_normalised(answer)), Counter(_normalised(reference))
+    if not given or not wanted:
+        return float(given == wanted)
+    shared = (given & wanted).total()
+    return 2.0 * shared / (given.total() + wanted.total())
 
 
 def rouge_l(answer: str, reference: str) -> float:
@@ -25,6 +50,8 @@ def rouge_l(answer: str, reference: str) -> float:
 
 def edit_similarity(answer: str, reference: str) -> float:
     """1 less the share of characters to insert or delete, LongBench's metric for code."""
+    from rapidfuzz import fuzz
+
     return fuzz.ratio(answer, reference) / 100.0
 
 
@@ -46,6 +73,12 @@ def score(family: Family, answer: str, reference: str) -> float:
     return 100.0 * METRICS[family](answer, reference)
 
 
+def _normalised(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
 @cache
 def _scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
     return RougeScorer(["rougeL"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from timebill_ros.engine.eviction_methods.method import LayerPrompt, StreamingLLM
+from timebill_ros.engine.eviction_methods import LayerPrompt, StreamingLLM
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.eviction import EVICTION_METHODS, make_eviction_method
-from timebill_ros.engine.eviction_methods.by_attention import SnapKV
+from timebill_ros.engine.eviction_methods import SnapKV
 
 
 @pytest.mark.parametrize("name", ["", "SnapKV", "h2o"])

@@ -4,8 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from timebill_ros.engine.eviction_methods.by_attention import ChunkKV, SnapKV
-from timebill_ros.engine.eviction_methods.method import LayerPrompt
+from timebill_ros.engine.eviction_methods import ChunkKV, LayerPrompt, SnapKV
 
 # Of a window of one token.
 ATTENTION = [0.01, 0.02, 0.01, 0.30, 0.01, 0.02, 0.10, 0.11, 0.09, 0.13, 0.12]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from timebill_ros.engine.errors import UnsupportedModel
-from timebill_ros.engine.eviction_methods.by_attention import (
+from timebill_ros.engine.eviction_methods import (
     CriticalKV,
     output_projections,
     projected_norms,

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from timebill_ros.engine.attention import observed_attention
 from timebill_ros.engine.eviction import EVICTION_METHODS, make_eviction_method
-from timebill_ros.engine.eviction_methods.method import LayerPrompt, keep_highest
+from timebill_ros.engine.eviction_methods import LayerPrompt, keep_highest
 
 LAYERS, HEADS, KV_HEADS, DIM = 2, 6, 2, 4
 MODEL = LlamaForCausalLM(

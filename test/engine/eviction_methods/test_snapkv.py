@@ -6,8 +6,7 @@ import torch
 
 from timebill_ros.budget.errors import SettingError
 from timebill_ros.engine.attention import observed_attention
-from timebill_ros.engine.eviction_methods.by_attention import SnapKV
-from timebill_ros.engine.eviction_methods.method import LayerPrompt
+from timebill_ros.engine.eviction_methods import LayerPrompt, SnapKV
 
 
 def defined_scores(queries, keys, kernel):

@@ -17,8 +17,13 @@ from timebill_ros.engine.sampling import Sampling
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.predictor.errors import HeaderUnusable, SettingsDiffer
-from timebill_ros.training.collection.answers_together import AnswersTogether, CollectedAnswer
-from timebill_ros.training.collection.collect import Fate, collect, describe_target
+from timebill_ros.training.collection.collect import (
+    AnswersTogether,
+    CollectedAnswer,
+    Fate,
+    collect,
+    describe_target,
+)
 from timebill_ros.training.collection.prompts import Prompt
 from timebill_ros.training.collection.states import StatesHeader, read_states, states_path
 from timebill_ros.training.embedded.generation import CHECKPOINT

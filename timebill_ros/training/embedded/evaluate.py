@@ -24,8 +24,7 @@ from timebill_ros.training.embedded.generation import (
     generate,
     open_engine,
 )
-from timebill_ros.workload.metrics import exact_match
-from timebill_ros.workload.score import score
+from timebill_ros.workload.score import exact_match, score
 from timebill_ros.workload.tasks import Family, Task, sample_task
 
 # Training draws from small seeds; tasks of this one were never seen.
