@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -64,7 +65,7 @@ class PromptEviction:
         self.method = method
         self._cache = cache
         self._observation = observation
-        self._scores: list[Tensor] | None = None
+        self._scores: Tensor | None = None  # [..., layers * KV, n]: a few large operations for all
         self._prompt_tokens = 0
         self.kept_tokens = 0
 
@@ -93,13 +94,10 @@ class PromptEviction:
         if kept_tokens == self.kept_tokens:
             return
         if self._scores is None:
-            self._scores = self.scores()
-        kept = [self.method.keep(scores, kept_tokens - window) for scores in self._scores]
-        self._cache.compact(kept, end=self.kept_tokens - window)
-        self._scores = [
-            scores.gather(-1, indices.expand(*scores.shape[:-1], -1))
-            for scores, indices in zip(self._scores, kept, strict=True)
-        ]
+            self._scores = torch.cat(self.scores(), -2)
+        kept = self.method.keep(self._scores, kept_tokens - window)
+        self._cache.compact(kept.chunk(self._cache.layers), end=self.kept_tokens - window)
+        self._scores = self._scores.gather(-1, kept.expand(*self._scores.shape[:-1], -1))
         self.kept_tokens = kept_tokens
 
     def scores(self) -> list[Tensor]:

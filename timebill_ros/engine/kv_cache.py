@@ -111,24 +111,25 @@ class KVCache:
         """Keep only the rows in ``kept`` of the first ``end`` tokens; move the rest up to them.
 
         ``kept[layer]`` is [KV, m], ascending token indices below ``end``, m equal in all layers.
-        Each layer's keys, then its values are gathered into one scratch buffer and copied back: the
-        memory that it takes is touched once, and stays in the processor's cache.
+        Each layer's keys, then its values are gathered with the rest into one scratch buffer and
+        copied back: the memory that it takes is touched once, and stays in the processor's cache.
         """
         kv_heads, rows_per_head, head_dim = self.buffer.shape[2:]
-        kept_tokens = kept[0].shape[1]
-        tail = self.length - end
-        heads = torch.arange(kv_heads, device=self.buffer.device)[:, None]
-        gathered = self.buffer.new_empty((kv_heads * kept_tokens, head_dim))
+        device = self.buffer.device
+        rest = torch.arange(end, self.length, device=device).expand(kv_heads, -1)
+        length = kept[0].shape[1] + self.length - end
+        heads = rows_per_head * torch.arange(kv_heads, device=device)[:, None]
+        gathered = self.buffer.new_empty((kv_heads, length, head_dim))
         for layer, indices in enumerate(kept):
             # Whole rows of a flat [KV * capacity, D] view: several times faster than ``gather`` on
             # CPU, which moves single elements.
-            rows = (indices + heads * rows_per_head).flatten()
+            rows = (torch.cat((indices, rest), -1) + heads).flatten()
             for half in self.buffer[layer]:
-                torch.index_select(half.view(-1, head_dim), 0, rows, out=gathered)
-                half[:, :kept_tokens] = gathered.view(kv_heads, kept_tokens, head_dim)
-                # The clone: source and target may overlap.
-                half[:, kept_tokens : kept_tokens + tail] = half[:, end : end + tail].clone()
-        self.length = kept_tokens + tail
+                torch.index_select(
+                    half.view(-1, head_dim), 0, rows, out=gathered.view(-1, head_dim)
+                )
+                half[:, :length] = gathered
+        self.length = length
 
 
 PREFIX_BLOCK = 64
