@@ -141,7 +141,7 @@ _SHOWN = (
 def draw_budgets(path: Path, rows: Sequence[Row]) -> None:
     """Fig. 7: mean score and completion rate over the budget, a column for each policy."""
     policies = list(dict.fromkeys(row.policy for row in rows))
-    figure = Figure(figsize=(6.2 * len(policies), 8.0), layout="constrained")
+    figure = Figure(figsize=(6.2 * len(policies) + 1.5, 8.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(policies), sharex=True, sharey="row", squeeze=False)
     for column, policy in enumerate(policies):
@@ -159,7 +159,7 @@ def draw_budgets(path: Path, rows: Sequence[Row]) -> None:
         axes[1, column].set_ylim(0.0, 1.02)
     for each in axes.flat:
         _bare(each)
-    axes[1, -1].legend(frameon=False, loc="best", fontsize=8)
+    _legend_beside(figure, axes[1, -1])
     figure.savefig(path, dpi=110)
 
 
@@ -182,9 +182,13 @@ def draw_pessimism(path: Path, rows: Sequence[Row]) -> None:
         each.set_xlabel("pessimism k")
         each.set_ylim(0.0, _top(rows))
         _bare(each)
-    # Beside the lines, which run through the whole of it.
-    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    _legend_beside(figure, axes[-1])
     figure.savefig(path, dpi=110)
+
+
+def _legend_beside(figure: Figure, axes: Axes) -> None:
+    """Name the lines outside of the plots, where the legend covers none of them."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
 
 
 def _top(rows: Sequence[Row]) -> float:
