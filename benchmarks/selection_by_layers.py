@@ -28,7 +28,7 @@ from timebill_ros.bench.cases import Case, read_cases
 from timebill_ros.engine.attention import AttentionShape, grouped_attention, observed_attention
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
 from timebill_ros.engine.decoder import layer_weights, rotary_tables
-from timebill_ros.engine.eviction_methods.method import keep_highest
+from timebill_ros.engine.eviction_methods import keep_highest
 from timebill_ros.engine.settings import EngineSettings
 from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.selection.methods import make_selection_method
