@@ -7,6 +7,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from timebill_ros.bench import command, measure_quality
@@ -19,7 +20,17 @@ from timebill_ros.budget.quality import (
     read_quality,
     write_quality,
 )
+from timebill_ros.engine.checkpoint import load_checkpoint
+from timebill_ros.engine.request import Conversation
+from timebill_ros.engine.settings import EngineSettings
+from timebill_ros.engine.transformer_engine import TransformerEngine
+from timebill_ros.predictor import hidden_predictor
+from timebill_ros.predictor.checkpoint import Buckets
+from timebill_ros.predictor.hidden_predictor import HiddenStatePredictor
+from timebill_ros.training.embedded.generation import CHECKPOINT
+from timebill_ros.training.predictor.pairs import prompt_digest
 
+EMBEDDED_WIDTH = json.loads((CHECKPOINT / "config.json").read_text())["hidden_size"]
 SMALL = (
     *("--jobs", "3", "--prompt-tokens", "512", "600", "--max-context", "1024"),
     *("--shares", "1", "0.5", "--alphas", "0", "0.5", "--alphas-selected", "0"),
@@ -225,3 +236,59 @@ def test_where_no_answer_scores_a_part_tells_nothing() -> None:
     answer = Answer("", 1.0, 100, 100, 10, True, 0.0, "no")
     with pytest.raises(BenchError, match="no answer scores anything"):
         measure_quality.cut_worth([AnsweredCase("a", {}, (answer,))], {"a": asked})
+
+
+def state_predictor(folder: Path) -> Path:
+    """Of the embedded model's states, fitted to nothing: some length for every prompt."""
+    buckets, width = Buckets(16, 400), EMBEDDED_WIDTH
+    weight = np.random.default_rng(0).normal(size=(buckets.count, width)).astype(np.float32)
+    zeros, ones = np.zeros(width, np.float32), np.ones(width, np.float32)
+    bias = np.zeros(buckets.count, np.float32)
+    predictor = HiddenStatePredictor(buckets, 2, zeros, ones, weight, bias)
+    hidden_predictor.save(folder, predictor, {})
+    return folder
+
+
+def test_lengths_are_told_by_the_states_of_every_prompt_that_was_answered(folder: Path) -> None:
+    head = state_predictor(folder / "head")
+    some = ("--predictor", str(head), "--methods", "timebill-k1", "expected", "--budgets", "1")
+    assert command.main(compared(folder, *some)) == 0
+    (kept,) = (folder / "run").glob("lengths_*.jsonl")
+    _, *lines = kept.read_text().splitlines()
+    told = {case["case"]: case["told"] for case in map(json.loads, lines)}
+    assert len(told) == 3
+    for one, half in told.values():
+        assert (one["share"], half["share"]) == (1.0, 0.5)
+        assert one["probabilities"] != half["probabilities"]
+    with (folder / "run" / "rows.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "timebill-k1"]
+    for row in rows:
+        likeliest = int(np.argmax(told[row["case"]][0]["probabilities"])) + 1
+        assert int(row["predicted_tokens"]) == min(16 * likeliest, 400)
+    before = kept.read_bytes()
+    assert command.main(compared(folder, *some)) == 0
+    assert kept.read_bytes() == before
+
+
+def test_prompts_that_the_predictor_has_met_are_refused_or_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, run = state_predictor(folder / "met"), folder / "unmet"
+    prompts = folder / "two.jsonl"
+    asked = [" ".join(["tell"] * count) for count in (550, 560)]
+    lines = [{"prompt": prompt, "reference": "x", "metric": "f1"} for prompt in asked]
+    prompts.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    engine = TransformerEngine(load_checkpoint(CHECKPOINT), EngineSettings(max_context=1024))
+    requests = [engine.prepare(Conversation("", prompt)) for prompt in asked]
+    met, other = (prompt_digest(request.text) for request in requests)
+    tokens = requests[1].prompt_tokens
+    (head / "prompts.csv").write_text(f"prompt_digest,part\n{met},train\n{other},held_out\n")
+    files = ("--workload", str(prompts), "--predictor", str(head), "--methods", "vanilla")
+    arguments = compared(folder, *files, "--budgets", "1", "--out", str(run))
+    assert command.main(arguments) == 1
+    assert "was trained or calibrated on 1 of the 2 prompts" in capsys.readouterr().err
+    assert not (run / "answers.jsonl").exists()
+    assert set((run / "prompts.txt").read_text().split()) == {met, other}
+    assert command.main([*arguments, "--leave-out-met"]) == 0
+    cases = (run / "answers.jsonl").read_text().splitlines()[1:]
+    assert [json.loads(case)["answers"][0]["prompt_tokens"] for case in cases] == [tokens]

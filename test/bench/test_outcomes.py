@@ -12,7 +12,7 @@ from timebill_ros.bench.methods import METHODS
 from timebill_ros.bench.outcomes import Row, run, whole_time
 from timebill_ros.budget.quality import LeverQuality, QualityCurve
 
-from .made_up import CASES, CURVE, MODEL, ground
+from .made_up import CASES, CURVE, MODEL, ground, likely
 
 
 def outcomes(name: str, budget: float, policy: str = "kill") -> list[Row]:
@@ -74,6 +74,21 @@ def test_arrivals_are_gone_through_again_after_a_mean_gap() -> None:
     assert replace(ground(), arrivals=[0, 4]).releases(1.0) == [0, 4, 8]
     assert replace(ground(), arrivals=[0]).releases(1.0) == [0, 0, 0]
     assert ground().releases(0.5) == [0, 500_000_000, 1_000_000_000]
+
+
+def test_what_states_tell_is_known_after_prefill_and_of_the_prompt_that_was_prefilled() -> None:
+    by_state = {
+        each.case: {1.0: likely(100), 0.5: likely(200), 0.25: likely(300)} for each in CASES
+    }
+    states = replace(ground(), lengths={}, by_state=by_state)
+    rows = run(states, "timebill-k1", METHODS["timebill-k1"], 1.0, "kill")
+    assert [row.predicted_tokens for row in rows] == [112] * 3
+    rows = run(states, "expected", METHODS["expected"], 0.09, "kill")
+    shares = {1.0: 112, 0.5: 208, 0.25: 304}
+    assert len({row.rho for row in rows}) > 1
+    assert [row.predicted_tokens for row in rows] == [shares[row.rho] for row in rows]
+    knows = run(states, "oracle", METHODS["oracle-length"], 1.0, "kill")
+    assert [row.predicted_tokens for row in knows] == [10, 20, 30]
 
 
 def test_expected_shortens_what_would_be_late() -> None:

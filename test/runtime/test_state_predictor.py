@@ -167,3 +167,18 @@ def test_every_prompt_is_predicted_by_others_and_none_twice(
     assert seen is not None
     assert calibration.pairs == len(seen) == 48  # four fifths both train and calibrate
     assert "| risk | covered | mean N_W |" in capsys.readouterr().out
+
+
+def test_prompts_are_left_out_of_everything_by_their_digests(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unused = sorted(seen_prompts(folder) or ())[:5]
+    (tmp_path / "prompts.txt").write_text("\n".join(unused) + "\n")
+    without = ("--without", str(tmp_path / "prompts.txt"))
+    pairs, again = folder.parent / "p.jsonl", tmp_path / "again"
+    assert train_states.main([str(pairs), str(again), *without]) in (0, 1)
+    kept = (again / "prompts.csv").read_text()
+    assert not any(digest in kept for digest in unused)
+    assert len(kept.splitlines()) == 1 + len(TALKS) - 5
+    assert train_states.main([str(pairs), str(again), "--without", str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().err

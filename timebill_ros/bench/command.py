@@ -132,7 +132,7 @@ def _compare(options: argparse.Namespace, settings: Settings) -> str:
         raise BenchError("the method 'cascade' needs --smaller")
     if options.against.partition("@")[0] not in METHODS:
         raise BenchError(f"--against: there is no method {options.against!r}")
-    answers = answered(settings, options, levers)
+    answers = answered(settings, options, levers, predicts=True)
     arrivals = arrivals_of(options.arrivals)
     grounds = grounds_of(answers, options, settings, arrivals)
     if options.quantised:

@@ -43,12 +43,13 @@ class Ground:
         quality: what the levers cost, as the planner knows it.
         calibration: of the length predictor, if it has one.
         cases: the answers; after selection by one method.
-        lengths: as predicted, by case; empty without a predictor.
+        lengths: as predicted before prefill, by case; empty without such a predictor.
         smaller: the same for a smaller model, whose prompts have the same tokens.
         asked: by id, what the cases are answers to; needed where the deadline cuts answers, for the
             rest is scored.
         arrivals: ns from the first to each case, in order; empty where each comes when the deadline
             of the one before it passes. Shorter than the cases, they are gone through again.
+        by_state: as the state at the end of prefill tells lengths, by case and share of its prompt.
     """
 
     settings: Settings
@@ -60,6 +61,7 @@ class Ground:
     smaller: Ground | None = None
     asked: Mapping[str, Case] = field(default_factory=dict)
     arrivals: Sequence[int] = ()
+    by_state: Mapping[str, Mapping[float, LengthDistribution]] = field(default_factory=dict)
 
     def releases(self, budget: float) -> list[int]:
         """When each case comes, ns."""
@@ -83,8 +85,8 @@ def grounds_of(
 ) -> dict[str, list[Ground]]:
     """What methods are judged on, by selection method; in halves, each with the other's curves."""
     model = load_time_model(options.time_model) if options.time_model else answers.time_model
-    asked = {case.id: case for case in answers.workload}
-    lengths, calibration = answers.predicted(model), answers.loaded.calibration
+    asked = {case.id: case for case in answers.opened.workload}
+    predicted, calibration = answers.predicted(model), answers.calibration
     grounds: dict[str, list[Ground]] = {}
     for selection in options.select_by:
         cases = [case.selected_by(selection) for case in answers.cases]
@@ -103,9 +105,10 @@ def grounds_of(
             _LOG.warning("no quality curve of selection by %r: prompts stay whole", selection)
         grounds[selection] = [
             Ground(
-                *(settings, model, quality, calibration, part, lengths),
+                *(settings, model, quality, calibration, part, predicted.whole),
                 asked=asked,
                 arrivals=arrivals,
+                by_state=predicted.after(selection),
             )
             for part, quality in parts
         ]
@@ -151,7 +154,7 @@ def quantised_ground(
     twin = answered(settings, options, levers, "answers_quantised.jsonl")
     file = options.quantised_time_model
     model = load_time_model(file) if file else twin.time_model
-    asked = {case.id: case for case in twin.workload}
+    asked = {case.id: case for case in twin.opened.workload}
     return Ground(settings, model, None, None, twin.cases, asked=asked, arrivals=arrivals)
 
 
@@ -170,7 +173,7 @@ def add_smaller(
     own = answered(settings, options, levers, "answers_smaller.jsonl")
     file = options.smaller_time_model
     model = load_time_model(file) if file else own.time_model
-    curves, calibration = known_curves(settings)[1], own.loaded.calibration
+    curves, calibration = known_curves(settings)[1], own.calibration
     for selection in options.select_by:
         quality = curves.of(settings.eviction_method, selection)
         cases = {case.case: case.selected_by(selection) for case in own.cases}

@@ -16,6 +16,7 @@ from timebill_ros.bench.answers import Answer, AnsweredCase
 from timebill_ros.bench.cases import Case
 from timebill_ros.bench.grounds import Ground
 from timebill_ros.bench.methods import Known, PlanningMethod
+from timebill_ros.bench.predicted import SimulatedStatePredictor
 from timebill_ros.budget.quality import LeverQuality
 from timebill_ros.budget.time_model import TimeModel
 from timebill_ros.engine.protocol import FinishReason
@@ -122,19 +123,21 @@ def _parts(
     first = grounds[0]
     requests = [_requests(each, method) for each in grounds]
     selection = _AnsweredSelection(clock, {case.case: case for case in first.cases})
-    predictor = _predictor(clock, first, method, requests[0])
+    engines = [
+        SimulatedEngine(
+            *(clock, each.time_model, own),
+            window=settings.window,
+            max_context=_NO_LIMIT,
+            chunk=settings.chunk,
+        )
+        for each, own in zip(grounds, requests, strict=True)
+    ]
+    shared = _predictor(clock, first, method, requests[0])
     largest, *smaller = (
         ServerParts(
-            engine=SimulatedEngine(
-                clock,
-                each.time_model,
-                own,
-                window=settings.window,
-                max_context=_NO_LIMIT,
-                chunk=settings.chunk,
-            ),
+            engine=engine,
             time_model=each.time_model,
-            predictor=predictor,
+            predictor=SimulatedStatePredictor(engine) if _by_state(each, method) else shared,
             clock=clock,
             stopwatch=clock,
             predictor_grace=settings.predictor_grace,
@@ -143,7 +146,7 @@ def _parts(
             selection=selection if method.selects and _measured(each.quality) else None,
             model="" if each is first else _SMALLER,
         )
-        for each, own in zip(grounds, requests, strict=True)
+        for each, engine in zip(grounds, engines, strict=True)
     )
     return replace(largest, smaller=tuple(smaller))
 
@@ -194,11 +197,11 @@ def _requests(ground: Ground, method: PlanningMethod) -> dict[str, SimulatedRequ
     """What the simulated engine makes of every prompt, whole and selected from."""
     requests = {}
     for case in ground.cases:
-        lengths = ground.lengths.get(case.case)
-        if method.known is Known.LENGTH or lengths is None:
-            lengths = certain_length(case.whole.response_tokens, 1)
+        certain = certain_length(case.whole.response_tokens, 1)
         for share in sorted({answer.share for answer in case.answers}):
             whole = case.of_share(share)[0]
+            told = ground.by_state.get(case.case, {}).get(share, ground.lengths.get(case.case))
+            lengths = certain if method.known is Known.LENGTH or told is None else told
             requests[_name(case, share)] = SimulatedRequest(
                 prompt_tokens=whole.prompt_tokens,
                 response_tokens=case.after(share, whole.prompt_tokens).response_tokens,
@@ -207,6 +210,11 @@ def _requests(ground: Ground, method: PlanningMethod) -> dict[str, SimulatedRequ
                 after_eviction=partial(_length_after, case, share),
             )
     return requests
+
+
+def _by_state(ground: Ground, method: PlanningMethod) -> bool:
+    """Whether lengths are told at the end of prefill, and the method goes by them."""
+    return bool(ground.by_state) and method.known is Known.PREDICTED
 
 
 def _predictor(

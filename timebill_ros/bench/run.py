@@ -22,8 +22,17 @@ from timebill_ros.bench.answers import (
 )
 from timebill_ros.bench.cases import BenchError, Case, digest, embedded_cases, read_cases
 from timebill_ros.bench.longbench import is_longbench, read_longbench
+from timebill_ros.bench.predicted import (
+    Predictions,
+    check_unmet,
+    digest_of,
+    known_prompts,
+    tell,
+    told_before,
+    told_case,
+)
+from timebill_ros.budget.calibration import Calibration
 from timebill_ros.budget.expected import ALPHAS, SHARES
-from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.budget.time_model import Quadratic, TimeModel
 from timebill_ros.cli.arguments import add_parameters, positive_count
 from timebill_ros.runtime.settings import Settings
@@ -54,14 +63,14 @@ class AnsweredRun:
     Attributes:
         header: model, machine, versions, and how long things took when the run was begun.
         cases: the answers.
-        workload: what was answered.
-        loaded: the model.
+        opened: the model, and what it was asked.
+        out: folder of the run.
     """
 
     header: dict[str, Any]
     cases: Sequence[AnsweredCase]
-    workload: Sequence[Case]
-    loaded: Loaded
+    opened: Opened
+    out: Path
 
     @property
     def time_model(self) -> TimeModel:
@@ -71,22 +80,31 @@ class AnsweredRun:
         given = None if predictor is None else Quadratic(**predictor)
         return TimeModel(**coefficients, predictor=given)
 
-    def predicted(self, model: TimeModel) -> dict[str, LengthDistribution]:
-        """The predicted length of every answered case, by its id; empty without a predictor.
+    @property
+    def calibration(self) -> Calibration | None:
+        """Of the length predictor, if it has one."""
+        return self.opened.loaded.calibration
 
-        The predictor reads as much of a prompt as ``model`` says it has the time for.
+    def predicted(self, model: TimeModel) -> Predictions:
+        """The predicted length of every answered case.
+
+        What the model's own states tell takes a prefill of every prompt, once: it is kept.
+
+        Raises:
+            OtherRun: what is kept is of another run.
         """
-        engine, predictor = self.loaded.engine, self.loaded.predictor
-        if predictor is None:
-            return {}
-        lengths = {}
+        run, loaded = self.opened, self.opened.loaded
+        if loaded.states is not None:
+            shares = self.header["levers"]["shares"]
+            _, told = run.made(
+                RunFile(self.out / f"lengths_{run.predictor}.jsonl", told_case),
+                {"predictor": run.predictor, "shares": shares},
+                lambda _, case: tell(loaded, run.engine, run.selectors, case, shares),
+            )
+            return Predictions(by_state=told)
         done = {case.case for case in self.cases}
-        for case in self.workload:
-            if case.id in done:
-                request = engine.prepare(case.conversation)
-                most = model.longest_predictor_input(request.prompt_tokens)
-                lengths[case.id] = predictor.predict(request.text, request.prompt_ids, most)
-        return lengths
+        asked = [case for case in run.workload if case.id in done]
+        return Predictions(told_before(loaded, run.engine, asked, model))
 
 
 def _cases(options: argparse.Namespace, *, scored: bool) -> tuple[list[Case], str]:
@@ -119,13 +137,18 @@ def has_references(options: argparse.Namespace) -> bool:
 
 
 def _drawn(
-    cases: Sequence[Case], engine: TransformerEngine, options: argparse.Namespace
+    cases: Sequence[Case],
+    engine: TransformerEngine,
+    met: frozenset[str],
+    options: argparse.Namespace,
 ) -> list[Case]:
     """As many as are wanted of a file's, drawn by chance of those that are as long as wanted."""
     if options.workload == "embedded":
         return list(cases)
     order = np.random.default_rng(0).permutation(len(cases))
     mixed = (_cut(cases[place], engine, options.cut_middle) for place in order)
+    if met:
+        mixed = (case for case in mixed if digest_of(engine, case) not in met)
     if options.prompt_tokens is None:
         return list(islice(mixed, options.jobs))
     shortest, longest = options.prompt_tokens
@@ -165,6 +188,14 @@ class Opened:
     workload: Sequence[Case]
     selectors: Mapping[str, Selector]
     header: dict[str, Any]
+
+    @property
+    def predictor(self) -> str:
+        """What tells the length predictor from others; "" where there is none."""
+        from timebill_ros.engine.checkpoint import checkpoint_digest
+
+        folder = self.loaded.predictor_folder
+        return "" if folder is None else checkpoint_digest(folder)[:8]
 
     def made(
         self, file: RunFile[Made], header: Mapping[str, Any], make: Callable[[int, Case], Made]
@@ -218,7 +249,8 @@ def opened(
         raise BenchError(
             f"{settings.model} does not run in this process: it cannot be evicted from"
         )
-    workload = _drawn(known, engine, options)
+    met = known_prompts(loaded) if options.leave_out_met else frozenset()
+    workload = _drawn(known, engine, met, options)
     selectors = {
         method: Selector(make_selection_method(method), settings.window, settings.selection_head)
         for method in (options.select_by if selects else ())
@@ -233,18 +265,27 @@ def opened(
 
 
 def answered(
-    settings: Settings, options: argparse.Namespace, levers: Levers, name: str = "answers.jsonl"
+    settings: Settings,
+    options: argparse.Namespace,
+    levers: Levers,
+    name: str = "answers.jsonl",
+    *,
+    predicts: bool = False,
 ) -> AnsweredRun:
     """Load the model and have it answer what is not answered yet, into the file ``name``.
+
+    With ``predicts``, nothing that the length predictor has met.
 
     Raises:
         BadWorkload: the workload cannot be scored.
         OtherRun: the file holds another run.
-        BenchError: no case can be answered.
+        BenchError: no case can be answered, or the predictor has met some.
     """
     from timebill_ros.bench.answers import Answering
 
     run = opened(settings, options, selects=levers.selects)
+    if predicts:
+        check_unmet(run.loaded, run.engine, run.workload, options.out)
     answering = Answering(run.engine, run.selectors, settings.max_tokens)
     measured = {"time_model": asdict(run.loaded.fit.model)}
     found, cases = run.made(
@@ -252,7 +293,7 @@ def answered(
         {"levers": asdict(levers), "measured": measured},
         lambda place, case: answering.answer(case, levers, timed=place % _TIMED_EVERY == 0),
     )
-    return AnsweredRun(found, cases, run.workload, run.loaded)
+    return AnsweredRun(found, cases, run, options.out)
 
 
 def add_workload(parser: argparse.ArgumentParser) -> None:
@@ -281,6 +322,11 @@ def add_workload(parser: argparse.ArgumentParser) -> None:
         type=positive_count,
         metavar="TOKENS",
         help="leave out the middle of a file's longer prompts, as LongBench does",
+    )
+    parser.add_argument(
+        "--leave-out-met",
+        action="store_true",
+        help="of a file's prompts, those that the length predictor was trained or calibrated on",
     )
     parser.add_argument(
         "--select-by",

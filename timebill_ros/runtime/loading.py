@@ -38,7 +38,7 @@ from timebill_ros.predictor.hidden_predictor import HiddenStatePredictor
 from timebill_ros.predictor.length_predictor import LengthPredictor
 from timebill_ros.runtime.models import EMBEDDED, check_memory, measured_levers, model_folder
 from timebill_ros.runtime.prediction import StatePredictor
-from timebill_ros.runtime.predictor_match import loaded_predictor
+from timebill_ros.runtime.predictor_match import loaded_predictor, predictor_folder
 from timebill_ros.runtime.profiling import ProfilePlace, time_model_of
 from timebill_ros.runtime.prompt_selection import ConversationSelection
 from timebill_ros.runtime.settings import Settings
@@ -59,7 +59,8 @@ class Loaded:
 
     ``calibration`` is None where the predictor has none, ``selection`` where prompts stay whole.
     ``shared``: others work on the same machine, so that its times drift. ``states`` predicts from
-    the engine's own state, in the place of ``predictor``. ``model`` is its name, ``smaller`` the
+    the engine's own state, in the place of ``predictor``; ``predictor_folder`` is where either is
+    from, if it is a local model's. ``model`` is its name, ``smaller`` the
     other models of its engine, largest first. ``others`` answer where this engine cannot; so would
     those named in ``absent``, whose server was not there.
     """
@@ -75,6 +76,7 @@ class Loaded:
     others: tuple[Loaded, ...] = ()
     absent: tuple[str, ...] = ()
     states: StatePredictor | None = None
+    predictor_folder: Path | None = None
     model: str = ""
     smaller: tuple[Loaded, ...] = ()
 
@@ -189,7 +191,9 @@ def _load_served(settings: Settings, predictors: Predictors, progress: Progress)
     engine = connect(served_settings(settings), asking)
     try:
         quality, selection = measured_levers(settings, local=False)
-        predictor, name, calibration = loaded_predictor(settings, EMBEDDED, None)
+        predictor, name, calibration = loaded_predictor(
+            settings, predictor_folder(settings, EMBEDDED, None), None
+        )
         if isinstance(predictor, HiddenStatePredictor):  # refused before: a server tells no states
             predictor = None
         if predictor is not None:
@@ -220,7 +224,8 @@ def _load_local(settings: Settings, predictors: Predictors, progress: Progress) 
     engine = make_engine(checkpoint, engine_settings(settings), profile_folder(settings))
     quality, selection = measured_levers(settings)
     progress(0.3, f"loading the length predictor {settings.predictor!r}")
-    predictor, name, calibration = loaded_predictor(settings, EMBEDDED, checkpoint)
+    folder = predictor_folder(settings, EMBEDDED, checkpoint)
+    predictor, name, calibration = loaded_predictor(settings, folder, checkpoint)
     states = None
     if isinstance(predictor, HiddenStatePredictor):
         states, predictor, name = _watching(engine, predictor, checkpoint), None, ""
@@ -234,6 +239,7 @@ def _load_local(settings: Settings, predictors: Predictors, progress: Progress) 
     return Loaded(
         *(engine, predictor, fit, calibration, quality, selection),
         states=states,
+        predictor_folder=folder,
         model=settings.model,
     )
 

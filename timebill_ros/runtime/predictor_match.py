@@ -83,14 +83,12 @@ def mismatches(folder: Path, checkpoint: Checkpoint | None, settings: Settings) 
 
 
 def loaded_predictor(
-    settings: Settings, embedded: Path, checkpoint: Checkpoint | None
+    settings: Settings, folder: Path | None, checkpoint: Checkpoint | None
 ) -> tuple[LengthPredictor | HiddenStatePredictor | None, str, Calibration | None]:
     """The predictor of a model, what tells it from others, and its calibration.
 
-    Without a ``checkpoint`` the model is elsewhere: then only one that reads text can be used.
-    ``embedded`` is where what the package ships is.
+    ``folder`` is what ``predictor_folder`` found, ``checkpoint`` None for a model elsewhere.
     """
-    folder = _predictor_folder(settings, embedded, checkpoint)
     if folder is None:
         return None, "", None
     where = usable_device("predictor_device", settings.predictor_device)
@@ -105,10 +103,14 @@ def loaded_predictor(
     return predictor, name, known_calibration(folder)
 
 
-def _predictor_folder(
+def predictor_folder(
     settings: Settings, embedded: Path, checkpoint: Checkpoint | None
 ) -> Path | None:
-    """Where the length predictor is; None where there is none, which is logged."""
+    """Where the length predictor is; None where there is none, which is logged.
+
+    Without a ``checkpoint`` the model is elsewhere: then only one that reads text can be used.
+    ``embedded`` is where what the package ships is.
+    """
     local = checkpoint is not None
     folder = Path(settings.predictor).expanduser()
     if not local and settings.predictor not in ("auto", "none") and not reads_text(folder):

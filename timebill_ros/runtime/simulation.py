@@ -156,9 +156,8 @@ class SimulatedEngine:
 
         The text is the prompt alone: the predictor finds its request by it.
         """
-        text = conversation.prompt
-        tokens = [0] * self._requests[text].prompt_tokens
-        return PreparedRequest(tokens, text, response_schema or None, sampling)
+        tokens = [0] * self._requests[conversation.prompt].prompt_tokens
+        return PreparedRequest(tokens, conversation.prompt, response_schema or None, sampling)
 
     def reusable(self, request: PreparedRequest) -> int:
         """What its whole prompt shares; nothing where that was shortened."""
@@ -214,6 +213,11 @@ class SimulatedEngine:
             return FinishReason.EOS
         return FinishReason.LENGTH if self._response_tokens >= self._max_tokens else None
 
+    @property
+    def lengths(self) -> LengthDistribution | None:
+        """What its state tells of the response's length; None before the prompt's end."""
+        return self._request.lengths if self._response_tokens else None
+
     def text(self) -> str:
         """One letter for each token so far."""
         return "x" * self._response_tokens
@@ -225,8 +229,7 @@ class SimulatedEngine:
     def abort(self) -> None:
         """Forget the request; no time passes."""
         self._request = SimulatedRequest(0, 1, 1)
-        self._kept = self._prefilled = self._reused = 0
-        self._response_tokens = self._full_length = 0
+        self._kept = self._prefilled = self._reused = self._response_tokens = self._full_length = 0
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -285,9 +288,8 @@ class SimulatedPredictor:
         request = self._requests[text]
         lengths = request.lengths or certain_length(request.predicted_tokens, self._bucket_size)
         now_ns = self._clock.now_ns()
-        return SimulatedPrediction(
-            self._clock, now_ns, now_ns + round(duration * NS_PER_S), lengths
-        )
+        ready_ns = now_ns + round(duration * NS_PER_S)
+        return SimulatedPrediction(self._clock, now_ns, ready_ns, lengths)
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -82,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path, help="directory to write")
     parser.add_argument("--bucket-size", type=int, default=16, help="B, tokens")
     parser.add_argument("--seed", type=int, default=0, help="of the split by prompts")
+    parser.add_argument(
+        "--without", type=Path, help="digests of prompts to leave out, one a line: bench names them"
+    )
     options = parser.parse_args(arguments)
     try:
         return _train(options)
@@ -97,6 +100,9 @@ def _train(options: argparse.Namespace) -> int:
         pair.digest: np.asarray(states[0], np.float32)
         for pair, states in zip(pairs, read_states(options.pairs, pairs), strict=True)
     }
+    if options.without:
+        unused = set(options.without.read_text(encoding="utf-8").split())
+        pairs = [pair for pair in pairs if pair.digest not in unused]
     split = split_pairs(pairs, options.seed, calibration=HELD_OUT, held_out=HELD_OUT)
     split = replace(split, train=(*split.train, *split.calibration), calibration=())
     buckets = Buckets(options.bucket_size, header.longest_response)
