@@ -152,10 +152,7 @@ class SimulatedEngine:
         response_schema: str = "",
         sampling: SamplingOverride = NOTHING_SET,
     ) -> PreparedRequest:
-        """As many tokens as the request has; takes no time.
-
-        The text is the prompt alone: the predictor finds its request by it.
-        """
+        """As many tokens as the request has, and its prompt alone as text; takes no time."""
         tokens = [0] * self._requests[conversation.prompt].prompt_tokens
         return PreparedRequest(tokens, conversation.prompt, response_schema or None, sampling)
 
