@@ -298,5 +298,7 @@ def test_the_account_has_what_there_is() -> None:
     assert "prompt 3005 tokens (2880 reused)," in ask.account(shared)
     named = replace(ANSWERED, plan=replace(ANSWERED.plan, model="small\x1b[2J"))
     assert "[in time], model small" in ask.account(named)
+    put_off = replace(ANSWERED, plan=replace(ANSWERED.plan, evicted_at=17))
+    assert "alpha 0.42 from token 17, prompt" in ask.account(put_off)
     assert "\x1b" not in ask.account(named)
     assert ask.account(EXPIRED) == "[expired], queued 0.530 s, slack -0.018 s"

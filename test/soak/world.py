@@ -214,7 +214,7 @@ def draw_decisions(rng: random.Random) -> Decisions:
             VanillaPlanner(),
             FixedPlanner(alpha=rng.random() * 0.99),
             ExpectedPlanner(rng.choice([0.0, 0.95]), rng.choice([0.0, 0.0, 0.05, 0.5])),
-            ExpectedPlanner(risk=rng.choice([0.0, 0.1])),
+            ExpectedPlanner(risk=rng.choice([0.0, 0.1]), hedges=rng.random() < 0.5),
             TimeBillPlanner(pessimism=rng.choice([1.0, 5.0]), risk=rng.choice([0.0, 0.05, 0.5])),
         ]
     )

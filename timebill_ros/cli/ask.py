@@ -163,13 +163,14 @@ def account(record: Record) -> str:
         score = "" if plan.score is None else f" (where answers score {plan.score:.0f} of 100)"
         if plan.expected_score is not None:
             score += f" (expected score {plan.expected_score:.0f})"
+        late = f" from token {plan.evicted_at}" if plan.evicted_at > 1 else ""
         selected = "" if plan.rho >= 1.0 else f" (selected, {plan.rho:.0%} of it)"
         selected += f" ({plan.reused_tokens} reused)" if plan.reused_tokens else ""
         beyond = "" if plan.feasible else ", more than the budget left: no plan could promise it"
         if plan.model:
             parts.append(f"model {harmless_line(plan.model)}")
         parts += [
-            f"alpha {plan.alpha:.2f}{score}",
+            f"alpha {plan.alpha:.2f}{late}{score}",
             f"prompt {record.prompt_tokens} tokens{selected}",
             f"response {record.response_tokens} tokens ({_expected(plan)})",
             f"time {record.execution:.3f} s (predicted {plan.predicted_time:.3f}, "

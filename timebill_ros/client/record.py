@@ -45,7 +45,8 @@ class Planned:
     ``risk``, of a response longer than N_W, is None where it was not known, and so is ``score``,
     which was measured at alpha and rho, the share of the prompt that selection kept.
     ``reused_tokens`` of the prompt were prefilled for an earlier one. ``model`` is the one that was
-    chosen, "" where nothing told.
+    chosen, "" where nothing told. Alpha is reached at the response token ``evicted_at``: 1 where
+    everything was evicted after prefill.
     """
 
     predicted_tokens: int
@@ -60,6 +61,7 @@ class Planned:
     expected_score: float | None = None
     reused_tokens: int = 0
     model: str = ""
+    evicted_at: int = 1
 
     @property
     def kept(self) -> float:
@@ -266,6 +268,7 @@ def _planned(message: msg.Plan) -> Planned | None:
         expected_score=message.expected_score if message.expected_score >= 0.0 else None,
         reused_tokens=message.reused_tokens,
         model=message.model,
+        evicted_at=message.evictions[-1].at_token if message.evictions else 1,
     )
 
 
