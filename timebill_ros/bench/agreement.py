@@ -253,7 +253,7 @@ def _error(row: NDArray[np.float64]) -> float:
 def agreement_table(
     methods: Mapping[str, MethodAgreement], lever: str, against: str
 ) -> Iterator[str]:
-    """Markdown: a line per method; agreement with its standard error, and mean log-probability.
+    """A table in Markdown: agreement with its error, and log-probability, a line for each method.
 
     In brackets the difference to the method ``against`` on the same prompts, with its interval of
     95 % by bootstrap.

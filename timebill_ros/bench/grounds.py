@@ -83,7 +83,10 @@ def grounds_of(
     settings: Settings,
     arrivals: Sequence[int] = (),
 ) -> dict[str, list[Ground]]:
-    """What methods are judged on, by selection method; in halves, each with the other's curves."""
+    """What methods are judged on, by selection method.
+
+    With ``--quality halves`` there are two parts, each with the curves of the other.
+    """
     model = load_time_model(options.time_model) if options.time_model else answers.time_model
     asked = {case.id: case for case in answers.opened.workload}
     predicted, calibration = answers.predicted(model), answers.calibration

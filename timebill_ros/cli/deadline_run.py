@@ -27,7 +27,7 @@ class RunFailed(Exception):
 
 
 class NodeLog:
-    """Prints the lines of the node's log; one that repeats itself, as progress does, only once."""
+    """Prints the lines of the node's log, but a line that repeats the last one only once."""
 
     def __init__(self) -> None:
         self._last = ""

@@ -34,7 +34,10 @@ _ASK_AGAIN = 2.0
 
 
 class NodeProcessError(RuntimeError):
-    """The node did not come up, did not answer, or refused a transition; with its last lines."""
+    """The node did not come up, did not answer, or refused a transition.
+
+    The message ends with the last lines of its log.
+    """
 
 
 class NodeProcess:

@@ -40,7 +40,7 @@ _ENDINGS = {number: Ending(reason.value) for reason, number in REASONS.items()}
 
 @dataclass(frozen=True)
 class Planned:
-    """The numbers of a plan: N_hat (0 where no prediction came in time), N_W, alpha; times in s.
+    """The numbers of a plan. N_hat is 0 where no prediction came in time; times are in s.
 
     ``risk``, of a response longer than N_W, is None where it was not known, and so is ``score``,
     which was measured at alpha and rho, the share of the prompt that selection kept.

@@ -56,7 +56,10 @@ def thread_numbers(most: int) -> list[int]:
 
 
 def multiplication(weights: Sequence[Tensor], kind: str, rows: int) -> Callable[[], float]:
-    """Multiplies ``rows`` vectors by every weight, kept in this way; how long that took, s."""
+    """A call that multiplies ``rows`` vectors by every weight, and returns the s that took.
+
+    ``kind`` says how the weights are kept.
+    """
     make = WeightKinds(kind, kind).maker()
     pairs: list[tuple[Projection, Tensor]] = []
     for weight in weights:

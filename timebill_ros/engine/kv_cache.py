@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preallocated key-value cache: written in place, compacted in place; and what outlives it."""
+"""The key-value cache of one request, and the copies that outlive it.
+
+Its memory is allocated once. New tokens are written into it, and an eviction moves what stays to
+the front.
+"""
 
 from __future__ import annotations
 
@@ -245,7 +249,11 @@ class _CacheLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append keys and values [1, KV, n, D]; return all cached ones [1, KV, length + n, D]."""
+        """Append keys and values of n tokens, [1, KV, n, D] each.
+
+        Returns:
+            The keys and values of all cached tokens, [1, KV, length + n, D] each.
+        """
         cached = self._cache.append(self._layer, torch.cat((key_states, value_states)))
         return cached[0, None], cached[1, None]
 

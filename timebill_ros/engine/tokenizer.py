@@ -49,7 +49,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def eos_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end a response: generation_config's, or else config's; and the tokenizer's.
+    """The tokens that end a response, by the model's configuration and by the tokenizer.
+
+    The model's are those of generation_config.json, or of config.json where that names none.
 
     Where a chat template ends turns by a token that only the tokenizer names, a model would run
     past it.

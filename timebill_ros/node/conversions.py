@@ -111,7 +111,9 @@ def job_from(
     default_budget: float,
     caller: Caller | None = None,
 ) -> Job:
-    """The job that an instruction asks for; its header, stamped, and its caller are the context.
+    """The job that an instruction asks for.
+
+    Its context is the caller, and the instruction's header with a stamp.
 
     ROS time becomes the server's here and nowhere else: a zero stamp is the moment of reception,
     an absolute deadline wins over a budget, and a zero budget is the default one.

@@ -41,7 +41,10 @@ Reports = Mapping[str, Report]
 
 
 class ServerHealth:
-    """The reports on one server, by subject; fed by the engine's thread, read by the executor's."""
+    """Reports on one server, by subject.
+
+    The engine's thread tells it what happens, and the executor's thread reads the reports.
+    """
 
     def __init__(
         self,

@@ -83,7 +83,9 @@ def _property(spec: Spec, default: object) -> dict[str, Any]:
 
 
 def parameter_table(specs: Mapping[str, Spec] = SPECS, defaults: object = DEFAULTS) -> str:
-    """Markdown: every parameter's name, type, default, bounds and meaning; live ones marked.
+    """A table in Markdown: name, type, default, bounds and meaning of every parameter.
+
+    It marks those that can be changed while the node is active.
 
     ``defaults`` has an attribute of each parameter's name.
     """

@@ -84,7 +84,7 @@ class Bag:
 
     @contextmanager
     def _files(self) -> Iterator[BagFiles]:
-        """Its open files; whatever they, or the bag's bytes under them, raise is bad input."""
+        """The bag's open files. Whatever reading them raises becomes ``BadInput``."""
         try:
             with open_bag(self._path) as files:
                 yield files

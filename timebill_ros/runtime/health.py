@@ -188,7 +188,7 @@ def _kilobytes(meminfo: str) -> dict[str, int]:
 
 
 def memory_report(memory: Memory) -> Report:
-    """WARN, then ERROR, where the machine's memory runs out; what the process holds is a figure."""
+    """Warn before the machine's memory runs out, and tell how much of it the process holds."""
     values = {
         PRESENT_MEMORY: f"{memory.present:.0f}",
         PEAK_MEMORY: f"{memory.peak:.0f}",

@@ -134,7 +134,7 @@ _MOST = 20.0
 
 
 class Slowdown:
-    """By which factors requests take longer, now, than was profiled; prefill and decoding apart.
+    """How many times longer than profiled prefill and decoding take now.
 
     Each request moves its factor a part of the way, in proportion: factor *= (measured /
     expected)^0.2. Twenty requests therefore undo 99 % of a wrong profile, and one that was

@@ -225,7 +225,10 @@ def _preparation(parts: ServerParts, max_tokens: int) -> Preparation:
 def _parts(
     loaded: Loaded, clock: Clock, grace: float, started: dict[int, PredictionService]
 ) -> ServerParts:
-    """What jobs meet on one engine; ``started``: the services of predictors, which models share."""
+    """What jobs meet on one engine.
+
+    ``started`` holds the predictors that run already, for models may share one.
+    """
     predictor: PredictionService | None = loaded.states
     if loaded.predictor is not None:
         own = id(loaded.predictor)

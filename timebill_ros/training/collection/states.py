@@ -75,7 +75,10 @@ def begin_or_go_on(pairs: Path, header: StatesHeader, known: Sequence[Pair]) -> 
 
 
 def append(pairs: Path, states: NDArray[np.float16]) -> None:
-    """Add one answer's states [count, layers, h]; before its pair, which makes them count."""
+    """Add one answer's states, [count, layers, h].
+
+    They are written before the answer's pair, for states without a pair count as not written.
+    """
     with states_path(pairs).open("ab") as file:
         file.write(np.ascontiguousarray(states, dtype=np.float16).tobytes())
 

@@ -114,7 +114,10 @@ class Batch:
     hidden: Tensor | None
 
     def visible(self) -> Tensor | None:
-        """Which tokens (last axis) a token sees, [batch, 1, length, length]; None: all before."""
+        """Which tokens (last axis) each token sees, [batch, 1, length, length].
+
+        None where each sees all before it.
+        """
         if self.hidden is None:
             return None
         length = self.tokens.shape[1]
