@@ -187,6 +187,11 @@ class Plan:
         """Whole prompt tokens that stay cached per KV head after the last eviction."""
         return self.evictions[-1].kept_tokens if self.evictions else self.prompt_tokens
 
+    @property
+    def evicted_at(self) -> int:
+        """Response tokens that exist at the last eviction; 1 where nothing is evicted."""
+        return self.evictions[-1].at_token if self.evictions else 1
+
     def kept_at(self, response_tokens: int) -> int:
         """Whole prompt tokens that are to be cached once so many response tokens exist."""
         due = [kept for at_token, kept in self.evictions if at_token <= response_tokens]
