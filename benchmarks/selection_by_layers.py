@@ -244,8 +244,8 @@ def _against(own: dict[str, float], other: dict[str, float]) -> str:
 def main() -> None:
     """Measure what the CSV file does not hold yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="of Llama's family")
-    parser.add_argument("--prompts", type=Path, required=True, help="JSON lines with `prompt`")
+    parser.add_argument("--model", type=Path, help="of Llama's family")
+    parser.add_argument("--prompts", type=Path, help="JSON lines with `prompt`")
     parser.add_argument("--prompt-tokens", type=int, nargs=2, default=(600, 1600))
     parser.add_argument("--jobs", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=48)
@@ -253,8 +253,11 @@ def main() -> None:
     parser.add_argument("--first", type=int, nargs="+", default=[5, 10], help="layers")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.25])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--csv", type=Path, required=True, help="gone on with where it was left")
+    parser.add_argument("--csv", type=Path, help="gone on with where it was left")
     arguments = parser.parse_args()
+    if not (arguments.model and arguments.prompts and arguments.csv):
+        print("skipped: needs --model, --prompts and --csv")
+        return
     torch.set_num_threads(arguments.threads)
     checkpoint = load_checkpoint(arguments.model, dtype="float32")
     longest = arguments.prompt_tokens[1] + arguments.max_tokens

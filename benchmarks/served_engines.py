@@ -325,7 +325,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, float | int | str]]:
 def main() -> None:
     """Measure and print, a line of JSON for each row."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="checkpoint, see `make real`")
+    parser.add_argument("--model", type=Path, help="checkpoint, see `make real`")
     parser.add_argument("--gguf", type=Path, help="the same model for llama.cpp")
     parser.add_argument("--servers", type=Path, default=Path("build/servers/bin/python"))
     parser.add_argument("--llamacpp", type=Path, default=Path("build/llamacpp/bin/python"))
@@ -333,6 +333,9 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=8)
     parser.add_argument("--profile-seconds", type=float, default=20.0)
     options = parser.parse_args()
+    if options.model is None:
+        print("skipped: needs --model, and `make servers` or `make llamacpp`")
+        return
     print(machine(), file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the servers too
     measure(options)
