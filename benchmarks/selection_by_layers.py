@@ -15,7 +15,7 @@ import argparse
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,8 @@ RESAMPLES = 2000
 COLUMNS = ("case", "method", "layers", "share", "agreement")
 Past = dict[int, tuple[Tensor, Tensor]]
 """Keys and values [KV, n, D] of the tokens that each layer has run."""
+Look = Callable[[int, Tensor, Tensor, Tensor], None]
+"""Told a layer's index, the queries [H, n, D] of the tokens that run, and all keys and values."""
 
 
 class Layers:
@@ -69,12 +71,9 @@ class Layers:
         return out
 
     def run(
-        self, x: Tensor, positions: Tensor, past: Past, layers: range, looks: dict[int, Tensor]
+        self, x: Tensor, positions: Tensor, past: Past, layers: range, look: Look | None = None
     ) -> Tensor:
-        """Run tokens [n, h] behind ``past``, which grows by them; what the layers make of them.
-
-        ``looks`` is told, by the layer, what its window and its last token attend to, [N_x - w].
-        """
+        """Run tokens [n, h] behind ``past``, which grows by them; what the layers make of them."""
         heads, kv_heads, size = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
         cos, sin = self._cos[positions, None], self._sin[positions, None]
         for index in layers:
@@ -89,8 +88,8 @@ class Layers:
                 value = torch.cat((past[index][1], value), 1)
             past[index] = key, value
             out = grouped_attention(query[None], key[None], value[None], size**-0.5)[0]
-            if index in looks:
-                looks[index] = _looked_at(query, key, value)
+            if look is not None:
+                look(index, query, key, value)
             x = x + layer.out(out.transpose(0, 1).reshape(len(x), -1))
             gate, up = layer.gate_up(self._normed(x, layer.mlp_norm)).chunk(2, -1)
             x = x + layer.down(F.silu(gate) * up)
@@ -122,7 +121,7 @@ class Trial:
         while engine.finish_reason is None:
             engine.step()
         self.prompt = list(request.prompt_ids)
-        self._answer = list(engine.response_ids)
+        self.answer = list(engine.response_ids)
         engine.abort()
 
     def rows(
@@ -143,8 +142,13 @@ class Trial:
         past: Past = {}
         looks = {r - 1: torch.empty(0) for r in first}
         states, done, x = {}, 0, self._layers.embed(self.prompt)
+
+        def look(layer: int, query: Tensor, key: Tensor, value: Tensor) -> None:
+            if layer in looks:
+                looks[layer] = _looked_at(query, key, value)
+
         for r in sorted(first):
-            x = self._layers.run(x, torch.arange(len(x)), past, range(done, r), looks)
+            x = self._layers.run(x, torch.arange(len(x)), past, range(done, r), look)
             states[r], done = x, r
         for r in first:
             for rho in shares:
@@ -161,7 +165,7 @@ class Trial:
         past: Past = {}
         every = range(self._layers.shape.layers)
         x = self._layers.embed(tokens[:-1])
-        self._layers.run(x, torch.arange(len(x)), past, every, {})
+        self._layers.run(x, torch.arange(len(x)), past, every)
         return self._agreement(past, len(x))
 
     def _going_on(self, states: Tensor, past: Past, kept: Tensor, first: int) -> float:
@@ -169,17 +173,17 @@ class Trial:
         before = kept[:-1]  # the last one is run with the answer
         own = {layer: tuple(part[:, before] for part in past[layer]) for layer in range(first)}
         rest = range(first, self._layers.shape.layers)
-        self._layers.run(states[before], before, own, rest, {})  # type: ignore[arg-type]
+        self._layers.run(states[before], before, own, rest)  # type: ignore[arg-type]
         return self._agreement(own, len(self.prompt) - 1)  # type: ignore[arg-type]
 
     def _agreement(self, past: Past, position: int) -> float:
         """Share of the answer's tokens that are the first choice behind ``past``."""
-        tokens = [self.prompt[-1], *self._answer[:-1]]
+        tokens = [self.prompt[-1], *self.answer[:-1]]
         positions = torch.arange(position, position + len(tokens))
         every = range(self._layers.shape.layers)
-        x = self._layers.run(self._layers.embed(tokens), positions, past, every, {})
+        x = self._layers.run(self._layers.embed(tokens), positions, past, every)
         best = self._layers.logits(x).argmax(-1)
-        return float((best == torch.tensor(self._answer)).float().mean())
+        return float((best == torch.tensor(self.answer)).float().mean())
 
 
 def _kept(scores: Tensor, total: int, share: float) -> Tensor:
@@ -220,20 +224,22 @@ def table(rows: Sequence[Sequence[str]], layers: int) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for (method, first, rho), own in sorted(by.items()):
         if not first:
-            yield f"| {method} | - | {rho:g} | {rho:.2f} | {_mean(own)} | | |"
+            yield f"| {method} | - | {rho:g} | {rho:.2f} | {mean_of(own)} | | |"
             continue
         took = _taking(method, first / layers, rho)
-        cells = " | ".join(_against(own, by[name, 0, took]) for name in BY_TEXT)
-        yield f"| {method} | {first} | {rho:g} | {took:.2f} | {_mean(own)} | {cells} |"
+        cells = " | ".join(against(own, by[name, 0, took]) for name in BY_TEXT)
+        yield f"| {method} | {first} | {rho:g} | {took:.2f} | {mean_of(own)} | {cells} |"
 
 
-def _mean(own: dict[str, float]) -> str:
+def mean_of(own: dict[str, float]) -> str:
+    """The mean over cases and its standard error."""
     values = np.array(list(own.values()))
     error = values.std(ddof=1) / math.sqrt(values.size) if values.size > 1 else 0.0
     return f"{values.mean():.3f} ± {error:.3f}"
 
 
-def _against(own: dict[str, float], other: dict[str, float]) -> str:
+def against(own: dict[str, float], other: dict[str, float]) -> str:
+    """The other mean over the same cases, the difference to it, and its interval of 95 %."""
     gained = np.array([own[case] - other[case] for case in own])
     places = np.random.default_rng(0).integers(gained.size, size=(RESAMPLES, gained.size))
     low, high = np.percentile(gained[places].mean(1), (2.5, 97.5))
