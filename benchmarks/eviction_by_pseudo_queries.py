@@ -11,22 +11,16 @@ no made up ones can be expected to do better.
 
 from __future__ import annotations
 
-import argparse
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from machine import heading
-from selection_by_layers import Layers, Past, Trial, against, drawn, mean_of
+from selection_by_layers import Layers, Past, Trial, against, mean_of, measured, parser_of
 from torch import Tensor
 
 from timebill_ros.engine.attention import observed_attention
-from timebill_ros.engine.checkpoint import load_checkpoint
 from timebill_ros.engine.eviction_methods import LayerPrompt, SnapKV, keep_highest
-from timebill_ros.engine.settings import EngineSettings
-from timebill_ros.engine.transformer_engine import TransformerEngine
 
 LAST = 16  # tokens at the prompt's end that stay whatever scores them
 ALPHAS = (0.75, 0.9, 0.95, 0.97)
@@ -49,7 +43,9 @@ class Scores:
 
 
 def rows(layers: Layers, trial: Trial, case: str) -> Iterator[tuple[object, ...]]:
-    """A row for every method and ratio, as ``COLUMNS`` names them."""
+    """A row for every method and ratio, as ``COLUMNS`` names them; none of too short an answer."""
+    if len(trial.answer) < 2:
+        return
     total, every = len(trial.prompt), range(layers.shape.layers)
     past: Past = {}
     wide, narrow = Scores(64), Scores(LAST)
@@ -113,41 +109,11 @@ def table(found: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def main() -> None:
     """Measure what the CSV file does not hold yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, help="of Llama's family")
-    parser.add_argument("--prompts", type=Path, help="JSON lines with `prompt`")
-    parser.add_argument("--prompt-tokens", type=int, nargs=2, default=(600, 1600))
-    parser.add_argument("--jobs", type=int, default=24)
-    parser.add_argument("--max-tokens", type=int, default=48)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--csv", type=Path, help="gone on with where it was left")
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, jobs=24).parse_args()
     if not (arguments.model and arguments.prompts and arguments.csv):
         print("skipped: needs --model, --prompts and --csv")
         return
-    torch.set_num_threads(arguments.threads)
-    checkpoint = load_checkpoint(arguments.model, dtype="float32")
-    longest = arguments.prompt_tokens[1] + arguments.max_tokens + 64
-    settings = EngineSettings(max_context=longest, window=64, threads=arguments.threads)
-    engine, layers = TransformerEngine(checkpoint, settings), Layers(checkpoint, longest)
-    found: list[list[str]] = []
-    if arguments.csv.exists():
-        found = list(csv.reader(arguments.csv.open(newline="")))[1:]
-    done = {row[0] for row in found}
-    with arguments.csv.open("a", newline="") as file, torch.inference_mode():
-        writer = csv.writer(file)
-        if not found:
-            writer.writerow(COLUMNS)
-        for case in drawn(engine, arguments):
-            if case.id in done:
-                continue
-            trial = Trial(engine, layers, case, arguments.max_tokens)
-            if len(trial.answer) < 2:
-                continue
-            made = [list(map(str, row)) for row in rows(layers, trial, case.id)]
-            writer.writerows(made)
-            file.flush()
-            found += made
+    found, _ = measured(arguments, COLUMNS, rows)
     print(heading("Eviction by pseudo queries"))
     print("\n".join(table(found)))
 

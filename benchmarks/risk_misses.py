@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import numpy as np
 from machine import heading
 from served import again, draw_instruction, execution, served
 
+from timebill_ros.bench.intervals import interval_of_share
 from timebill_ros.bench.methods import METHODS
 from timebill_ros.msg import Response
 
@@ -33,15 +33,6 @@ PROMPT_TOKENS = (300, 3000)
 SHARES = (0.4, 1.2)
 TIME_RISK = 0.05
 ANSWERED = ("expected-risk-0.05", "expected-risk-0.2", "timebill-risk-0.05", "timebill-risk-0.2")
-_Z = 1.96  # of an interval of 95 %
-
-
-def interval(missed: int, count: int) -> tuple[float, float]:
-    """Wilson's interval of 95 % for a share (Wilson, JASA 22, 1927)."""
-    share, square = missed / count, _Z * _Z / count
-    middle = (share + square / 2.0) / (1.0 + square)
-    half = _Z * math.sqrt(share * (1.0 - share) / count + square / (4.0 * count)) / (1.0 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -65,7 +56,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
             if not told:
                 cells += ["", ""]
             else:
-                low, high = interval(sum(told), len(told))
+                low, high = interval_of_share(sum(told), len(told))
                 cells += [f"{sum(told) / len(told):.1%}", f"{low:.1%} to {high:.1%}"]
             yield f"| {' | '.join(cells)} |"
 

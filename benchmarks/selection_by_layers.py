@@ -25,6 +25,7 @@ from machine import heading
 from torch import Tensor
 
 from timebill_ros.bench.cases import Case, read_cases
+from timebill_ros.bench.intervals import interval_of_mean
 from timebill_ros.engine.attention import AttentionShape, grouped_attention, observed_attention
 from timebill_ros.engine.checkpoint import Checkpoint, load_checkpoint
 from timebill_ros.engine.decoder import layer_weights, rotary_tables
@@ -37,7 +38,6 @@ from timebill_ros.selection.selector import Selector
 WINDOW, HEAD, KERNEL = 64, 16, 5  # as the node's defaults
 BY_TEXT = ("recent", "random")
 BY_LAYERS = ("fastkv", "gemfilter")
-RESAMPLES = 2000
 COLUMNS = ("case", "method", "layers", "share", "agreement")
 Past = dict[int, tuple[Tensor, Tensor]]
 """Keys and values [KV, n, D] of the tokens that each layer has run."""
@@ -241,32 +241,33 @@ def mean_of(own: dict[str, float]) -> str:
 def against(own: dict[str, float], other: dict[str, float]) -> str:
     """The other mean over the same cases, the difference to it, and its interval of 95 %."""
     gained = np.array([own[case] - other[case] for case in own])
-    places = np.random.default_rng(0).integers(gained.size, size=(RESAMPLES, gained.size))
-    low, high = np.percentile(gained[places].mean(1), (2.5, 97.5))
+    low, high = interval_of_mean(gained)
     mean = np.mean([other[case] for case in own])
     return f"{mean:.3f} [{gained.mean():+.3f}, {low:+.3f} to {high:+.3f}]"
 
 
-def main() -> None:
-    """Measure what the CSV file does not hold yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parser_of(description: str | None, jobs: int) -> argparse.ArgumentParser:
+    """Options that a measurement on real prompts takes."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", type=Path, help="of Llama's family")
     parser.add_argument("--prompts", type=Path, help="JSON lines with `prompt`")
     parser.add_argument("--prompt-tokens", type=int, nargs=2, default=(600, 1600))
-    parser.add_argument("--jobs", type=int, default=16)
+    parser.add_argument("--jobs", type=int, default=jobs)
     parser.add_argument("--max-tokens", type=int, default=48)
-    parser.add_argument("--methods", nargs="+", default=BY_LAYERS, choices=BY_LAYERS)
-    parser.add_argument("--first", type=int, nargs="+", default=[5, 10], help="layers")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.25])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--csv", type=Path, help="gone on with where it was left")
-    arguments = parser.parse_args()
-    if not (arguments.model and arguments.prompts and arguments.csv):
-        print("skipped: needs --model, --prompts and --csv")
-        return
+    return parser
+
+
+def measured(
+    arguments: argparse.Namespace,
+    columns: Sequence[str],
+    rows_of: Callable[[Layers, Trial, str], Iterator[tuple[object, ...]]],
+) -> tuple[list[list[str]], Layers]:
+    """The rows of every prompt, those that the CSV file does not hold yet measured now."""
     torch.set_num_threads(arguments.threads)
     checkpoint = load_checkpoint(arguments.model, dtype="float32")
-    longest = arguments.prompt_tokens[1] + arguments.max_tokens
+    longest = arguments.prompt_tokens[1] + arguments.max_tokens + WINDOW
     settings = EngineSettings(max_context=longest, window=WINDOW, threads=arguments.threads)
     engine, layers = TransformerEngine(checkpoint, settings), Layers(checkpoint, longest)
     rows: list[list[str]] = []
@@ -276,17 +277,32 @@ def main() -> None:
     with arguments.csv.open("a", newline="") as file, torch.inference_mode():
         writer = csv.writer(file)
         if not rows:
-            writer.writerow(COLUMNS)
+            writer.writerow(columns)
         for case in drawn(engine, arguments):
             if case.id not in done:
                 trial = Trial(engine, layers, case, arguments.max_tokens)
-                made = [
-                    list(map(str, row))
-                    for row in trial.rows(arguments.methods, arguments.first, arguments.shares)
-                ]
+                made = [list(map(str, row)) for row in rows_of(layers, trial, case.id)]
                 writer.writerows(made)
                 file.flush()
                 rows += made
+    return rows, layers
+
+
+def main() -> None:
+    """Measure what the CSV file does not hold yet, and print the table."""
+    parser = parser_of(__doc__, jobs=16)
+    parser.add_argument("--methods", nargs="+", default=BY_LAYERS, choices=BY_LAYERS)
+    parser.add_argument("--first", type=int, nargs="+", default=[5, 10], help="layers")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.25])
+    arguments = parser.parse_args()
+    if not (arguments.model and arguments.prompts and arguments.csv):
+        print("skipped: needs --model, --prompts and --csv")
+        return
+
+    def rows_of(_layers: Layers, trial: Trial, _case: str) -> Iterator[tuple[object, ...]]:
+        return trial.rows(arguments.methods, arguments.first, arguments.shares)
+
+    rows, layers = measured(arguments, COLUMNS, rows_of)
     print(heading("Selection by layers"))
     print("\n".join(table(rows, layers.shape.layers)))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from timebill_ros.bench.intervals import interval_of_share
 from timebill_ros.bench.measure_quality import eviction_curve, selection_curve
 from timebill_ros.bench.outcomes import Row
 from timebill_ros.bench.report import (
@@ -53,6 +54,14 @@ def test_an_interval_holds_the_true_difference_as_often_as_it_says() -> None:
         _, low, high = Results.of(rows, "kill").difference("expected", "vanilla")
         held += low <= 3.0 <= high
     assert 86 <= held <= 100
+
+
+def test_the_interval_of_a_share_solves_wilson_s_equation() -> None:
+    """Its ends are the shares p from which what was seen is 1.96 standard errors of p away."""
+    for end in interval_of_share(3, 49):
+        assert abs(3 / 49 - end) == pytest.approx(1.96 * (end * (1.0 - end) / 49) ** 0.5)
+    assert interval_of_share(0, 10)[0] == 0.0
+    assert interval_of_share(10, 10)[1] == 1.0
 
 
 def test_the_table_names_methods_budgets_and_intervals() -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timebill_ros.bench.cases import Case
+from timebill_ros.bench.intervals import interval_of_mean
 from timebill_ros.budget.quality import QualityCurve, QualityPoint
 from timebill_ros.engine.protocol import FinishReason
 from timebill_ros.engine.request import PreparedRequest
@@ -30,7 +31,6 @@ from timebill_ros.engine.transformer_engine import TransformerEngine
 from timebill_ros.selection.selector import Selector
 
 _ROUNDING = 1e-9
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -263,15 +263,13 @@ def agreement_table(
     yield f"| {lever} by | {' | '.join(heads)} |"
     yield "|---" * (len(heads) + 1) + "|"
     count = first.shares.shape[1]
-    drawn = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
     for name, method in methods.items():
         cells = []
         for place, row in enumerate(method.shares):
             error = _error(row) if count > 1 else 0.0
             cell = f"{row.mean():.3f} ± {error:.3f}, {method.log_probabilities[place].mean():.2f}"
             if name != against and against in methods and first.dropped[place] > 0.0:
-                each = row - methods[against].shares[place]
-                low, high = np.percentile(each[drawn].mean(axis=1), (2.5, 97.5))
+                low, high = interval_of_mean(row - methods[against].shares[place])
                 cell += f" [{low:+.3f} to {high:+.3f}]"
             cells.append(cell)
         yield f"| {name} | {' | '.join(cells)} |"

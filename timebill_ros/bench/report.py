@@ -14,11 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from timebill_ros.bench.intervals import interval_of_mean
 from timebill_ros.bench.methods import PESSIMISMS, title
 from timebill_ros.bench.outcomes import IN_TIME, Row
-
-_RESAMPLES = 2000
-_INTERVAL = (2.5, 97.5)  # percent
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,7 @@ class Results:
         """
         first, second = (self.scores[self.methods.index(name)] for name in (method, other))
         each = (first - second).mean(axis=0)
-        drawn = np.random.default_rng(seed).integers(each.size, size=(_RESAMPLES, each.size))
-        low, high = np.percentile(each[drawn].mean(axis=1), _INTERVAL)
-        return float(each.mean()), float(low), float(high)
+        return float(each.mean()), *interval_of_mean(each, seed)
 
 
 def tables(
