@@ -27,7 +27,7 @@ from timebill_ros.budget.risk import Coverage, LengthRisk, Observation, observed
 from timebill_ros.budget.time_model import TimeModel
 
 from .situations import MODEL
-from .weighed import STEP, calibrated, expected_score, known, risk_of
+from .weighed import STEP, calibrated, expected_score, known, risk_of, short_answers
 
 
 def share_of(s: Situation) -> float:
@@ -41,9 +41,7 @@ def share_of(s: Situation) -> float:
     st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5),
 )
 def test_alpha_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]) -> None:
-    s = known(
-        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
-    )
+    s = short_answers(left, n_x, weights)
     plan = ExpectedPlanner().plan(s, MODEL)
     scores = [expected_score(s, MODEL, 1.0, alpha, left, n_x) for alpha in ALPHAS]
     assert plan.expected_score == pytest.approx(max(scores), abs=1e-6)
@@ -58,9 +56,7 @@ def test_alpha_is_the_best_of_the_grid(left: float, n_x: int, weights: list[floa
     st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5),
 )
 def test_rho_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]) -> None:
-    s = known(
-        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
-    )
+    s = short_answers(left, n_x, weights)
     chosen = share_of(s)
     values = {}
     for rho in SHARES:
@@ -214,9 +210,7 @@ def kept_by_counting(s: Situation, model: TimeModel, reached: int, kept: int) ->
 def test_what_stays_while_decoding_is_the_best_of_the_grid(
     left: float, n_x: int, reached: int, share: float, weights: list[float]
 ) -> None:
-    s = known(
-        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
-    )
+    s = short_answers(left, n_x, weights)
     kept = max(s.smallest_kept(), int(share * n_x))
     ahead = ExpectedPlanner().ahead(s, MODEL, reached, kept)
     assert all(at_token == reached for at_token, _ in ahead)

@@ -19,7 +19,7 @@ from timebill_ros.budget.risk import Coverage
 from timebill_ros.budget.time_model import TimeModel
 
 from .situations import MODEL
-from .weighed import FALLING, known, risk_of
+from .weighed import FALLING, known, risk_of, short_answers
 
 HEDGED = ExpectedPlanner(hedges=True)
 LATER = (16, 32)  # the checkpoints before 40 tokens
@@ -73,9 +73,7 @@ def grid(s: Situation) -> list[tuple[Eviction, ...]]:
     st.lists(st.floats(0.01, 1.0), min_size=3, max_size=5),
 )
 def test_the_schedule_is_the_best_of_the_grid(left: float, n_x: int, weights: list[float]) -> None:
-    s = known(
-        left, prompt_tokens=n_x, max_tokens=40, risk=risk_of(np.array(weights) / sum(weights))
-    )
+    s = short_answers(left, n_x, weights)
     plan = HEDGED.plan(s, MODEL)
     worths = [by_counting(s, MODEL, evictions) for evictions in grid(s)]
     assert plan.planner == "hedged"

@@ -50,6 +50,12 @@ def known(
     return replace(given, quality=quality)
 
 
+def short_answers(left: float, n_x: int, weights: list[float]) -> Situation:
+    """Of at most 40 tokens, in buckets that are as likely as ``weights`` say."""
+    risk = risk_of(np.array(weights) / sum(weights))
+    return known(left, prompt_tokens=n_x, max_tokens=40, risk=risk)
+
+
 def expected_score(
     s: Situation, model: TimeModel, rho: float, alpha: float, left: float, n_x: int
 ) -> float:

@@ -129,13 +129,27 @@ def test_less_than_what_always_stays_is_not_tried() -> None:
     assert response.plan.rho == 0.5
 
 
-def test_without_a_predictor_recent_lengths_decide() -> None:
-    run = scene(Halving(), predictor_time=None)
+def ask_after_answers_of_16(
+    run: Scene, budget_ms: int, tokens: int, lengths: LengthDistribution | None = None
+) -> None:
+    """A job with an answer of ``tokens``, after forty whose answers had 16 tokens each."""
     for i in range(40):
         run.job(f"w{i}", release_ms=i * 1000, prompt_tokens=100, response_tokens=16)
-    run.job("a", release_ms=100_000, budget_ms=118, prompt_tokens=10_000, response_tokens=16)
+    run.job(
+        "a",
+        release_ms=100_000,
+        budget_ms=budget_ms,
+        prompt_tokens=10_000,
+        response_tokens=tokens,
+        lengths=lengths,
+    )
     for share in (0.5, 0.25):
-        run.requests[f"a@{share:g}"] = SimulatedRequest(round(share * 10_000), 16, 16)
+        run.requests[f"a@{share:g}"] = SimulatedRequest(round(share * 10_000), tokens, tokens)
+
+
+def test_without_a_predictor_recent_lengths_decide() -> None:
+    run = scene(Halving(), predictor_time=None)
+    ask_after_answers_of_16(run, 118, 16)
     run.run()
     assert run.response("a").plan.rho == 1.0
 
@@ -149,19 +163,7 @@ def test_an_answer_longer_than_recent_ones_is_predicted_before_prefill(
     The least share saves 75 ms of prefill: a tenth of that may go into waiting.
     """
     run = scene(Halving(), predictor_time=Quadratic(0.0, 0.0, predictor_ms * 1e-3))
-    for i in range(40):
-        run.job(f"w{i}", release_ms=i * 1000, prompt_tokens=100, response_tokens=16)
-    lengths = LengthDistribution(np.array([0.0, 1.0]), 16)
-    run.job(
-        "a",
-        release_ms=100_000,
-        budget_ms=120,
-        prompt_tokens=10_000,
-        response_tokens=32,
-        lengths=lengths,
-    )
-    for share in (0.5, 0.25):
-        run.requests[f"a@{share:g}"] = SimulatedRequest(round(share * 10_000), 32, 32)
+    ask_after_answers_of_16(run, 120, 32, lengths=LengthDistribution(np.array([0.0, 1.0]), 16))
     outcome = next(each for each in run.run() if each.job.id == "a")
     assert outcome.plan is not None
     assert outcome.plan.rho == rho

@@ -88,8 +88,8 @@ def grounds_of(
     With ``--quality halves`` there are two parts, each with the curves of the other.
     """
     model = load_time_model(options.time_model) if options.time_model else answers.time_model
-    asked = {case.id: case for case in answers.opened.workload}
-    predicted, calibration = answers.predicted(model), answers.calibration
+    asked, calibration = answers.opened.asked, answers.calibration
+    predicted = answers.predicted(model)
     grounds: dict[str, list[Ground]] = {}
     for selection in options.select_by:
         cases = [case.selected_by(selection) for case in answers.cases]
@@ -157,7 +157,7 @@ def quantised_ground(
     twin = answered(settings, options, levers, "answers_quantised.jsonl")
     file = options.quantised_time_model
     model = load_time_model(file) if file else twin.time_model
-    asked = {case.id: case for case in twin.opened.workload}
+    asked = twin.opened.asked
     return Ground(settings, model, None, None, twin.cases, asked=asked, arrivals=arrivals)
 
 

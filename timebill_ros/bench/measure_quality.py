@@ -182,7 +182,7 @@ def _measure(options: argparse.Namespace, settings: Settings) -> list[str]:
             lines += ["", *table(selection[name], f"selection by {name}")]
     cut = known.cut
     if "cut" in options.levers:
-        cut = cut_worth(cases, {case.id: case for case in run.opened.workload})
+        cut = cut_worth(cases, run.opened.asked)
         lines += ["", *cut_table(cut)]
     write_quality(path, replace(known, eviction=eviction, selection=selection, cut=cut))
     return lines

@@ -166,6 +166,14 @@ def known_prompts(loaded: Loaded) -> frozenset[str]:
     return frozenset() if folder is None else seen_prompts(folder) or frozenset()
 
 
+def predictor_digest(loaded: Loaded) -> str:
+    """What tells the length predictor from others; "" where there is none."""
+    from timebill_ros.engine.checkpoint import checkpoint_digest
+
+    folder = loaded.predictor_folder
+    return "" if folder is None else checkpoint_digest(folder)[:8]
+
+
 def digest_of(engine: TransformerEngine, case: Case) -> str:
     """As a predictor's folder names the prompt."""
     return prompt_digest(engine.prepare(case.conversation).text)

@@ -27,6 +27,7 @@ from timebill_ros.bench.predicted import (
     check_unmet,
     digest_of,
     known_prompts,
+    predictor_digest,
     tell,
     told_before,
     told_case,
@@ -95,10 +96,10 @@ class AnsweredRun:
         """
         run, loaded = self.opened, self.opened.loaded
         if loaded.states is not None:
-            shares = self.header["levers"]["shares"]
+            shares, predictor = self.header["levers"]["shares"], predictor_digest(loaded)
             _, told = run.made(
-                RunFile(self.out / f"lengths_{run.predictor}.jsonl", told_case),
-                {"predictor": run.predictor, "shares": shares},
+                RunFile(self.out / f"lengths_{predictor}.jsonl", told_case),
+                {"predictor": predictor, "shares": shares},
                 lambda _, case: tell(loaded, run.engine, run.selectors, case, shares),
             )
             return Predictions(by_state=told)
@@ -190,12 +191,9 @@ class Opened:
     header: dict[str, Any]
 
     @property
-    def predictor(self) -> str:
-        """What tells the length predictor from others; "" where there is none."""
-        from timebill_ros.engine.checkpoint import checkpoint_digest
-
-        folder = self.loaded.predictor_folder
-        return "" if folder is None else checkpoint_digest(folder)[:8]
+    def asked(self) -> dict[str, Case]:
+        """The workload by id."""
+        return {case.id: case for case in self.workload}
 
     def made(
         self, file: RunFile[Made], header: Mapping[str, Any], make: Callable[[int, Case], Made]
