@@ -16,6 +16,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Task
+from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64
 
@@ -131,9 +132,10 @@ class Bench:
             assert time.monotonic() < end, "waited in vain"
             self._executor.spin_once(timeout_sec=0.02)
 
-    def said(self, subject: str) -> DiagnosticStatus:
-        """The last diagnostics on a subject; an unset status before the first."""
-        said = [s for a in self.diagnostics for s in a.status if s.name == f"llm: {subject}"]
+    def said(self, subject: str, since: Time | None = None) -> DiagnosticStatus:
+        """The last diagnostics on a subject, made after ``since``; unset before the first."""
+        made = [a for a in self.diagnostics if not since or Time.from_msg(a.header.stamp) > since]
+        said = [s for a in made for s in a.status if s.name == f"llm: {subject}"]
         return said[-1] if said else DiagnosticStatus(level=DiagnosticStatus.STALE)
 
     def terminal(self) -> list[str]:

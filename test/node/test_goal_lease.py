@@ -128,7 +128,7 @@ def test_the_goal_of_a_process_that_was_killed_is_canceled(
         env={**os.environ, "ROS_DOMAIN_ID": str(ros_context.get_domain_id())},
     )
     try:
-        bench.until(lambda: bench.said("queue").values and waiting(bench) == "1")
+        bench.until(lambda: node.goals_pending == 1)  # before that, the client has sent none
         bench.until(lambda: node.count_subscribers("/llm/instruct/_action/feedback") == 1)
         node.set_parameters([Parameter("goal_lease", value=0.01)])
     finally:
@@ -142,8 +142,3 @@ def test_the_goal_of_a_process_that_was_killed_is_canceled(
     assert overrun.detail.startswith("goal_lease: ")
     hold.let_go()
     bench.until(lambda: bench.responses)
-
-
-def waiting(bench: Bench) -> str:
-    """Instructions in the queue, as the diagnostics tell."""
-    return {value.key: value.value for value in bench.said("queue").values}["queue depth"]

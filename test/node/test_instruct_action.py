@@ -245,8 +245,10 @@ def test_goals_and_topic_share_names_and_queue(bench: Bench, client: Client) -> 
     again = client.send("a")
     client.ended(again)
     assert again.result.error_msg == "id: 'a' is already in flight"
+    sent = bench.client.get_clock().now()
     bench.send("b")
-    bench.until(lambda: KeyValue(key=QUEUE_DEPTH, value="1") in bench.said("queue").values)
+    full = KeyValue(key=QUEUE_DEPTH, value="1")
+    bench.until(lambda: full in bench.said("queue", sent).values)
     third = client.send("c")
     client.ended(third)
     assert third.result.error_msg == "queue: full with 1 instructions"
