@@ -21,6 +21,8 @@ from machine import heading
 _WAYS: dict[str, dict[str, str]] = {
     "active": {},
     "spinning 10,000 times": {"GOMP_SPINCOUNT": "10000"},
+    "spinning 3,000 times": {"GOMP_SPINCOUNT": "3000"},
+    "spinning 1,000 times": {"GOMP_SPINCOUNT": "1000"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
 _BUSY = "while True: pass"
@@ -48,11 +50,11 @@ def main() -> None:
             for way in _WAYS:
                 times.setdefault((threads, way), []).append(child(threads, way))
     print(
-        f"{'threads':>7}  {'waiting':<22}{'alone':>9}{f'beside {arguments.busy}':>11}{'ratio':>8}"
+        f"{'threads':>7}  {'waiting':<23}{'alone':>9}{f'beside {arguments.busy}':>11}{'ratio':>8}"
     )
     for (threads, way), seen in times.items():
         alone, beside = (statistics.median(column) for column in zip(*seen, strict=True))
-        print(f"{threads:>7}  {way:<22}{alone:>9.1f}{beside:>11.1f}{beside / alone:>8.1f}")
+        print(f"{threads:>7}  {way:<23}{alone:>9.1f}{beside:>11.1f}{beside / alone:>8.1f}")
 
 
 def child(threads: int, way: str) -> tuple[float, float]:
