@@ -22,6 +22,7 @@ from timebill_ros.budget.errors import SettingError
 _INT4_GROUP = 32  # weights of a row that share scale and zero
 _INT4_ROWS = 16  # the kernel's blocks of rows
 _INT8_COLUMNS = 16  # the kernel's blocks of columns; it reads beyond the end of others
+_LARGE = 1 << 18  # weights of a matrix in models that are too large for the caches
 _FEW = 32  # input vectors up to which the int8 kernel beats widening the weight first
 
 
@@ -71,9 +72,10 @@ def _parts(weight: Tensor) -> int:
     """How many parts of a weight are multiplied with one vector as a batch.
 
     MKL's product of a float32 matrix and a vector runs on one thread, whatever is set. Its product
-    of a batch shares the parts between threads, and reads twice as fast even on one.
+    of a batch shares the parts between threads, and reads memory twice as fast even on one; what
+    the processor's caches hold it multiplies more slowly.
     """
-    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+    if weight.dtype != torch.float32 or weight.device.type != "cpu" or weight.numel() < _LARGE:
         return 1
     parts = max(2, torch.get_num_threads())
     return parts if len(weight) % parts == 0 else 1
