@@ -144,6 +144,20 @@ def test_every_row_of_the_table_learns(
     assert (tmp_path / "results.csv").read_bytes() == before
 
 
+def test_answers_within_the_planned_length_are_counted(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pairs(tmp_path / "pairs.jsonl")
+    given = ("--seeds", "1", "--epochs", "20", "--methods", "regression", "--coverage")
+    assert compare_on_answers.main(arguments(folders, tmp_path, *given)) == 0
+    _, rows = capsys.readouterr().out.split("class head, B = 16, seed 1:\n")
+    shares = [[float(part) for part in row.split("|")[1:-1]] for row in rows.splitlines()[2:]]
+    assert [risk for risk, *_ in shares] == [0.05, 0.1, 0.2, 0.5]
+    for risk, covered, planned in shares:
+        assert abs(covered - (1.0 - risk)) <= 0.25  # of 32 unseen prompts
+        assert 40.0 <= planned <= 256.0
+
+
 def test_pairs_that_are_not_there_are_named(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

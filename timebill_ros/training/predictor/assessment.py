@@ -85,6 +85,8 @@ def length_quality(
 
 
 RISKS = (0.01, 0.05, 0.1, 0.2)
+_TABLE_RISKS = (0.05, 0.1, 0.2, 0.5)
+FOLDS = 5
 
 Tokens = Callable[[str], Sequence[int]]
 """The target's tokens of a rendered prompt."""
@@ -135,6 +137,39 @@ def calibrate(
     calibration = fit_calibration(predicted, [pair.response_tokens for pair in pairs])
     write_calibration(folder, calibration)
     return calibration
+
+
+Tell = Callable[[Sequence[Pair], Sequence[Pair]], Sequence[LengthDistribution]]
+"""Learns from the first pairs, and predicts the others."""
+
+
+def told_by_others(pairs: Sequence[Pair], tell: Tell) -> list[LengthDistribution]:
+    """What is said of every pair by what learned from the folds that it does not belong to.
+
+    For a cross-conformal calibration: so all pairs both train and calibrate (Vovk, *Cross-conformal
+    predictors*, 2015).
+    """
+    told: dict[str, LengthDistribution] = {}
+    for fold in range(FOLDS):
+        left_out = pairs[fold::FOLDS]
+        others = [pair for place, pair in enumerate(pairs) if place % FOLDS != fold]
+        told.update(zip((pair.digest for pair in left_out), tell(others, left_out), strict=True))
+    return [told[pair.digest] for pair in pairs]
+
+
+def coverage_table(
+    told: Sequence[LengthDistribution],
+    pairs: Sequence[Pair],
+    calibration: Calibration,
+    max_tokens: int,
+) -> str:
+    """For some risks the share of pairs within N_W, and its mean: rows of a table in Markdown."""
+    actual = [pair.response_tokens for pair in pairs]
+    rows = ["| risk | covered | mean N_W |", "|---|---|---|"]
+    for risk in _TABLE_RISKS:
+        planned = planned_by_risk(told, calibration, risk, max_tokens)
+        rows.append(f"| {risk:g} | {_covered(actual, planned):.3f} | {np.mean(planned):.1f} |")
+    return "\n".join(rows)
 
 
 def assess(

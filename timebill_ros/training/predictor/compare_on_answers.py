@@ -13,25 +13,30 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
+from timebill_ros.budget.calibration import fit_calibration
+from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.cli.arguments import positive_count
-from timebill_ros.engine.checkpoint import target_fingerprint
 from timebill_ros.engine.errors import CheckpointError
 from timebill_ros.predictor import hidden_predictor
 from timebill_ros.predictor.errors import PairsOverlap, PredictorError
-from timebill_ros.predictor.length_predictor import keep_head_and_tail
-from timebill_ros.predictor.sequence_classifier import load_tokenizer
 from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.training.collection.states import read_header as read_states_header
 from timebill_ros.training.collection.states import read_states
-from timebill_ros.training.predictor.assessment import length_errors
+from timebill_ros.training.predictor.assessment import (
+    Tell,
+    coverage_table,
+    length_errors,
+    told_by_others,
+)
 from timebill_ros.training.predictor.baselines import (
     LengthClasses,
     buckets,
@@ -52,11 +57,11 @@ from timebill_ros.training.predictor.last_block import (
     Data,
     LastBlock,
     LengthRegression,
+    ReadPrompts,
     cross_entropy,
     outputs_of,
     train,
 )
-from timebill_ros.training.predictor.lower_blocks import KeptStates, States, shortened
 from timebill_ros.training.predictor.pairs import (
     Pair,
     read_header,
@@ -125,15 +130,55 @@ def run(
         most: N_model.
     """
     classes = method.classes(data.lengths, most) if method.classes else None
-    last = block(classes.count if classes else 1)
-    network = last if classes else LengthRegression(last, data.lengths)
     begun = time.process_time()
-    loss = partial(cross_entropy, classes) if classes else absolute_error
-    train(network, data, loss, epochs=method.epochs, rate=method.rate, seed=seed)
+    network = _learned(method, classes, block, data, seed)
     seconds = time.process_time() - begun
     outputs = outputs_of(network, unseen.states)
     made = Made(method.name, seed, round(seconds), classes)
     return errors_of(made, outputs, data.lengths, unseen.lengths, most)
+
+
+def teller(
+    method: LearnedRow,
+    block: Callable[[int], LastBlock],
+    data: Callable[[Sequence[Pair]], Data],
+    seed: int,
+    most: int,
+) -> Tell:
+    """Trains ``method``, whose classes are buckets, on some pairs, and predicts others.
+
+    Args:
+        method: the row.
+        block: makes the last block with so many outputs.
+        data: the pairs as it reads them.
+        seed: of the order.
+        most: N_model.
+    """
+
+    def tell(known: Sequence[Pair], asked: Sequence[Pair]) -> list[LengthDistribution]:
+        learned = data(known)
+        classes = method.classes(learned.lengths, most) if method.classes else None
+        if classes is None:
+            raise ValueError(f"{method.name} has no classes")
+        outputs = outputs_of(_learned(method, classes, block, learned, seed), data(asked).states)
+        shares = outputs.softmax(-1).double().numpy()
+        return [LengthDistribution(row, int(classes.upper[0])) for row in shares]
+
+    return tell
+
+
+def _learned(
+    method: LearnedRow,
+    classes: LengthClasses | None,
+    block: Callable[[int], LastBlock],
+    data: Data,
+    seed: int,
+) -> nn.Module:
+    last = block(classes.count if classes else 1)
+    network = last if classes else LengthRegression(last, data.lengths)
+    loss = partial(cross_entropy, classes) if classes else absolute_error
+    train(network, data, loss, epochs=method.epochs, rate=method.rate, seed=seed)
+    return network
 
 
 def hidden_state_errors(
@@ -172,59 +217,6 @@ def constants(lengths: Sequence[int], unseen: Sequence[int]) -> list[Result]:
     ]
 
 
-class Prompts:
-    """The pairs as the two pretrained models read them.
-
-    Args:
-        pairs: all of them.
-        target: the target's folder.
-        blocks: of the target's blocks, how many a class head stands on.
-        encoder: the encoder's folder.
-        most: tokens of a prompt that are read.
-        kept: directory for the states of the lower blocks.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        target: Path,
-        blocks: int,
-        encoder: Path,
-        most: int,
-        kept: Path,
-    ) -> None:
-        self._most = most
-        self._folders = {True: (target, blocks), False: (encoder, None)}
-        self._pairs = pairs
-        self._kept = kept
-        self._states: dict[bool, Mapping[str, States]] = {}
-
-    def data(self, pairs: Sequence[Pair], *, target: bool) -> Data:
-        """Some of the pairs as the target, or else the encoder, reads them."""
-        if target not in self._states:
-            self._states[target] = self._read(target)
-        states = self._states[target]
-        return Data([states[p.digest] for p in pairs], [p.response_tokens for p in pairs])
-
-    def block(self, target: bool, seed: int, outputs: int) -> LastBlock:
-        """A pretrained last block with a new head, whose weights ``seed`` draws."""
-        torch.manual_seed(seed)
-        return LastBlock(shortened(*self._folders[target], outputs))
-
-    def _read(self, target: bool) -> Mapping[str, States]:
-        folder, blocks = self._folders[target]
-        tokenizer = load_tokenizer(folder)
-        # The target reads head and tail, as the predictor on the robot does; an encoder is cut.
-        prompts = {
-            pair.digest: keep_head_and_tail(tokenizer.encode(pair.prompt), self._most)
-            if target
-            else tokenizer.encode(pair.prompt, truncation=True, max_length=self._most)
-            for pair in self._pairs
-        }
-        name = f"{target_fingerprint(folder)}-{blocks or 'all'}-{self._most}.npz"
-        return KeptStates(self._kept / name).of(shortened(folder, blocks, 1), prompts)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the results file lacks, then print the table of all that it holds."""
     options = _parser().parse_args(arguments)
@@ -245,7 +237,7 @@ def _run(options: argparse.Namespace) -> None:
     known, unseen = (*split.train, *split.calibration), split.held_out
     if options.measure_on == "validation":
         known, unseen = split.train, split.calibration
-    prompts = Prompts(
+    prompts = ReadPrompts(
         pairs, options.model, options.blocks, options.encoder, options.input, options.kept
     )
     results = read_results(options.results)
@@ -260,8 +252,7 @@ def _run(options: argparse.Namespace) -> None:
         for method in METHODS:
             if (method.name, seed) in done or method.name not in options.methods:
                 continue
-            changed = {"epochs": options.epochs, "rate": options.rate}
-            method = replace(method, **{key: to for key, to in changed.items() if to is not None})
+            method = _adapted(method, options)
             block = partial(prompts.block, method.target, seed)
             data, measured = (prompts.data(p, target=method.target) for p in (known, unseen))
             most = header.longest_response
@@ -269,6 +260,31 @@ def _run(options: argparse.Namespace) -> None:
     order = [*CONSTANTS, HIDDEN, *(method.name for method in METHODS)]
     print(f"{len(known)} prompts to learn from, {len(unseen)} unseen:")
     print(table(read_results(options.results), order))
+    if options.coverage:
+        _print_coverage(options, prompts, known, unseen, header.longest_response)
+
+
+def _print_coverage(
+    options: argparse.Namespace,
+    prompts: ReadPrompts,
+    known: Sequence[Pair],
+    unseen: Sequence[Pair],
+    most: int,
+) -> None:
+    """Calibrate the finest class head on what it learns from, and count the answers within N_W."""
+    method = _adapted(METHODS[2], options)
+    data = partial(prompts.data, target=True)
+    for seed in options.seeds:
+        tell = teller(method, partial(prompts.block, True, seed), data, seed, most)
+        lengths = [pair.response_tokens for pair in known]
+        calibration = fit_calibration(told_by_others(known, tell), lengths)
+        print(f"\n{method.name}, seed {seed}:")
+        print(coverage_table(tell(known, unseen), unseen, calibration, most))
+
+
+def _adapted(method: LearnedRow, options: argparse.Namespace) -> LearnedRow:
+    changed = {"epochs": options.epochs, "rate": options.rate}
+    return replace(method, **{key: to for key, to in changed.items() if to is not None})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -288,6 +304,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--kept", type=Path, required=True, help="folder for what is computed once")
     add_table_arguments(parser, names, "validation")
+    parser.add_argument(
+        "--coverage", action="store_true", help="count the answers within N_W of a class head, too"
+    )
     parser.add_argument("--epochs", type=int, help="instead of each method's")
     parser.add_argument("--rate", type=float, help="peak learning rate, instead of each method's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")

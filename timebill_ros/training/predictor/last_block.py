@@ -9,7 +9,8 @@ hour. Together they are an ordinary sequence classifier of transformers with few
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +21,12 @@ from torch import Tensor, nn
 from transformers import BertForSequenceClassification, LlamaForSequenceClassification
 from transformers.models.llama.modeling_llama import rotate_half
 
+from timebill_ros.engine.checkpoint import target_fingerprint
+from timebill_ros.predictor.length_predictor import keep_head_and_tail
+from timebill_ros.predictor.sequence_classifier import load_tokenizer
 from timebill_ros.training.predictor.baselines import LengthClasses
-from timebill_ros.training.predictor.lower_blocks import Classifier, States
+from timebill_ros.training.predictor.lower_blocks import Classifier, KeptStates, States, shortened
+from timebill_ros.training.predictor.pairs import Pair
 from timebill_ros.training.progress import track
 
 _PROMPTS_PER_STEP = 32
@@ -188,3 +193,56 @@ def outputs_of(network: nn.Module, states: Sequence[States]) -> Tensor:
     """The network's outputs [prompts, classes]."""
     network.eval()
     return torch.cat([network(*pad([each])) for each in states])
+
+
+class ReadPrompts:
+    """The pairs as the two pretrained models read them.
+
+    Args:
+        pairs: all of them.
+        target: the target's folder.
+        blocks: of the target's blocks, how many a class head stands on.
+        encoder: the encoder's folder.
+        most: tokens of a prompt that are read.
+        kept: directory for the states of the lower blocks.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        target: Path,
+        blocks: int,
+        encoder: Path,
+        most: int,
+        kept: Path,
+    ) -> None:
+        self._most = most
+        self._folders = {True: (target, blocks), False: (encoder, None)}
+        self._pairs = pairs
+        self._kept = kept
+        self._states: dict[bool, Mapping[str, States]] = {}
+
+    def data(self, pairs: Sequence[Pair], *, target: bool) -> Data:
+        """Some of the pairs as the target, or else the encoder, reads them."""
+        if target not in self._states:
+            self._states[target] = self._read(target)
+        states = self._states[target]
+        return Data([states[p.digest] for p in pairs], [p.response_tokens for p in pairs])
+
+    def block(self, target: bool, seed: int, outputs: int) -> LastBlock:
+        """A pretrained last block with a new head, whose weights ``seed`` draws."""
+        torch.manual_seed(seed)
+        return LastBlock(shortened(*self._folders[target], outputs))
+
+    def _read(self, target: bool) -> Mapping[str, States]:
+        folder, blocks = self._folders[target]
+        tokenizer = load_tokenizer(folder)
+        # The target reads head and tail, as the predictor on the robot does; an encoder is cut.
+        prompts = {
+            pair.digest: keep_head_and_tail(tokenizer.encode(pair.prompt), self._most)
+            if target
+            else tokenizer.encode(pair.prompt, truncation=True, max_length=self._most)
+            for pair in self._pairs
+        }
+        name = f"{target_fingerprint(folder)}-{blocks or 'all'}-{self._most}.npz"
+        return KeptStates(self._kept / name).of(shortened(folder, blocks, 1), prompts)

@@ -3,9 +3,8 @@
 
 From pairs that `timebill_ros collect --states` wrote. Every layer that was kept is tried, with
 several penalties, by the likelihood of lengths left out of the fit. The calibration is a cross-
-conformal one: every prompt is predicted by a fit to the other folds, so that all of them both train
-and calibrate (Vovk, *Cross-conformal predictors*, 2015). Then it is measured on prompts that none
-of this has met. A minute or two on one core.
+conformal one, see ``told_by_others``. Then it is measured on prompts that none of this has met. A
+minute or two on one core.
 """
 
 from __future__ import annotations
@@ -30,9 +29,12 @@ from timebill_ros.runtime.harmless import harmless_line
 from timebill_ros.training.collection.states import read_header as read_states_header
 from timebill_ros.training.collection.states import read_states
 from timebill_ros.training.predictor.assessment import (
+    FOLDS,
+    Tell,
     calibrate,
+    coverage_table,
     length_errors,
-    planned_by_risk,
+    told_by_others,
 )
 from timebill_ros.training.predictor.pairs import Pair, read_pairs, split_pairs, write_prompts
 from timebill_ros.training.progress import track
@@ -40,10 +42,8 @@ from timebill_ros.training.progress import track
 Array = NDArray[np.float32]
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 0.3, 1.0)
 HELD_OUT = 0.2
-FOLDS = 5
 _STEPS = 60
 _LEAST_SHARE = 1e-6  # of a bucket that no length is near: 0 has no logarithm
-_RISKS = (0.05, 0.1, 0.2, 0.5)
 
 
 def fit(
@@ -117,11 +117,7 @@ def _train(options: argparse.Namespace) -> int:
     told = _predictions(predictor, split.held_out, first, row)
     actual = np.array([pair.response_tokens for pair in split.held_out])
     worse = report(told, actual, np.array(lengths), buckets)
-    print("\n| risk | covered | mean N_W |\n|---|---|---|")
-    for risk in _RISKS:
-        planned = planned_by_risk(told, calibration, risk, header.longest_response)
-        covered = float((actual <= np.array(planned)).mean())
-        print(f"| {risk:g} | {covered:.3f} | {np.mean(planned):.1f} |")
+    print("\n" + coverage_table(told, split.held_out, calibration, header.longest_response))
     return int(worse)
 
 
@@ -162,7 +158,7 @@ def _choose(
     best: tuple[float, int, float, list[LengthDistribution]] | None = None
     tried = [(row, penalty) for row in range(len(layers)) for penalty in PENALTIES]
     for row, penalty in track(tried, "layers and penalties"):
-        told = _told_by_others(pairs, first, buckets, row, penalty)
+        told = told_by_others(pairs, _fitted(first, buckets, row, penalty))
         likely = [one.probabilities[label] for one, label in zip(told, labels, strict=True)]
         loss = -float(np.log(np.maximum(likely, 1e-9)).mean())
         if best is None or loss < best[0]:
@@ -172,19 +168,15 @@ def _choose(
     return best[1:]
 
 
-def _told_by_others(
-    pairs: Sequence[Pair], first: dict[str, Array], buckets: Buckets, row: int, penalty: float
-) -> list[LengthDistribution]:
-    """What is said of every pair by a fit to the folds that it does not belong to."""
-    told: dict[str, LengthDistribution] = {}
-    for fold in range(FOLDS):
-        left_out = pairs[fold::FOLDS]
-        others = [pair for place, pair in enumerate(pairs) if place % FOLDS != fold]
-        states, lengths = _data(others, first, row)
+def _fitted(first: dict[str, Array], buckets: Buckets, row: int, penalty: float) -> Tell:
+    """Fits to some pairs' states of a layer, and predicts others."""
+
+    def tell(known: Sequence[Pair], asked: Sequence[Pair]) -> list[LengthDistribution]:
+        states, lengths = _data(known, first, row)
         predictor = fit(states, lengths, buckets, row + 1, penalty)
-        said = _predictions(predictor, left_out, first, row)
-        told.update(zip((pair.digest for pair in left_out), said, strict=True))
-    return [told[pair.digest] for pair in pairs]
+        return _predictions(predictor, asked, first, row)
+
+    return tell
 
 
 def _data(pairs: Sequence[Pair], first: dict[str, Array], row: int) -> tuple[Array, list[int]]:
