@@ -203,18 +203,18 @@ def main(args: list[str] | None = None) -> int:
     parser = command_parser("autoware_adapter", __doc__)
     parser.parse_args(remove_ros_args(args)[1:])
     rclpy.init(args=args)
+    node: AutowareAdapter | None = None
     try:
         node = AutowareAdapter()
+        rclpy.spin(node)
     except (InterfacesMissing, SettingError, ParameterException) as failure:
         print(f"autoware_adapter: {harmless_line(str(failure))}", file=sys.stderr)
-        rclpy.try_shutdown()
         return 1
-    try:
-        rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        node.destroy_node()
+        if node is not None:
+            node.destroy_node()
         rclpy.try_shutdown()
     return 0
 

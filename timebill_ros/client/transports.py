@@ -154,8 +154,10 @@ class Goals:
 
         def take_handle(sent: Future) -> None:
             handle = sent.result()
-            if name not in self._handles:  # given up meanwhile
-                handle.cancel_goal_async()
+            if name not in self._handles:  # given up meanwhile; what comes is kept all the same
+                if handle.accepted:
+                    handle.get_result_async().add_done_callback(take_result)
+                    handle.cancel_goal_async()
                 return
             self._handles[name] = handle
             if not handle.accepted:  # this node accepts every goal; another server may not

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How soon a signal is noticed while no message comes, s.
 _SIGNAL_POLL = 0.1
-# How long an ending node goes on to send results, if any are owed, s.
-_LEAVE = 0.3
+# How long an ending node waits for goals to end, and then for clients to ask for the results, s.
+_END = 2.0
+_LEAVE = 0.5
 
 
 def main(args: list[str] | None = None) -> int:
@@ -101,11 +102,14 @@ async def _start(node: LlmNode) -> bool:
 
 def _take_leave(node: LlmNode, executor: GuardedExecutor) -> None:
     """Announce what is in flight; the results of goals leave through the executor."""
-    goals = node.goals_pending
+    owed = node.goals_pending > 0
     node.release()
+    end = time.monotonic() + _END
+    while node.goals_pending and (left := end - time.monotonic()) > 0.0:
+        executor.spin_once(timeout_sec=left)
     end = time.monotonic() + _LEAVE
-    while goals and time.monotonic() < end:
-        executor.spin_once(timeout_sec=end - time.monotonic())
+    while owed and (left := end - time.monotonic()) > 0.0:
+        executor.spin_once(timeout_sec=left)
 
 
 def _parser() -> argparse.ArgumentParser:
