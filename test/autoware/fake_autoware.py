@@ -23,7 +23,7 @@ from timebill_ros.node.topics import INSTRUCTION_QOS, OUTCOME_QOS
 if TYPE_CHECKING:
     from timebill_ros.autoware.adapter_node import AutowareAdapter
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 # Nothing is too old because the machine is busy.
 PATIENT = {"diagnostics_period": 0.1, "max_age": 60.0, "context_age": 60.0}
 STOP, AUTONOMOUS = "/api/operation_mode/change_to_stop", "/api/operation_mode/change_to_autonomous"

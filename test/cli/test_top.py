@@ -14,7 +14,7 @@ from timebill_ros.client.session import Session, free_domain
 from timebill_ros.msg import Overrun, Response
 
 pytestmark = pytest.mark.e2e
-TIMEOUT = 20.0
+TIMEOUT = 120.0
 
 
 class StandIn:
@@ -36,7 +36,7 @@ class StandIn:
         self._thread.join(TIMEOUT)
 
     def _run(self) -> None:
-        self._session.spin_until(self._ending.is_set, 60.0)
+        self._session.spin_until(self._ending.is_set, 600.0)
         self._session.close()
 
     def _speak(self) -> None:

@@ -10,7 +10,7 @@ from timebill_ros.msg import Instruction, Overrun, Partial, Response
 from timebill_ros.node.conversions import Caller
 from timebill_ros.node.instruct_action import InstructAction
 
-TIMEOUT = 20.0
+TIMEOUT = 120.0
 
 
 class StandIn:
@@ -65,6 +65,6 @@ class StandIn:
         self._thread.join(TIMEOUT)
 
     def _run(self) -> None:
-        self._session.spin_until(self._ending.is_set, 60.0)
+        self._session.spin_until(self._ending.is_set, 600.0)
         self._action.destroy()
         self._session.close()

@@ -37,7 +37,7 @@ def started(**parameters: object) -> Iterator[subprocess.Popen[str]]:
         subprocess.Popen(command, env=environment, **streams) as process,
     ):
         # Leaving Popen waits for the process, and reading its log does: neither may be for ever.
-        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog = threading.Timer(10 * PATIENCE, process.kill)
         watchdog.start()
         try:
             yield process

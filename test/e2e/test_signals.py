@@ -48,6 +48,7 @@ def test_goals_in_flight_get_their_results_before_a_signal_ends_the_node(profile
             client.wait_for_node(PATIENCE)
             goals = [client.send(endless_work(f"job {index}")) for index in range(10)]
             lookout.see(decoding="job 0", waiting=9)
+            client.spin(1.0)  # so that it hears of their acceptance, and asks for the results
             node.process.send_signal(signal.SIGTERM)
             assert client.wait_for(*goals, timeout=PATIENCE)
         assert node.process.wait(PATIENCE) == 0

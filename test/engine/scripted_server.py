@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-WAIT = 30.0  # s that a test waits for what must happen
+WAIT = 120.0  # s that a test waits for what must happen
 MODELS = {"data": [{"id": "scripted", "object": "model", "owned_by": "test"}]}
 END = b"data: [DONE]\n\n"
 

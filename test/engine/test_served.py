@@ -64,6 +64,7 @@ def test_requests_share_one_warm_connection() -> None:
     with engine_on(answer([" a", " b"], "stop")) as (engine, server):
         for _ in range(5):
             run(engine)
+            engine.settle(WAIT)  # until the stream has ended: its connection is free again
             engine.abort()
         server.wait_for(5)
         assert server.connections == 1
@@ -71,7 +72,8 @@ def test_requests_share_one_warm_connection() -> None:
 
 def test_the_server_s_count_of_tokens_wins() -> None:
     usage = {"prompt_tokens": 77, "completion_tokens": 6}
-    with engine_on(answer([" a", " b"], "stop", usage)) as (engine, _):
+    events = (chunk(" a"), chunk(" b"), chunk(None, "stop", usage), END)
+    with engine_on(streaming(*events)) as (engine, _):
         run(engine)
         assert (engine.response_tokens, engine.prompt_tokens) == (6, 77)
 
@@ -93,6 +95,7 @@ def test_prompts_are_estimated_from_what_the_server_counted() -> None:
                 pass
             while engine.finish_reason is None:
                 engine.step()
+            engine.settle(WAIT)
         assert before > 300
         assert engine.prepare(words).prompt_tokens == pytest.approx(232, abs=2)
 

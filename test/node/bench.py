@@ -28,7 +28,7 @@ from timebill_ros.node.llm_node import LlmNode
 from timebill_ros.node.topics import DEBUG_TOPICS, OUTCOME_QOS
 from timebill_ros.runtime.server import Server
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 AMPLE = 600.0  # s; a budget that no machine exceeds
 # Tokens after which a held engine waits: enough to have been seen decoding.
 HELD = 3

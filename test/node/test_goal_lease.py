@@ -124,7 +124,7 @@ def test_the_goal_of_a_process_that_was_killed_is_canceled(
     bench.send("runs", budget=600.0, **report())
     bench.until(lambda: hold.steps == HELD)
     ask = subprocess.Popen(
-        [sys.executable, "-m", "timebill_ros", "ask", "stop", "--budget", "600"],
+        [sys.executable, "-m", "timebill_ros", "ask", "stop", "--budget", "600", "--wait", "600"],
         env={**os.environ, "ROS_DOMAIN_ID": str(ros_context.get_domain_id())},
     )
     try:

@@ -13,7 +13,7 @@ from timebill_ros.msg import Instruction, Overrun, Plan, Response, Timing
 from timebill_ros.node.conversions import duration_msg, nanoseconds
 from timebill_ros.runtime.clock import seconds
 
-TIMEOUT = 10.0
+TIMEOUT = 120.0
 
 
 class StandIn:
@@ -59,7 +59,7 @@ class StandIn:
             self._responses.publish(response)
 
     def _run(self) -> None:
-        self._session.spin_until(self._ending.is_set, 60.0)
+        self._session.spin_until(self._ending.is_set, 600.0)
         self._session.close()
 
     def __enter__(self) -> Self:

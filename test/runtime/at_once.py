@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 THREADS = 4
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 def run_at_once(work: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from timebill_ros.runtime.serving_threads import ServingThreads
 
 from .simulated import MS, Scene
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 def cancel_at(scene: Scene, job: Job, instant_ms: float) -> list[bool]:

@@ -15,7 +15,7 @@ from timebill_ros.budget.length import LengthDistribution
 from timebill_ros.runtime.prediction import ThreadedPredictor
 from timebill_ros.runtime.simulation import VirtualClock
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 MS = 1_000_000
 
 

@@ -22,7 +22,7 @@ from timebill_ros.runtime.simulation import SimulatedEngine, SimulatedRequest, V
 
 from .simulated import FLAT
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 class Engine(SimulatedEngine):

@@ -11,7 +11,7 @@ from timebill_ros.runtime.serving_threads import ServingThreads
 
 from .simulated import Scene
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 def test_an_exception_while_loading_reaches_the_caller_and_the_thread_still_ends() -> None:

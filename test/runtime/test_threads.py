@@ -13,7 +13,7 @@ from timebill_ros.runtime.serving_threads import ServingThreads
 
 from .simulated import MS, Scene
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 def test_the_engine_s_thread_loads_and_serves_what_other_threads_submit() -> None:
