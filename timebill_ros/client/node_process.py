@@ -144,20 +144,8 @@ class NodeProcess:
         Raises:
             NodeProcessError: no answer within ``timeout`` s.
         """
-        asked: list[Future] = []
-        ask_at = time.monotonic()
-
-        def answered() -> bool:
-            # Asked again: DDS drops an answer to a client that the node has not discovered yet.
-            nonlocal ask_at
-            if time.monotonic() >= ask_at:
-                asked.append(self._get.call_async(GetState.Request()))
-                ask_at += _ASK_AGAIN
-            return any(future.done() for future in asked)
-
-        self._wait(f"did not answer {self._get.srv_name}", answered, timeout)
-        first = next(future for future in asked if future.done())
-        label: str = first.result().current_state.label
+        answer = self._ask(self._get, GetState.Request(), timeout)
+        label: str = answer.current_state.label
         return label
 
     def set_parameters(self, values: Mapping[str, Parameter], timeout: float = 10.0) -> None:
@@ -168,7 +156,7 @@ class NodeProcess:
         """
         given = [parameter.Parameter(name, value=value) for name, value in values.items()]
         request = SetParametersAtomically.Request(parameters=[p.to_parameter_msg() for p in given])
-        result = self._call(self._set, request, timeout).result
+        result = self._ask(self._set, request, timeout).result
         if not result.successful:
             raise self._error(f"refused {dict(values)}: {result.reason}")
 
@@ -213,6 +201,24 @@ class NodeProcess:
         request = ChangeState.Request(transition=Transition(label=label))
         if not self._call(self._change, request, timeout).success:
             raise self._error(f"failed to {label}")
+
+    def _ask(self, client: Client, request: Any, timeout: float) -> Any:
+        """As ``_call``, for what may be asked twice.
+
+        Asked again: DDS drops an answer to a client that the node has not discovered yet.
+        """
+        asked: list[Future] = []
+        ask_at = time.monotonic()
+
+        def answered() -> bool:
+            nonlocal ask_at
+            if time.monotonic() >= ask_at:
+                asked.append(client.call_async(request))
+                ask_at += _ASK_AGAIN
+            return any(future.done() for future in asked)
+
+        self._wait(f"did not answer {client.srv_name}", answered, timeout)
+        return next(future for future in asked if future.done()).result()
 
     def _call(self, client: Client, request: Any, timeout: float) -> Any:
         """The service's answer; rclpy's requests and answers have no common type."""
