@@ -101,8 +101,9 @@ def _ours(size: int) -> LearnedRow:
     return LearnedRow(f"class head, B = {size}", True, lambda _, longest: buckets(size, longest))
 
 
+_FINEST = 16  # B of the narrowest buckets
 METHODS = (
-    *(_ours(size) for size in (64, 32, 16)),
+    *(_ours(size) for size in (64, 32, _FINEST)),
     LearnedRow("regression", True, None),
     LearnedRow("ProxyModel", False, proxy_model_classes),
     LearnedRow("S3", False, lambda _, longest: s3_classes(longest)),
@@ -140,28 +141,24 @@ def run(
 
 def teller(
     method: LearnedRow,
+    classes: LengthClasses,
     block: Callable[[int], LastBlock],
     data: Callable[[Sequence[Pair]], Data],
     seed: int,
-    most: int,
 ) -> Tell:
-    """Trains ``method``, whose classes are buckets, on some pairs, and predicts others.
+    """Trains ``method`` on some pairs, and predicts others.
 
     Args:
         method: the row.
+        classes: its classes, which are buckets.
         block: makes the last block with so many outputs.
         data: the pairs as it reads them.
         seed: of the order.
-        most: N_model.
     """
 
     def tell(known: Sequence[Pair], asked: Sequence[Pair]) -> list[LengthDistribution]:
-        learned = data(known)
-        classes = method.classes(learned.lengths, most) if method.classes else None
-        if classes is None:
-            raise ValueError(f"{method.name} has no classes")
-        outputs = outputs_of(_learned(method, classes, block, learned, seed), data(asked).states)
-        shares = outputs.softmax(-1).double().numpy()
+        network = _learned(method, classes, block, data(known), seed)
+        shares = outputs_of(network, data(asked).states).softmax(-1).double().numpy()
         return [LengthDistribution(row, int(classes.upper[0])) for row in shares]
 
     return tell
@@ -272,17 +269,18 @@ def _print_coverage(
     most: int,
 ) -> None:
     """Calibrate the finest class head on what it learns from, and count the answers within N_W."""
-    method = _adapted(METHODS[2], options)
+    method, classes = _adapted(_ours(_FINEST), options), buckets(_FINEST, most)
     data = partial(prompts.data, target=True)
+    lengths = [pair.response_tokens for pair in known]
     for seed in options.seeds:
-        tell = teller(method, partial(prompts.block, True, seed), data, seed, most)
-        lengths = [pair.response_tokens for pair in known]
+        tell = teller(method, classes, partial(prompts.block, True, seed), data, seed)
         calibration = fit_calibration(told_by_others(known, tell), lengths)
         print(f"\n{method.name}, seed {seed}:")
         print(coverage_table(tell(known, unseen), unseen, calibration, most))
 
 
 def _adapted(method: LearnedRow, options: argparse.Namespace) -> LearnedRow:
+    """With the epochs and the rate that were asked for, if any."""
     changed = {"epochs": options.epochs, "rate": options.rate}
     return replace(method, **{key: to for key, to in changed.items() if to is not None})
 
